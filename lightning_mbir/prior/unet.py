@@ -1,0 +1,174 @@
+"""The light denoiser that the bundled priors use: a U-Net at half resolution with EDM preconditioning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LightUNet(nn.Module):
+    """Denoiser ``(x, sigma) -> x0`` that works on 2x2 blocks of pixels, so that a CPU can run it.
+
+    The image is folded by 2 into four channels per input channel (pixel unshuffle), passes a U-Net of residual
+    blocks with attention at the coarsest level, and is unfolded again. Inputs and outputs are scaled as in Karras
+    et al. 2022 (EDM), equation 7 and table 1, which keeps them of unit variance at every noise level.
+
+    Args:
+        channels: width at each resolution, from half the image's resolution down.
+        blocks: residual blocks at each resolution, on either side of the U.
+        in_channels: channels of the image.
+        sigma_data: standard deviation of clean images about ``mean``.
+        mean: value that is subtracted before scaling, in the unit of the images.
+        attention: whether the coarsest level attends over the whole slice.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (48, 96, 160, 192),
+        blocks: int = 2,
+        in_channels: int = 1,
+        sigma_data: float = 0.35,
+        mean: float = 0.35,
+        attention: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "channels": list(channels),
+            "blocks": blocks,
+            "in_channels": in_channels,
+            "sigma_data": sigma_data,
+            "mean": mean,
+            "attention": attention,
+        }
+        self.sigma_data = sigma_data
+        self.mean = mean
+        self.in_channels = in_channels
+        self.stride = 2 ** len(channels)
+        width = 4 * channels[0]
+        self.embedding = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.first = nn.Conv2d(4 * in_channels, channels[0], 3, padding=1)
+
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        previous, skips = channels[0], [channels[0]]
+        for level, c in enumerate(channels):
+            if level:
+                self.down.append(nn.Conv2d(previous, c, 3, stride=2, padding=1))
+                previous = c
+                skips.append(c)
+            for _ in range(blocks):
+                self.down.append(ResidualBlock(previous, c, width))
+                previous = c
+                skips.append(c)
+        self.middle = ResidualBlock(previous, previous, width)
+        self.attention = SelfAttention(previous) if attention else nn.Identity()
+        self.middle_out = ResidualBlock(previous, previous, width)
+        for level, c in reversed(list(enumerate(channels))):
+            for _ in range(blocks + 1):
+                self.up.append(ResidualBlock(previous + skips.pop(), c, width))
+                previous = c
+            if level:
+                self.up.append(Upsample(c, channels[level - 1]))
+                previous = channels[level - 1]
+        self.last = nn.Sequential(
+            nn.GroupNorm(groups(previous), previous),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(previous, 4 * in_channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Posterior mean of the clean images.
+
+        Args:
+            x: ``(B, C, Y, X)`` noisy images in the prior's unit, sides divisible by ``stride``.
+            sigma: ``(B,)`` standard deviation of the noise.
+        """
+        s = sigma.reshape(-1, 1, 1, 1).to(x.dtype)
+        total = (s**2 + self.sigma_data**2).sqrt()
+        centred = x - self.mean
+        raw = self.network(centred / total, sigma.log() / 4).to(x.dtype)
+        return self.mean + (self.sigma_data / total) ** 2 * centred + s * self.sigma_data / total * raw
+
+    def network(self, x: Tensor, noise_label: Tensor) -> Tensor:
+        """The bare U-Net: ``(B, C, Y, X)`` of unit variance and ``(B,)`` labels to ``(B, C, Y, X)``."""
+        emb = self.embedding(fourier_features(noise_label))
+        x = self.first(F.pixel_unshuffle(x, 2))
+        skips = [x]
+        for layer in self.down:
+            x = layer(x, emb) if isinstance(layer, ResidualBlock) else layer(x)
+            skips.append(x)
+        x = self.middle_out(self.attention(self.middle(x, emb)), emb)
+        for layer in self.up:
+            x = layer(torch.cat((x, skips.pop()), 1), emb) if isinstance(layer, ResidualBlock) else layer(x)
+        return F.pixel_shuffle(self.last(x), 2)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with group norm; the noise level scales and shifts between them."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups(in_channels), in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(groups(out_channels), out_channels)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.film(emb)[:, :, None, None].chunk(2, 1)
+        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        return (self.skip(x) + h) * math.sqrt(0.5)
+
+
+class SelfAttention(nn.Module):
+    """Residual self-attention over all positions, four heads."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups(channels), channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, -1).transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, height, width)
+        return x + self.out(h)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3x3 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def fourier_features(label: Tensor, n: int = 64, lowest: float = 0.25, highest: float = 16.0) -> Tensor:
+    """``(B,)`` labels to ``(B, n)`` sines and cosines at ``n / 2`` geometric frequencies."""
+    ratio = torch.arange(n // 2, device=label.device, dtype=torch.float32) / (n // 2 - 1)
+    phase = 2 * math.pi * lowest * (highest / lowest) ** ratio * label.float()[:, None]
+    return torch.cat((phase.sin(), phase.cos()), 1)
+
+
+def groups(channels: int) -> int:
+    """Number of group-norm groups: at most 16, and a divisor of the channels."""
+    return math.gcd(channels, 16)
+
+
+def zeroed(module: nn.Conv2d) -> nn.Conv2d:
+    """The convolution with weights and bias zero, so that a residual branch starts silent."""
+    nn.init.zeros_(module.weight)
+    assert module.bias is not None
+    nn.init.zeros_(module.bias)
+    return module
