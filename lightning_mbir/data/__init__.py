@@ -1,0 +1,19 @@
+"""Files to volumes and slices, and back."""
+
+from lightning_mbir.data.phantoms import chest_phantom, head_phantom
+from lightning_mbir.data.resample import resize_in_plane
+from lightning_mbir.data.slice_datamodule import SliceDataModule
+from lightning_mbir.data.volume import Volume, list_volumes, read_volume, write_volume
+from lightning_mbir.data.volume_datamodule import VolumeDataModule
+
+__all__ = [
+    "SliceDataModule",
+    "Volume",
+    "VolumeDataModule",
+    "chest_phantom",
+    "head_phantom",
+    "list_volumes",
+    "read_volume",
+    "resize_in_plane",
+    "write_volume",
+]
