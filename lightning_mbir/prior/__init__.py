@@ -1,0 +1,21 @@
+"""What a slice looks like: score networks, their training, and the denoisers made of them."""
+
+from lightning_mbir.prior.checkpoint import load_prior, save_prior
+from lightning_mbir.prior.denoiser import SliceDenoiser, Unit
+from lightning_mbir.prior.module import ScorePriorModule
+from lightning_mbir.prior.ncsnpp import NCSNpp
+from lightning_mbir.prior.score_sde import import_score_sde
+from lightning_mbir.prior.unet import LightUNet
+from lightning_mbir.prior.vesde import VESDE
+
+__all__ = [
+    "VESDE",
+    "LightUNet",
+    "NCSNpp",
+    "ScorePriorModule",
+    "SliceDenoiser",
+    "Unit",
+    "import_score_sde",
+    "load_prior",
+    "save_prior",
+]
