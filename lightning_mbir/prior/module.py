@@ -143,8 +143,8 @@ class ScorePriorModule(L.LightningModule):
         return x
 
     def configure_optimizers(self) -> Any:
-        # weight_decay 0, as in the released training; fused Adam halves the step's overhead.
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate, fused=True)
+        # no weight decay, as in the released training; not fused, since that excludes gradient clipping under AMP
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
         total = float(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(self.hparams["warmup_steps"], total, self))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

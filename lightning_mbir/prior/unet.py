@@ -28,8 +28,8 @@ class LightUNet(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int] = (48, 96, 160, 192),
-        blocks: int = 2,
+        channels: Sequence[int] = (48, 80, 96, 112),
+        blocks: int = 1,
         in_channels: int = 1,
         sigma_data: float = 0.35,
         mean: float = 0.35,
