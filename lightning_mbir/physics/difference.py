@@ -1,0 +1,72 @@
+"""Finite differences along an axis of a volume."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics.operator import LinearOperator
+
+AXES = {"z": -3, "y": -2, "x": -1}
+
+
+def difference(x: Tensor, axis: int) -> Tensor:
+    """``x[i + 1] - x[i]`` along ``axis``, zero for the last (Neumann boundary)."""
+    out = torch.zeros_like(x)
+    n = x.shape[axis] - 1
+    torch.sub(x.narrow(axis, 1, n), x.narrow(axis, 0, n), out=out.narrow(axis, 0, n))
+    return out
+
+
+def difference_adjoint(d: Tensor, axis: int) -> Tensor:
+    """The transpose of :func:`difference`: ``d[i - 1] - d[i]``, the last difference counting as zero."""
+    out = torch.zeros_like(d)
+    n = d.shape[axis] - 1
+    inner = d.narrow(axis, 0, n)
+    out.narrow(axis, 0, n).sub_(inner)
+    out.narrow(axis, 1, n).add_(inner)
+    return out
+
+
+class Difference(LinearOperator):
+    """Differences of a volume ``(Z, Y, X)`` along ``"z"``, ``"y"`` or ``"x"``, Neumann boundary.
+
+    Real volumes wrap around nowhere, so the last difference is zero rather than last to first.
+    """
+
+    separable = False
+
+    def __init__(self, shape: tuple[int, int, int], axis: str = "z") -> None:
+        super().__init__()
+        if axis not in AXES:
+            raise InputError(f"axis {axis!r} is unknown; there are z, y and x")
+        self.axis = AXES[axis]
+        self.domain_shape = self.range_shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_domain(x)
+        return _Difference.apply(x, self.axis, False)  # type: ignore[no-any-return, no-untyped-call]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self.check_range(y)
+        return _Difference.apply(y, self.axis, True)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class SliceDifference(Difference):
+    """Differences between neighbouring slices: the coupling of DiffusionMBIR."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__(shape, "z")
+
+
+class _Difference(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor, axis: int, transpose: bool) -> Tensor:
+        ctx.axis, ctx.transpose = axis, transpose  # type: ignore[attr-defined]
+        return difference_adjoint(x, axis) if transpose else difference(x, axis)
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> tuple[Tensor, None, None]:
+        transpose = not ctx.transpose  # type: ignore[attr-defined]
+        return _Difference.apply(grads[0], ctx.axis, transpose), None, None  # type: ignore[attr-defined, no-untyped-call]

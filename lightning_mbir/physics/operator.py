@@ -1,0 +1,186 @@
+"""The linear operator ``y = A x`` that everything else is built on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mbir.errors import InputError
+
+
+class LinearOperator(nn.Module):
+    """A linear map with its exact adjoint.
+
+    A subclass sets the four attributes and writes ``forward`` and ``adjoint``, both for any leading dimensions.
+
+    Attributes:
+        domain_shape: shape of one slice, ``(Y, X)``, or of one volume where ``separable`` is false.
+        range_shape: shape of its measurement.
+        separable: whether the operator acts slice by slice.
+        domain_complex, range_complex: whether the two sides are complex.
+    """
+
+    domain_shape: tuple[int, ...]
+    range_shape: tuple[int, ...]
+    separable: bool = True
+    domain_complex: bool = False
+    range_complex: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        # An empty buffer that follows .to(device, dtype) and tells both, also where there is no other tensor.
+        self.register_buffer("_probe", torch.empty(0), persistent=False)
+        self._norm: float | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``A x``: ``(..., *domain_shape)`` to ``(..., *range_shape)``."""
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A^H y``: ``(..., *range_shape)`` to ``(..., *domain_shape)``."""
+        raise TypeError(f"{type(self).__name__} does not define adjoint")
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A^H A x``."""
+        return self.adjoint(self(x))
+
+    @property
+    def device(self) -> torch.device:
+        return self._probe.device
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """float32 or float64: the precision that the operator works in."""
+        return self._probe.dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of what goes in."""
+        return self.real_dtype.to_complex() if self.domain_complex else self.real_dtype
+
+    @property
+    def range_dtype(self) -> torch.dtype:
+        """Type of what comes out."""
+        return self.real_dtype.to_complex() if self.range_complex else self.real_dtype
+
+    @property
+    def H(self) -> LinearOperator:
+        """The adjoint as an operator of its own."""
+        return Adjoint(self)
+
+    @torch.no_grad()
+    def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
+        """Spectral norm ``||A||``, by power iteration on ``A^H A`` from a fixed start; computed once.
+
+        Converges from below. A separable operator is measured on one slice.
+        """
+        if self._norm is None:
+            generator = torch.Generator().manual_seed(0)
+            x = torch.rand(self.domain_shape, generator=generator, dtype=torch.float64) + 0.1
+            x = x.to(self.device, self.dtype)
+            value = 0.0
+            for _ in range(max_iterations):
+                x = x / torch.linalg.vector_norm(x)
+                x = self.normal(x)
+                previous, value = value, float(torch.linalg.vector_norm(x)) ** 0.5
+                if value == 0 or abs(value - previous) < tolerance * value:
+                    break
+            self._norm = value
+        return self._norm
+
+    def check_domain(self, x: Tensor) -> None:
+        """Raise where ``x`` cannot be put in."""
+        self._check(x, self.domain_shape, "takes")
+
+    def check_range(self, y: Tensor) -> None:
+        """Raise where ``y`` is no measurement of this operator."""
+        self._check(y, self.range_shape, "measures")
+
+    def _check(self, tensor: Tensor, shape: tuple[int, ...], verb: str) -> None:
+        if tuple(tensor.shape[-len(shape) :]) != shape:
+            raise InputError(
+                f"{type(self).__name__} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}"
+            )
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        return ScaledOperator(self, factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> LinearOperator:
+        return ScaledOperator(self, 1.0 / divisor)
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        return Composition(self, other)
+
+
+class Adjoint(LinearOperator):
+    """``A^H`` of an operator ``A``."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__()
+        self.operator = operator
+        self.domain_shape, self.range_shape = operator.range_shape, operator.domain_shape
+        self.domain_complex, self.range_complex = operator.range_complex, operator.domain_complex
+        self.separable = operator.separable
+        self._probe = operator._probe
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        out: Tensor = self.operator(y)
+        return out
+
+    @property
+    def H(self) -> LinearOperator:
+        return self.operator
+
+    def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
+        return self.operator.norm(tolerance, max_iterations)
+
+
+class ScaledOperator(LinearOperator):
+    """``factor * A`` for a real factor."""
+
+    def __init__(self, operator: LinearOperator, factor: float) -> None:
+        super().__init__()
+        self.operator, self.factor = operator, factor
+        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
+        self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
+        self.separable = operator.separable
+        self._probe = operator._probe
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.operator(x) * self.factor
+        return out
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.adjoint(y) * self.factor
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.operator.normal(x) * self.factor**2
+
+    def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
+        return self.operator.norm(tolerance, max_iterations) * abs(self.factor)
+
+
+class Composition(LinearOperator):
+    """``A B``: first ``B``, then ``A``."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        super().__init__()
+        if outer.domain_shape != inner.range_shape:
+            raise InputError(f"cannot apply an operator of {outer.domain_shape} to measurements of {inner.range_shape}")
+        self.outer, self.inner = outer, inner
+        self.domain_shape, self.range_shape = inner.domain_shape, outer.range_shape
+        self.domain_complex, self.range_complex = inner.domain_complex, outer.range_complex
+        self.separable = outer.separable and inner.separable
+        self._probe = inner._probe
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.outer(self.inner(x))
+        return out
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
