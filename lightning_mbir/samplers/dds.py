@@ -1,0 +1,65 @@
+"""Decomposed diffusion sampling: few steps, data consistency on the denoised volume."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.samplers.noise import KeyedNoise
+from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
+from lightning_mbir.solvers import ADMMState, admm_tv
+
+
+@torch.no_grad()
+def dds(
+    denoise: Denoiser,
+    operator: LinearOperator,
+    y: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: KeyedNoise,
+    rho: float = 0.1,
+    lam: float = 0.001,
+    cg_iterations: int = 5,
+    eta: float = 0.85,
+    init: Tensor | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Chung et al., "Decomposed diffusion sampler for accelerating large-scale inverse problems", ICLR 2024,
+    algorithm 3, on the VE-SDE: Tweedie's estimate, ADMM-TV along z from there, then noise of the next level.
+
+    Args:
+        denoise: posterior mean of clean slices.
+        operator: ``A`` of unit norm, on volumes in the prior's unit.
+        y: measurement, scaled likewise, ``(Z, ...)``.
+        sigmas: ``(n,)`` noise levels, high to low; as many network evaluations.
+        noise: keyed noise.
+        rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`.
+        cg_iterations: conjugate gradient steps a level.
+        eta: share of fresh noise, from 0 (deterministic) to 1.
+        init: volume to start from, zero by default; noise of the highest level is added.
+        callback: called after each level.
+
+    Returns:
+        The volume ``(Z, Y, X)``.
+    """
+    rhs = operator.adjoint(y)
+    levels = [*sigmas.tolist(), 0.0]
+    x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
+    if init is not None:
+        x += init
+    x0 = x
+    shared: ADMMState | None = None
+    for i, (sigma, sigma_next) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        denoised = denoise(x, sigma)
+        x0, shared = admm_tv(
+            None, operator, rho=rho, lam=lam, cg_iterations=cg_iterations, x0=denoised, state=shared, rhs=rhs
+        )
+        if sigma_next > 0:
+            direction = (x - denoised) / sigma
+            fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
+            x = x0 + sigma_next * ((1 - eta**2) ** 0.5 * direction + eta * fresh)
+        if callback is not None:
+            callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
+    return x0

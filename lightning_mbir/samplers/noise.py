@@ -1,0 +1,53 @@
+"""Noise that is keyed, not drawn: the same for any slice batch, any number of devices, and after a resume."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KeyedNoise:
+    """Standard normal noise whose value in slice ``k`` depends on (seed, volume, sample, k, step, stream) alone.
+
+    Args:
+        seed: the user's.
+        volume: which volume, by number or name.
+        sample: which posterior sample.
+    """
+
+    seed: int = 0
+    volume: int | str = 0
+    sample: int = 0
+
+    def __call__(
+        self,
+        step: int,
+        shape: Sequence[int],
+        *,
+        stream: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        slices: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Noise of ``shape`` ``(Z, Y, X)``, variance 1 (complex: 1/2 in each part).
+
+        Args:
+            step: noise level; ``stream`` tells apart several draws at one level.
+            slices: global indices of the slices, 0 .. Z - 1 by default.
+        """
+        indices = range(shape[0]) if slices is None else slices
+        # Drawn on the CPU: a GPU's generator would give other numbers.
+        drawn = [
+            torch.randn(tuple(shape[1:]), dtype=dtype, generator=self._generator(k, step, stream)) for k in indices
+        ]
+        return torch.stack(drawn).to(device)
+
+    def _generator(self, k: int, step: int, stream: int) -> torch.Generator:
+        key = repr((self.seed, str(self.volume), self.sample, int(k), step, stream)).encode()
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
+        return torch.Generator().manual_seed(seed)

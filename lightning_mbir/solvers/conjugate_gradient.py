@@ -1,0 +1,74 @@
+"""Conjugate gradients for Hermitian positive semidefinite systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+
+
+@torch.no_grad()
+def conjugate_gradient(
+    normal: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x0: Tensor | None = None,
+    *,
+    max_iterations: int = 10,
+    tolerance: float = 0.0,
+    batch_dims: int = 0,
+    callback: Callable[[int, Tensor, float], None] | None = None,
+) -> Tensor:
+    """Solve ``N x = b`` (Hestenes and Stiefel 1952).
+
+    Args:
+        normal: ``N``, Hermitian and positive semidefinite, on tensors of ``b``'s shape.
+        b: right-hand side, real or complex.
+        x0: start; zero by default. Never written to.
+        max_iterations: steps at most.
+        tolerance: stop where ``||r|| <= tolerance ||b||``; a system of the batch that got there stays as it is.
+        batch_dims: leading dimensions that number independent systems.
+        callback: called after each step with the step, the iterate, and the largest relative residual.
+
+    Returns:
+        The iterate, of ``b``'s shape.
+
+    Raises:
+        InputError: fewer than 0 iterations, or a start of another shape.
+    """
+    if max_iterations < 0:
+        raise InputError(f"conjugate_gradient: max_iterations is {max_iterations}; give 0 or more")
+    if x0 is not None and x0.shape != b.shape:
+        raise InputError(f"conjugate_gradient: x0 is {tuple(x0.shape)}, the right-hand side {tuple(b.shape)}")
+    dims = tuple(range(batch_dims, b.ndim))
+
+    def inner(u: Tensor, v: Tensor) -> Tensor:
+        """Real part of ``<u, v>``, one number a system (real for what CG needs, N being Hermitian)."""
+        product = torch.real(u.conj() * v) if u.is_complex() else u * v
+        return product.sum(dims, keepdim=True)
+
+    x = torch.zeros_like(b) if x0 is None else x0.clone()
+    r = b.clone() if x0 is None else b - normal(x)
+    p = r.clone()
+    rr = inner(r, r)
+    stop = tolerance**2 * inner(b, b)
+    for k in range(max_iterations):
+        active = rr > stop
+        if not bool(active.any()):
+            break
+        q = normal(p)
+        pq = inner(p, q)
+        # A system that is solved, or has nothing along p, takes a step of zero.
+        alpha = torch.where(active & (pq > 0), rr / torch.where(pq > 0, pq, 1), 0)
+        x.addcmul_(alpha.to(x.dtype), p)
+        r.addcmul_(alpha.to(r.dtype), q, value=-1)
+        rr_new = inner(r, r)
+        beta = torch.where(active & (rr > 0), rr_new / torch.where(rr > 0, rr, 1), 0)
+        p.mul_(beta.to(p.dtype)).add_(r)
+        rr = torch.where(active, rr_new, rr)
+        if callback is not None:
+            bb = inner(b, b)
+            callback(k + 1, x, float((rr / torch.where(bb > 0, bb, 1)).max()) ** 0.5)
+    return x

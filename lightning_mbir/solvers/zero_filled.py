@@ -1,0 +1,15 @@
+"""The image of undersampled k-space with zeros where nothing was measured."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.physics.operator import LinearOperator
+
+
+@torch.no_grad()
+def zero_filled(y: Tensor, operator: LinearOperator) -> Tensor:
+    """``A^H y``: the image ``(..., Y, X)`` of least norm for a Fourier sampling ``(..., Y, X)``."""
+    operator.check_range(y)
+    return operator.adjoint(y)
