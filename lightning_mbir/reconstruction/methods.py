@@ -1,0 +1,150 @@
+"""The methods that ``reconstruct`` knows, by name, with their default options.
+
+Every method works on a problem in the prior's unit with an operator of unit norm, so that one setting of rho and
+lambda serves all geometries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import LinearOperator, ParallelBeam
+from lightning_mbir.samplers import (
+    Callback,
+    Denoiser,
+    KeyedNoise,
+    SamplerState,
+    dds,
+    diffusion_mbir,
+    geometric_sigmas,
+    karras_sigmas,
+)
+from lightning_mbir.solvers import admm_tv, fbp, sirt, zero_filled
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method gets: ``y = A x`` in the prior's unit.
+
+    Attributes:
+        y: measurement, divided by the norm of the operator.
+        operator: ``A / ||A||``.
+        physical: ``A`` itself, for what needs its geometry.
+        denoise: the prior, for methods that use one.
+        noise: keyed noise.
+        report: takes progress after each noise level or iteration.
+    """
+
+    y: Tensor
+    operator: LinearOperator
+    physical: LinearOperator
+    denoise: Denoiser | None
+    noise: KeyedNoise
+    report: Callback
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its default options; ``steps`` is its number of levels or iterations, 0 where it has none."""
+
+    run: Callable[..., Tensor]
+    options: dict[str, Any]
+    steps: int = 0
+    needs_prior: bool = False
+    modalities: tuple[str, ...] = ("ct", "mri")
+
+
+def run_dds(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
+    """Decomposed diffusion sampling; ``steps`` network evaluations."""
+    assert p.denoise is not None
+    sigmas = karras_sigmas(steps, sigma_max, sigma_min)
+    return dds(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
+
+
+def run_diffusion_mbir(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
+    """The paper's sampler; ``2 steps - 1`` network evaluations."""
+    assert p.denoise is not None
+    sigmas = geometric_sigmas(steps, sigma_max, sigma_min)
+    return diffusion_mbir(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
+
+
+def run_admm_tv(p: Problem, *, steps: int, rho: float, lam: float, **options: Any) -> Tensor:
+    """Total variation without a prior; ``steps`` outer iterations."""
+
+    def report(k: int, x: Tensor) -> None:
+        p.report(SamplerState(k, steps, 0.0, x, 0))
+
+    options["axes"] = tuple(options["axes"])
+    return admm_tv(p.y, p.operator, rho=rho, lam=lam, iterations=steps, callback=report, **options)[0]
+
+
+def run_fbp(p: Problem, *, filter: str) -> Tensor:
+    """Filtered back-projection."""
+    assert isinstance(p.physical, ParallelBeam)
+    return fbp(p.y * p.physical.norm(), p.physical, filter)
+
+
+def run_sirt(p: Problem, *, steps: int, **options: Any) -> Tensor:
+    """``steps`` SIRT iterations."""
+    return sirt(p.y, p.operator, iterations=steps, **options)
+
+
+def run_zero_filled(p: Problem) -> Tensor:
+    """``A^H y``."""
+    return zero_filled(p.y, p.operator)
+
+
+METHODS: dict[str, Method] = {
+    "dds": Method(
+        run_dds,
+        {"sigma_max": 5.0, "sigma_min": 0.02, "rho": 0.1, "lam": 0.001, "cg_iterations": 15, "eta": 0.85},
+        steps=50,
+        needs_prior=True,
+    ),
+    "diffusion_mbir": Method(
+        run_diffusion_mbir,
+        {
+            "sigma_max": 378.0,
+            "sigma_min": 0.01,
+            "rho": 0.026,
+            "lam": 1.04e-4,
+            "cg_iterations": 1,
+            "snr": 0.16,
+            "corrector_steps": 1,
+            "final_sirt": True,
+        },
+        steps=2000,
+        needs_prior=True,
+    ),
+    "admm_tv": Method(
+        run_admm_tv,
+        {"rho": 0.01, "lam": 3e-4, "cg_iterations": 8, "axes": "zyx", "isotropic": False},
+        steps=60,
+    ),
+    "fbp": Method(run_fbp, {"filter": "ramp"}, modalities=("ct",)),
+    "sirt": Method(run_sirt, {"relaxation": 1.0, "nonnegative": True}, steps=200, modalities=("ct",)),
+    "zero_filled": Method(run_zero_filled, {}, modalities=("mri",)),
+}
+
+
+def check_method(name: str, modality: str, options: dict[str, Any], steps: int | None) -> None:
+    """Raise where there is no such method, it does not fit the modality, or an option is not its own."""
+    fitting = [key for key, method in METHODS.items() if modality in method.modalities]
+    if name not in METHODS:
+        raise InputError(f"--method {name}: unknown; there are {', '.join(fitting)}")
+    method = METHODS[name]
+    if modality not in method.modalities:
+        raise InputError(f"--method {name}: not for {modality}; there are {', '.join(fitting)}")
+    unknown = sorted(options.keys() - method.options.keys())
+    if unknown:
+        known = ", ".join(method.options) or "none"
+        raise InputError(f"{name} has no option {', '.join(unknown)}; it has {known}")
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps {steps}: give at least 1")
+    if steps is not None and method.steps == 0:
+        raise InputError(f"--steps {steps}: {name} has no steps; leave it out")

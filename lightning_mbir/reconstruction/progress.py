@@ -1,0 +1,62 @@
+"""A progress bar over noise levels, with the time that is left."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lightning_mbir.samplers import SamplerState
+
+
+class LevelProgress:
+    """One bar for one volume; on a terminal it is redrawn, elsewhere a line tells each tenth.
+
+    Args:
+        title: what stands before the bar.
+        enabled: whether anything is shown (only the first rank shows).
+    """
+
+    def __init__(self, title: str, enabled: bool = True) -> None:
+        self.title = title
+        self.enabled = enabled
+        self.console = Console(file=sys.stderr)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[sigma]}"),
+            console=self.console,
+            disable=not enabled or not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(title, total=None, sigma="")
+
+    def __enter__(self) -> LevelProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, state: SamplerState) -> None:
+        """The callback of samplers."""
+        sigma = f"sigma {state.sigma:.3g}" if state.sigma else ""
+        self.progress.update(self.task, completed=state.step, total=state.n_steps, sigma=sigma)
+        if not self.enabled or self.console.is_terminal:
+            return
+        tenth = max(1, state.n_steps // 10)
+        if state.step % tenth == 0 or state.step == state.n_steps:
+            task = self.progress.tasks[0]
+            elapsed = task.elapsed or 0.0
+            left = elapsed / state.step * (state.n_steps - state.step)
+            self.console.print(
+                f"{self.title}: {state.step}/{state.n_steps} {sigma} ({elapsed:.0f} s, {left:.0f} s left)",
+                highlight=False,
+            )

@@ -1,0 +1,91 @@
+"""The measurements that are simulated: sparse-view CT, limited-angle CT, and undersampled MRI."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.data.volume import MU_WATER, Modality
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import MASKS, FourierSampling, LinearOperator, ParallelBeam, RealDomain, make_mask
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of measurement.
+
+    Attributes:
+        name: what ``--task`` takes.
+        modality: of its volumes.
+        defaults: its flags with their defaults; others do not belong to it.
+        data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the range
+            is the 99.5th percentile of the true volume.
+        options: options of methods that were tuned for it on training volumes.
+    """
+
+    name: str
+    modality: Modality
+    defaults: dict[str, Any]
+    data_range: float | None
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def settings(self, **flags: Any) -> dict[str, Any]:
+        """The flags that were given, checked, over the defaults.
+
+        Raises:
+            InputError: a flag of another task, or a value that cannot be.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        for name, value in given.items():
+            if name not in self.defaults:
+                own = ", ".join(f"--{flag}" for flag in self.defaults)
+                raise InputError(f"--{name} {value}: not for task {self.name}, which takes {own}")
+        chosen = {**self.defaults, **given}
+        if "views" in chosen and chosen["views"] < 1:
+            raise InputError(f"--views {chosen['views']}: give at least 1 view")
+        if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 180:
+            raise InputError(f"--angle_range {chosen['angle_range']:g}: give degrees above 0, up to 180")
+        if "acc" in chosen and not (math.isfinite(chosen["acc"]) and chosen["acc"] >= 1):
+            raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
+        if "mask" in chosen and chosen["mask"] not in MASKS:
+            raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
+        return chosen
+
+    def build_operator(
+        self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, **settings: Any
+    ) -> LinearOperator:
+        """The operator for slices of ``image_size`` pixels of ``pixel_size`` mm, from the task's settings."""
+        chosen = self.settings(**settings)
+        if self.modality == "mri":
+            return RealDomain(FourierSampling(make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)))
+        step = chosen["angle_range"] / chosen["views"]
+        return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
+
+
+CT_RANGE = 3 * MU_WATER
+"""-1000 to 2000 HU, in 1/mm."""
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("sv_ct", "ct", {"views": 8, "angle_range": 180.0}, CT_RANGE),
+        Task("la_ct", "ct", {"views": 90, "angle_range": 90.0}, CT_RANGE),
+        Task("cs_mri", "mri", {"acc": 8.0, "mask": "gaussian1d"}, None),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task called ``name``, or an InputError that lists them."""
+    if name not in TASKS:
+        raise InputError(f"--task {name}: unknown; there are {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def measured_operator(measurement: Measurement) -> LinearOperator:
+    """The operator of a measurement that was really made."""
+    if measurement.modality == "ct":
+        return ParallelBeam(**measurement.geometry)
+    return RealDomain(FourierSampling(measurement.geometry["mask"]))
