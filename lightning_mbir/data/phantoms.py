@@ -39,7 +39,8 @@ class _Canvas:
 
     def field(self, scale: float) -> Array:
         """A smooth random field of unit deviation; ``scale`` is its grain as a share of the field of view."""
-        grain = [min(n, max(2, round(4 / scale * (0.5 if i == 0 else 1)))) for i, n in enumerate(self.shape)]
+        # Volumes are a third to a half as high as they are wide, so as many grains fewer are stacked.
+        grain = [min(n, max(2, round(4 / scale * (0.4 if i == 0 else 1)))) for i, n in enumerate(self.shape)]
         coarse = self.rng.standard_normal(grain).astype(np.float32)
         zoom = [n / g for n, g in zip(self.shape, grain, strict=True)]
         fine = ndimage.zoom(coarse, zoom, order=3, mode="nearest", grid_mode=True)
@@ -238,7 +239,7 @@ def head_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0, contrast:
     Raises:
         InputError: a shape that is not three positive numbers, or an unknown contrast.
     """
-    c = _Canvas(shape, seed, bend=0.025)
+    c = _Canvas(shape, seed, bend=0.012)
     rng = c.rng
     if contrast is None:
         contrast = str(rng.choice(list(CONTRASTS)))
@@ -258,13 +259,12 @@ def head_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0, contrast:
     c.paint(c.inside(brain - 0.012), csf)
 
     # Folded cortex: the depth of grey matter follows sulci, which are the zeros of a random field.
-    sulci = np.exp(-((c.field(0.17) / 0.16) ** 2)) + 0.7 * np.exp(-((c.field(0.11) / 0.14) ** 2))
-    near = np.clip(1 - (-brain) / 0.30, 0, 1)  # folds reach some 35 mm deep
-    fold = brain + 0.03 + 0.13 * sulci * near
-    c.paint(c.inside(fold - 0.005), grey)
-    c.paint(c.inside(fold + 0.045 + 0.008 * c.field(0.1)), white)
-    sulcus = np.clip(sulci - 0.75, 0, 1) * near * c.inside(brain + 0.02)
-    c.paint(np.clip(2.2 * sulcus, 0, 0.9), csf)
+    near = np.clip(1 + brain / 0.34, 0, 1) ** 0.5  # folds reach some 40 mm deep
+    valley = np.abs(c.field(0.26) + 0.35 * c.field(0.12))
+    c.paint(c.inside(brain + 0.015), grey)
+    ridge = np.clip((valley - 0.62 * near) / 0.12 + 0.5, 0, 1)  # what lies far from a sulcus is white matter
+    c.paint(c.inside(brain + 0.055) * ridge, white)
+    c.paint(np.clip((0.20 - valley) / 0.12, 0, 1) * c.inside(brain + 0.02) * np.clip(2.5 * near - 0.9, 0, 1), csf)
     fissure = np.maximum(np.abs(c.x + 0.008 * c.field(0.3)) - 0.010, 0.35 - np.abs(c.y))
     c.paint(c.inside(fissure) * c.inside(brain), csf)
 
