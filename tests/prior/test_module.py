@@ -77,7 +77,7 @@ def test_edm_weight_makes_an_untrained_network_equally_wrong_at_all_levels() -> 
 
 
 def test_score_networks_become_denoisers_by_tweedie() -> None:
-    network = NCSNpp(image_size=16, nf=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=())
+    network = NCSNpp(nf=8, channel_multipliers=(1, 2), num_res_blocks=1)
     x, sigma = torch.rand(2, 1, 16, 16), torch.tensor([0.5, 2.0])
     expected = x + sigma[:, None, None, None] ** 2 * network(x, sigma)
     torch.testing.assert_close(posterior_mean(network, x, sigma), expected)
