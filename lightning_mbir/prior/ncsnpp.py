@@ -84,7 +84,8 @@ class NCSNpp(nn.Module):
             x: ``(B, C, Y, X)`` noisy images whose clean values are about 0 .. 1, sides divisible by ``stride``.
             sigma: ``(B,)`` standard deviation of the noise.
         """
-        phase = 2 * math.pi * sigma.log()[:, None] * self.frequencies
+        # In this order: phases reach hundreds of radians, where float32 rounds visibly.
+        phase = sigma.log()[:, None] * self.frequencies * 2 * math.pi
         emb = self.dense1(torch.cat((phase.sin(), phase.cos()), 1))
         emb = F.silu(self.dense2(F.silu(emb)))
         x = 2 * x - 1

@@ -1,0 +1,168 @@
+"""The command line's front: short flags, short help, one-line errors.
+
+Nothing heavy is imported here, so that help and slips of the pen are answered at once. What remains goes to
+``cli_lightning``, where Lightning's own command line takes over.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PROGRAM = "python -m lightning_mbir"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A short flag: another name of one of Lightning's arguments."""
+
+    name: str
+    target: str
+    help: str
+
+
+RECONSTRUCTION_FLAGS = (
+    Flag("--task", "--model.task", "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)"),
+    Flag("--views", "--model.views", "CT: number of views [8; la_ct 90]"),
+    Flag("--angle_range", "--model.angle_range", "CT: degrees that the views are spread over [180; la_ct 90]"),
+    Flag("--acc", "--model.acc", "MRI: acceleration, all samples over measured ones [8]"),
+    Flag("--mask", "--model.mask", "MRI: uniform1d, gaussian1d, gaussian2d or poisson2d [gaussian1d]"),
+    Flag("--method", "--model.method", "dds, diffusion_mbir, admm_tv, fbp, sirt or zero_filled [dds]"),
+    Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]"),
+    Flag("--seed", "--model.seed", "of the noise and the mask; the same seed gives the same volume [0]"),
+    Flag("--prior", "--model.prior", "ct, mri, or a .safetensors, .ckpt or released .pth file [by the task]"),
+    Flag("--ckpt_path", "--model.prior", "the same as --prior"),
+    Flag("--slice_batch", "--model.slice_batch", "slices that pass the network at once [16]"),
+    Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),
+    Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]"),
+    Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead"),
+    Flag("--data.image_size", "--data.image_size", "slices are resized to this; 0 keeps their size [128]"),
+    Flag("--data.slices", "--data.slices", "part of the volume, such as 20:44 [all]"),
+    Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
+    Flag("--config", "--config", "YAML file, or the name of one in configs/"),
+)
+TRAINING_FLAGS = (
+    Flag("--data.path", "--data.path", "a folder of volumes [phantoms]"),
+    Flag("--data.modality", "--data.modality", "ct or mri [ct]"),
+    Flag("--data.image_size", "--data.image_size", "slices are resized to this [128]"),
+    Flag("--data.batch_size", "--data.batch_size", "slices a step [8]"),
+    Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
+    Flag("--model.network", "--model.network", "light or ncsnpp [light]"),
+    Flag("--model.learning_rate", "--model.learning_rate", "[0.0005]"),
+    Flag("--steps", "--trainer.max_steps", "optimiser steps [20000]"),
+    Flag("--seed", "--seed_everything", "of weights, order and noise"),
+    Flag("--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the prior go [outputs/fit]"),
+    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from"),
+    Flag("--config", "--config", "YAML file, or the name of one in configs/"),
+)
+SUBCOMMANDS = {
+    "predict": ("reconstruct volumes and write them", RECONSTRUCTION_FLAGS),
+    "test": ("reconstruct volumes and score them, writing no volume", RECONSTRUCTION_FLAGS),
+    "fit": ("train a slice prior", TRAINING_FLAGS),
+    "validate": ("score a slice prior on held-out slices", TRAINING_FLAGS),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for input that cannot be used)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if args[0] == "--version":
+        from lightning_mbir import __version__
+
+        print(f"lightning_mbir {__version__}")
+        return 0
+    subcommand, *rest = args
+    if subcommand not in SUBCOMMANDS:
+        return fail(f"{subcommand}: unknown command; there are {', '.join(SUBCOMMANDS)}{_nearest(subcommand, SUBCOMMANDS)}")
+    if "-h" in rest or "--help" in rest:
+        print(_help(subcommand))
+        return 0
+    flags = SUBCOMMANDS[subcommand][1]
+    try:
+        translated = translate(rest, flags)
+    except UsageError as error:
+        return fail(str(error))
+
+    from lightning_mbir.cli_lightning import run
+
+    return run(subcommand, translated, flags)
+
+
+class UsageError(Exception):
+    """A flag that there is not, or that lacks its value."""
+
+
+def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
+    """Short flags to Lightning's arguments, ``--flag value`` and ``--flag=value`` alike.
+
+    Raises:
+        UsageError: an unknown flag (the nearest one is named), or one without its value.
+    """
+    targets = {flag.name: flag.target for flag in flags}
+    out: list[str] = []
+    i = 0
+    while i < len(args):
+        name, equals, value = args[i].partition("=")
+        if not name.startswith("--"):
+            out.append(args[i])
+            i += 1
+            continue
+        known = name in targets or name == "--help_all" or name.startswith(("--model", "--data", "--trainer"))
+        if not known and name not in ("--seed_everything", "--print_config", "--return_predictions", "--verbose"):
+            raise UsageError(f"{name}: unknown flag{_nearest(name, targets)}; --help lists them")
+        target = "--help" if name == "--help_all" else targets.get(name, name)
+        if name in targets and not equals:
+            if i + 1 >= len(args) or args[i + 1].startswith("--"):
+                raise UsageError(f"{name}: lacks its value")
+            value, i = args[i + 1], i + 1
+            equals = "="
+        out.append(f"{target}{equals}{value}")
+        i += 1
+    return out
+
+
+def fail(message: str) -> int:
+    """Print one line on standard error; returns the exit status."""
+    print(f"lightning_mbir: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _nearest(name: str, names: Sequence[str] | dict[str, object] | dict[str, str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _overview() -> str:
+    lines = [
+        f"usage: {PROGRAM} COMMAND [flags]",
+        "",
+        "3D medical volumes from too few measurements, with a 2D diffusion prior.",
+        "",
+        *(f"  {name:<9} {text}" for name, (text, _) in SUBCOMMANDS.items()),
+        "",
+        f"{PROGRAM} COMMAND --help       the flags that are mostly used",
+        f"{PROGRAM} COMMAND --help_all   everything that Lightning's command line takes",
+        "",
+        f"example: {PROGRAM} predict --task cs_mri --acc 8",
+    ]
+    return "\n".join(lines)
+
+
+def _help(subcommand: str) -> str:
+    text, flags = SUBCOMMANDS[subcommand]
+    width = max(len(flag.name) for flag in flags)
+    lines = [
+        f"usage: {PROGRAM} {subcommand} [flags]",
+        "",
+        f"{text[0].upper()}{text[1:]}. Default values stand in brackets.",
+        "",
+        *(f"  {flag.name:<{width}}  {flag.help}" for flag in flags),
+        "",
+        "Every other argument of the model (--model.*), data (--data.*) and trainer (--trainer.*): --help_all",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Lightning's command line, with our defaults, our errors, and none of its traps."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lightning_mbir.cli import Flag, fail
+from lightning_mbir.data import SliceDataModule, VolumeDataModule
+from lightning_mbir.data.volume import Modality
+from lightning_mbir.errors import InputError
+from lightning_mbir.prior import ScorePriorModule
+from lightning_mbir.reconstruction import ReconstructionModule
+from lightning_mbir.reconstruction.tasks import get_task
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def packaged(name: str) -> Path:
+    """A file that ships with the package: inside it (wheel) or beside it (checkout)."""
+    inside = PACKAGE / name
+    return inside if inside.exists() else PACKAGE.parent / name
+
+
+class Parser(LightningArgumentParser):
+    """Errors become ``InputError``: one line, no usage text."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        cause: BaseException | None = ex
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        raise InputError(str(cause) if isinstance(cause, InputError) else _first_reason(message)) from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the configuration with the results instead of into the working folder."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if isinstance(pl_module, ReconstructionModule):
+            pl_module.config_yaml = self.parser.dump(self.config, skip_none=False)
+        elif stage == "fit":
+            self._save(trainer)
+
+    @rank_zero_only
+    def _save(self, trainer: L.Trainer) -> None:
+        if trainer.log_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            folder = Path(trainer.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+
+
+class CLI(LightningCLI):
+    """One of the two command lines: training of priors, or reconstruction."""
+
+    def __init__(self, subcommand: str, args: list[str]) -> None:
+        self.chosen = subcommand
+        self.reconstructs = subcommand in ("predict", "test")
+        super().__init__(
+            ReconstructionModule if self.reconstructs else ScorePriorModule,
+            VolumeDataModule if self.reconstructs else SliceDataModule,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            args=[subcommand, *args],
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return {self.chosen: LightningCLI.subcommands()[self.chosen]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # Set here rather than as a default config file: that one would reach the main parser alone, before the links.
+        parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.chosen]))
+        if self.reconstructs:
+            parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
+        else:
+            parser.link_arguments("data.modality", "model.modality")
+
+    def _parse_ckpt_path(self) -> None:
+        """Hyper-parameters stored in a checkpoint never come before the command line."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = self._get(self.config_init, "trainer")
+        if self.reconstructs and config.get("logger") in (None, True):
+            folder = Path(self._get(self.config_init, "model").output_dir)
+            kwargs["logger"] = TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
+        return super().instantiate_trainer(**kwargs)
+
+
+def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
+    """Run a subcommand with Lightning's arguments; returns the exit status."""
+    _quiet()
+    try:
+        configured = [_config_name(arg) for arg in args]
+        if subcommand == "predict" and not any(arg.startswith("--return_predictions") for arg in configured):
+            configured.append("--return_predictions=false")  # else every volume stays in memory
+        CLI(subcommand, configured)
+    except InputError as error:
+        return fail(_in_short_flags(str(error), flags))
+    except KeyboardInterrupt:
+        print("lightning_mbir: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _modality(task: str) -> Modality:
+    return get_task(task).modality
+
+
+def _config_name(arg: str) -> str:
+    """``--config=sv_ct`` is configs/sv_ct.yaml where there is no such file."""
+    name, _, value = arg.partition("=")
+    if name != "--config" or Path(value).exists():
+        return arg
+    shipped = packaged("configs") / f"{value.removesuffix('.yaml')}.yaml"
+    if not shipped.exists():
+        known = ", ".join(sorted(path.stem for path in packaged("configs").glob("*.yaml")))
+        raise InputError(f"--config {value}: no such file, and no configuration of ours ({known})")
+    return f"--config={shipped}"
+
+
+def _first_reason(message: str) -> str:
+    """The line of jsonargparse's message that says what is wrong."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    return "; ".join(lines[:2]) if lines else "the arguments cannot be used"
+
+
+def _in_short_flags(message: str, flags: Sequence[Flag]) -> str:
+    """The message with the flags that the user knows."""
+    for flag in flags:
+        if flag.name != flag.target and flag.name != "--ckpt_path":
+            message = message.replace(f'"{flag.target.removeprefix("--")}"', flag.name)
+            message = message.replace(flag.target, flag.name)
+    return message
+
+
+def _quiet() -> None:
+    """No tips and no device chatter; warnings of our own remain."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=".*treespec.*")
