@@ -27,7 +27,8 @@ def make_mask(
         shape: ``(Y, X)`` of k-space.
         acc: columns (points) over sampled ones, at least 1; their number is ``round(total / acc)``, exactly.
         center_fraction: share of the width (2D: of each side) that is fully sampled; by default 0.32 / acc, as in
-            fastMRI (8 % at 4, 4 % at 8), for 2D masks the square root of that share of the area.
+            fastMRI (8 % at 4, 4 % at 8), yet at least 8 columns or half of the sampled ones, so that small images
+            keep a centre; for 2D masks the square root of 0.32 / acc.
         seed: other seeds give other masks.
 
     Raises:
@@ -41,7 +42,8 @@ def make_mask(
         raise InputError(f"center_fraction {center_fraction:g}: give a share from 0 to 1")
     rng = np.random.default_rng([seed, MASKS.index(kind)])
     if kind.endswith("1d"):
-        fraction = 0.32 / acc if center_fraction is None else center_fraction
+        least = min(8, round(shape[1] / acc) // 2) / shape[1]
+        fraction = max(0.32 / acc, least) if center_fraction is None else center_fraction
         columns = _columns(kind, shape[1], acc, fraction, rng)
         return torch.from_numpy(columns).float().expand(shape).clone()
     fraction = (0.32 / acc) ** 0.5 if center_fraction is None else center_fraction

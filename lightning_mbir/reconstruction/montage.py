@@ -40,8 +40,9 @@ def montage(
     heights = [y, z, z]  # axial, coronal, sagittal
     n = len(columns) + (truth is not None)
     width = 2.9
-    heights_in = [max(0.9, width * h / max(x, y)) for h in heights]
-    figure = Figure(figsize=(width * n + 0.7, sum(heights_in) + 0.35 * 3 + 0.4), facecolor="black", layout="constrained")
+    heights_in = [width * h / max(x, y) for h in heights]
+    size = (width * n + 0.9, sum(heights_in) + 0.3 * 3 + 0.3)
+    figure = Figure(figsize=size, facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(3, n, gridspec_kw={"height_ratios": heights_in}, squeeze=False)
     error_peak = 0.2 * (window[1] - window[0])
@@ -62,7 +63,7 @@ def montage(
             score = metrics[plane]
             text = f"{score['psnr']:.2f} dB" + (f", SSIM {score['ssim']:.3f}" if "ssim" in score else "")
             axes[row, n - 2].set_xlabel(text, color="white", fontsize=9)
-        axes[row, 0].set_ylabel(plane, color="white", fontsize=11)
+        axes[row, 0].set_ylabel(plane, color="white", fontsize=10)
     return figure
 
 

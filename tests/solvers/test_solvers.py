@@ -1,0 +1,182 @@
+"""Solvers against dense solves, and ADMM against an independent method for the same convex problem."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import FourierSampling, LinearOperator, ParallelBeam, RealDomain, make_mask
+from lightning_mbir.physics.difference import AXES, difference, difference_adjoint
+from lightning_mbir.solvers import admm_tv, conjugate_gradient, fbp, sirt, zero_filled
+from lightning_mbir.solvers.admm_tv import shrink
+from tests.physics.test_transforms import supersampled_disc
+
+
+def positive(n: int, dtype: torch.dtype, batch: int = 1) -> Tensor:
+    g = torch.randn(batch, n, n, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    return g @ g.mH / n + 0.1 * torch.eye(n, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_cg_solves_many_systems(dtype: torch.dtype) -> None:
+    matrix = positive(12, dtype, batch=5)
+    b = torch.randn(5, 12, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    b[3] = 0
+    seen: list[float] = []
+    x = conjugate_gradient(
+        lambda v: (matrix @ v[..., None])[..., 0],
+        b,
+        max_iterations=60,
+        tolerance=1e-12,
+        batch_dims=1,
+        callback=lambda k, x, r: seen.append(r),
+    )
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-8, atol=1e-9)
+    assert seen[-1] < 1e-11 and len(seen) < 60
+
+
+def test_cg_ends_in_as_many_steps_as_eigenvalues_and_spares_its_start() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 1, 4, 4, 9, 9], dtype=torch.float64))
+    b, start = torch.ones(6, dtype=torch.float64), torch.full((6,), 2.0, dtype=torch.float64)
+    x = conjugate_gradient(lambda v: matrix @ v, b, start, max_iterations=3)
+    torch.testing.assert_close(x, b / matrix.diagonal())
+    assert bool((start == 2).all())
+    assert torch.equal(conjugate_gradient(lambda v: matrix @ v, b, start, max_iterations=0), start)
+    with pytest.raises(InputError, match="x0"):
+        conjugate_gradient(lambda v: v, b, torch.ones(3))
+
+
+@pytest.mark.parametrize("axis", ["z", "y", "x"])
+def test_admm_without_tv_is_least_squares(axis: str) -> None:
+    """With lam = 0 the minimiser fulfils ``A^H A x = A^H y``."""
+    op = (ParallelBeam(6, [0.0, 20, 40, 60, 80, 100, 120, 140, 160], n_detectors=9)).to(torch.float64)
+    op = op / op.norm()
+    truth = torch.rand(3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = op(truth)
+    x, _ = admm_tv(y, op, rho=1e-2, lam=0.0, iterations=60, cg_iterations=40, axes=(axis,))
+    torch.testing.assert_close(op.normal(x), op.adjoint(y), rtol=1e-3, atol=1e-4)
+
+
+def objective(x: Tensor, y: Tensor, op: LinearOperator, lam: float, axes: tuple[str, ...], isotropic: bool) -> float:
+    d = torch.stack([difference(x, AXES[axis]) for axis in axes]).abs()
+    tv = d.square().sum(0).sqrt().sum() if isotropic else d.sum()
+    return float(0.5 * (op(x) - y).abs().square().sum() + lam * tv)
+
+
+def primal_dual(
+    y: Tensor, op: LinearOperator, lam: float, axes: tuple[str, ...], isotropic: bool, steps: int = 3000
+) -> Tensor:
+    """Condat-Vu: gradient steps on the data term, a projected dual for total variation. No linear system in it."""
+    x = torch.zeros_like(op.adjoint(y))
+    duals = [torch.zeros_like(x) for _ in axes]
+    sigma = 0.25
+    tau = 0.99 / (0.5 * op.norm() ** 2 + sigma * 4 * len(axes))
+    for _ in range(steps):
+        step = op.normal(x) - op.adjoint(y)
+        for axis, dual in zip(axes, duals, strict=True):
+            step = step + difference_adjoint(dual, AXES[axis])
+        new = x - tau * step
+        ahead = [dual + sigma * difference(2 * new - x, AXES[axis]) for axis, dual in zip(axes, duals, strict=True)]
+        if isotropic:
+            size = torch.stack([a.abs().square() for a in ahead]).sum(0).sqrt().clamp_min(lam)
+            duals = [lam * a / size for a in ahead]
+        else:
+            duals = [lam * a / a.abs().clamp_min(lam) for a in ahead]
+        x = new
+    return x
+
+
+@pytest.mark.parametrize("isotropic", [False, True])
+@pytest.mark.parametrize("axes", [("z",), ("z", "y", "x")])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_admm_finds_the_minimum_that_another_method_finds(kind: str, axes: tuple[str, ...], isotropic: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    fourier = FourierSampling(make_mask("gaussian1d", (8, 8), 2)).to(torch.float64)
+    op: LinearOperator = fourier if kind == "complex" else RealDomain(fourier)
+    truth = torch.zeros(4, 8, 8, dtype=op.dtype)
+    truth[:, 2:6, 2:6] = 1.0 if kind == "real" else 1.0 + 0.5j
+    y = op(truth) + 0.05 * torch.randn(4, 8, 8, dtype=torch.complex128, generator=generator)
+    lam = 0.05
+    x, _ = admm_tv(y, op, rho=0.2, lam=lam, iterations=600, cg_iterations=10, axes=axes, isotropic=isotropic)
+    other = primal_dual(y, op, lam, axes, isotropic)
+    ours, theirs = (objective(v, y, op, lam, axes, isotropic) for v in (x, other))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_admm_goes_on_from_its_state() -> None:
+    op = RealDomain(FourierSampling(make_mask("uniform1d", (8, 8), 2)))
+    y = op(torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    whole, _ = admm_tv(y, op, rho=0.3, lam=0.01, iterations=4, cg_iterations=2)
+    half, state = admm_tv(y, op, rho=0.3, lam=0.01, iterations=2, cg_iterations=2)
+    kept = [t.clone() for t in (*state.z, *state.w)]
+    rest, _ = admm_tv(
+        None, op, rho=0.3, lam=0.01, iterations=2, cg_iterations=2, x0=half, state=state, rhs=op.adjoint(y)
+    )
+    torch.testing.assert_close(rest, whole)
+    for before, after in zip(kept, (*state.z, *state.w), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_shrink_is_the_proximal_map() -> None:
+    v = [torch.tensor([3.0, -0.5, 0.0]), torch.tensor([4.0, 0.2, 0.0])]
+    torch.testing.assert_close(shrink(v, 1.0)[0], torch.tensor([2.0, 0.0, 0.0]))
+    torch.testing.assert_close(shrink(v, 1.0, isotropic=True)[1], torch.tensor([3.2, 0.0, 0.0]))
+    torch.testing.assert_close(shrink([torch.tensor([3.0 + 4j])], 1.0)[0], torch.tensor([2.4 + 3.2j]))
+
+
+def test_admm_refuses_nonsense() -> None:
+    op = RealDomain(FourierSampling(torch.ones(4, 4)))
+    for options in ({"rho": 0.0, "lam": 1.0}, {"rho": 1.0, "lam": -1.0}, {"rho": 1.0, "lam": 1.0, "axes": ("t",)}):
+        with pytest.raises(InputError, match="admm_tv"):
+            admm_tv(torch.zeros(2, 4, 4), op, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("filter", ["ramp", "shepp-logan", "cosine", "hamming", "hann"])
+def test_fbp_of_a_disc_is_its_attenuation(filter: str) -> None:
+    n, pixel, mu = 96, 2.0, 0.02
+    op = ParallelBeam(n, [i * 1.0 for i in range(180)], pixel_size=pixel)
+    theta = torch.deg2rad(torch.tensor(op.angles))[:, None]
+    s = (torch.arange(op.n_detectors) - (op.n_detectors - 1) / 2) * pixel - 10 * theta.cos() + 6 * theta.sin()
+    sinogram = (2 * mu * (60.0**2 - s**2).clamp_min(0).sqrt()).float()
+    image = fbp(sinogram, op, filter)
+    inside = supersampled_disc(n, pixel, (10.0, -6.0), 50.0) == 1
+    outside = (supersampled_disc(n, pixel, (10.0, -6.0), 70.0) == 0) & (supersampled_disc(n, pixel, (0, 0), 95.0) == 1)
+    assert float(image[inside].mean()) == pytest.approx(mu, rel=0.02)
+    assert abs(float(image[outside].mean())) < 0.02 * mu
+
+
+def test_fbp_takes_the_angle_of_each_view_into_account() -> None:
+    """Views in any order and at uneven steps give the same mean; a quarter turn gives half of it."""
+    n = 48
+    disc = 0.02 * supersampled_disc(n, 1.0, (0.0, 0.0), 15.0)
+    even = ParallelBeam(n, [3.0 * i for i in range(60)])
+    uneven = ParallelBeam(n, [3.0 * i for i in range(59, -1, -1)] + [1.5 + 3.0 * i for i in range(20)])
+    centre = (slice(20, 28), slice(20, 28))
+    assert float(fbp(uneven(disc), uneven)[centre].mean()) == pytest.approx(
+        float(fbp(even(disc), even)[centre].mean()), rel=0.01
+    )
+    quarter = ParallelBeam(n, [1.0 * i for i in range(90)])
+    assert float(fbp(quarter(disc), quarter)[centre].mean()) == pytest.approx(0.01, rel=0.05)
+    with pytest.raises(InputError, match="filter"):
+        fbp(even(disc), even, "box")
+
+
+def test_sirt_converges_to_the_data() -> None:
+    op = ParallelBeam(16, [i * 12.0 for i in range(15)], n_detectors=23)
+    truth = supersampled_disc(16, 1.0, (1.0, 2.0), 5.0)[None]
+    y = op(truth)
+    errors = [float((op(sirt(y, op, iterations=k)) - y).norm() / y.norm()) for k in (1, 10, 300)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02
+    with pytest.raises(InputError, match="relaxation"):
+        sirt(y, op, relaxation=2.5)
+    with pytest.raises(InputError, match="line integrals"):
+        sirt(torch.zeros(1, 4, 4), FourierSampling(torch.ones(4, 4)))
+
+
+def test_zero_filled_keeps_what_was_measured() -> None:
+    op = FourierSampling(make_mask("gaussian2d", (16, 16), 3))
+    y = op(torch.rand(2, 16, 16))
+    torch.testing.assert_close(op(zero_filled(y, op)), y)
+    assert math.isclose(op.acceleration, 256 / 85)
