@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data.measurement import Measurement, read_measurement
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.resample import resize_in_plane
-from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume
+from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume, volume_name
 from lightning_mbir.errors import InputError
 
 DEMO_SLICES = 32
@@ -44,9 +44,11 @@ class VolumeDataModule(L.LightningDataModule):
         if path is not None and measurement is not None:
             raise InputError("--data.path and --data.measurement: give one of them, not both")
         if image_size < 0 or 0 < image_size < 16:
-            raise InputError(f"--data.image_size {image_size}: give at least 16 pixels, or 0 to keep the size")
+            raise InputError(f"--data.image_size {image_size}: give at least 16, or 0 to keep the size")
         if demo_volumes < 1:
             raise InputError(f"--data.demo_volumes {demo_volumes}: give at least 1")
+        if measurement is not None and slices is not None:
+            raise InputError(f"--data.slices {slices}: a measurement is reconstructed whole; leave it out")
         self.modality: Modality = modality
         self.image_size = image_size
         self.slices = parse_slices(slices)
@@ -55,21 +57,34 @@ class VolumeDataModule(L.LightningDataModule):
             read_measurement(measurement, modality)  # so that a wrong file is told before any work
             self.scans = [measurement]
         elif path is not None:
-            self.scans = list(list_volumes(path))
+            paths = list_volumes(path)
+            _check_names(paths)
+            self.scans = list(paths)
         else:
             self.scans = list(range(demo_volumes))
         self.measured = measurement is not None
+        self.checked = False
 
     def setup(self, stage: str) -> None:
-        """Read every volume's file once, so that a bad one is told before hours of work on the others."""
-        for i in range(len(self.scans)):
-            self.scan(i)
+        self.check()
+
+    def check(self) -> None:
+        """Read every volume once, so that a bad one is told before hours of work on the others.
+
+        Raises:
+            InputError: the first volume that cannot be used, and why.
+        """
+        if not self.checked:
+            for i in range(len(self.scans)):
+                self.scan(i)
+        self.checked = True
 
     def scan(self, index: int) -> Volume | Measurement:
         """The volume or measurement number ``index``."""
         source = self.scans[index]
         if isinstance(source, int):
-            return demo_volume(self.modality, source, self.image_size or 128)
+            demo = demo_volume(self.modality, source, self.image_size or 128)
+            return self._cut(demo, demo.name)
         if self.measured:
             return read_measurement(source, self.modality)
         volume = self._cut(read_volume(source, self.modality), source)
@@ -86,7 +101,7 @@ class VolumeDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Volume | Measurement]:
         return self.predict_dataloader()
 
-    def _cut(self, volume: Volume, source: Path) -> Volume:
+    def _cut(self, volume: Volume, source: Path | str) -> Volume:
         if self.slices is None:
             return volume
         start, stop = self.slices
@@ -114,13 +129,24 @@ def _first(batch: list[Volume | Measurement]) -> Volume | Measurement:
 
 def demo_volume(modality: Modality, number: int, image_size: int) -> Volume:
     """A chest-like (CT) or head-like (MRI) phantom that no training has seen."""
-    phantom, field_of_view, thickness = (chest_phantom, 350.0, 3.0) if modality == "ct" else (head_phantom, 240.0, 3.0)
+    phantom, field_of_view = (chest_phantom, 350.0) if modality == "ct" else (head_phantom, 240.0)
+    thickness = 3.0
     data = phantom((DEMO_SLICES, image_size, image_size), seed=DEMO_SEED + number)
     pixel = field_of_view / image_size
     affine = np.diag([pixel, pixel, thickness, 1.0])
-    affine[:3, 3] = [-(field_of_view - pixel) / 2, -(field_of_view - pixel) / 2, -(DEMO_SLICES - 1) / 2 * thickness]
+    corner = -(field_of_view - pixel) / 2
+    affine[:3, 3] = [corner, corner, -(DEMO_SLICES - 1) / 2 * thickness]
     name = f"demo_{'chest' if modality == 'ct' else 'head'}_{number}"
     return Volume(data, affine, name, modality)
+
+
+def _check_names(paths: list[Path]) -> None:
+    """Raise where two volumes would write their results into the same folder."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(volume_name(path), path)
+        if other is not path:
+            raise InputError(f"{other} and {path}: results are filed under the name, so rename one of them")
 
 
 def parse_slices(text: str | None) -> tuple[int, int] | None:
@@ -128,6 +154,6 @@ def parse_slices(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.split(":")
-    if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[0]) >= int(parts[1]):
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
         raise InputError(f"--data.slices {text}: give first:last+1, such as 20:44")
     return int(parts[0]), int(parts[1])

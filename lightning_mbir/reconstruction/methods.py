@@ -1,11 +1,12 @@
 """The methods that ``reconstruct`` knows, by name, with their default options.
 
-Every method works on a problem in the prior's unit with an operator of unit norm, so that one setting of rho and
-lambda serves all geometries.
+Every method works on a problem in the prior's unit with an operator of unit norm, so that one setting of rho
+and lambda serves all geometries.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its default options; ``steps`` is its number of levels or iterations, 0 where it has none."""
+    """A method with its default options; ``steps`` is its number of levels or iterations, 0 where none."""
 
     run: Callable[..., Tensor]
     options: dict[str, Any]
@@ -66,7 +67,9 @@ def run_dds(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **opt
     return dds(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
 
 
-def run_diffusion_mbir(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
+def run_diffusion_mbir(
+    p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any
+) -> Tensor:
     """The paper's sampler; ``2 steps - 1`` network evaluations."""
     assert p.denoise is not None
     sigmas = geometric_sigmas(steps, sigma_max, sigma_min)
@@ -90,8 +93,15 @@ def run_fbp(p: Problem, *, filter: str) -> Tensor:
 
 
 def run_sirt(p: Problem, *, steps: int, **options: Any) -> Tensor:
-    """``steps`` SIRT iterations."""
-    return sirt(p.y, p.operator, iterations=steps, **options)
+    """``steps`` SIRT iterations, a few at a time for the sake of progress."""
+    x: Tensor | None = None
+    at_once = max(1, steps // 20)
+    for done in range(0, steps, at_once):
+        now = min(at_once, steps - done)
+        x = sirt(p.y, p.operator, iterations=now, x0=x, **options)
+        p.report(SamplerState(done + now, steps, 0.0, x, 0))
+    assert x is not None
+    return x
 
 
 def run_zero_filled(p: Problem) -> Tensor:
@@ -102,7 +112,15 @@ def run_zero_filled(p: Problem) -> Tensor:
 METHODS: dict[str, Method] = {
     "dds": Method(
         run_dds,
-        {"sigma_max": 5.0, "sigma_min": 0.02, "rho": 0.1, "lam": 0.001, "cg_iterations": 15, "eta": 0.85},
+        {
+            "sigma_max": 5.0,
+            "sigma_min": 0.02,
+            "rho": 0.1,
+            "lam": 0.001,
+            "cg_iterations": 15,
+            "eta": 0.85,
+            "ddim": False,
+        },
         steps=50,
         needs_prior=True,
     ),
@@ -144,7 +162,28 @@ def check_method(name: str, modality: str, options: dict[str, Any], steps: int |
     if unknown:
         known = ", ".join(method.options) or "none"
         raise InputError(f"{name} has no option {', '.join(unknown)}; it has {known}")
+    for key, value in options.items():
+        _check_option(name, key, value, method.options[key])
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: give at least 1")
     if steps is not None and method.steps == 0:
         raise InputError(f"--steps {steps}: {name} has no steps; leave it out")
+
+
+def _check_option(method: str, key: str, value: Any, default: Any) -> None:
+    """Raise where a number is none, or none that can work; names are checked where they are used."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"{method}: {key} is {value!r}; give true or false")
+        return
+    if not isinstance(default, int | float):
+        return
+    kinds = (int,) if isinstance(default, int) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise InputError(f"{method}: {key} is {value!r}; give {kind}, such as {default}")
+    least = 1 if key == "cg_iterations" else 0
+    if value < least:
+        raise InputError(f"{method}: {key} is {value}; give at least {least}")
+    if key == "eta" and value > 1:
+        raise InputError(f"{method}: eta is {value}, the share of fresh noise; give 0 to 1")

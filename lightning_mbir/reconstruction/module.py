@@ -1,4 +1,4 @@
-"""Reconstruction in Lightning's predict loop: volumes spread over devices, results on the disk and in TensorBoard."""
+"""Reconstruction in Lightning's loops: volumes spread over devices, results on disk and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch import Tensor
 from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volume import Volume
+from lightning_mbir.data.volume_datamodule import VolumeDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
-from lightning_mbir.prior import SliceDenoiser, load_prior
+from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.methods import METHODS, check_method
 from lightning_mbir.reconstruction.metrics import PLANES, image_metrics
 from lightning_mbir.reconstruction.montage import montage, planes_image
 from lightning_mbir.reconstruction.progress import LevelProgress
-from lightning_mbir.reconstruction.reconstruct import reconstruct
+from lightning_mbir.reconstruction.reconstruct import load_task_prior, reconstruct
 from lightning_mbir.reconstruction.tasks import get_task, measured_operator
 from lightning_mbir.reconstruction.writer import check_writable, write_results
 
@@ -39,8 +40,8 @@ class Record:
 class ReconstructionModule(L.LightningModule):
     """Reconstructs each volume of a ``VolumeDataModule``.
 
-    ``predict`` writes results into ``<output_dir>/<task>/<volume>``; ``test`` only scores. There is nothing to train
-    and nothing of this goes into a checkpoint, so no checkpoint can overrule a flag.
+    ``predict`` writes results into ``<output_dir>/<task>/<volume>``; ``test`` only scores. There is
+    nothing to train and nothing of this goes into a checkpoint, so no checkpoint can overrule a flag.
 
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
@@ -76,7 +77,9 @@ class ReconstructionModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.task = get_task(task)
-        self.settings = self.task.settings(views=views, angle_range=angle_range, acc=acc, mask=mask)
+        flags = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask}
+        self.given = [name for name, value in flags.items() if value is not None]
+        self.settings = self.task.settings(**flags)
         self.method, self.steps, self.seed = method, steps, seed
         self.method_options = {**self.task.options.get(method, {}), **(method_options or {})}
         check_method(method, self.task.modality, self.method_options, steps)
@@ -86,19 +89,47 @@ class ReconstructionModule(L.LightningModule):
         check_writable(self.output_dir)
         self.prior: SliceDenoiser | None = None
         if METHODS[method].needs_prior:
-            self.prior = load_prior(prior or self.task.modality, slice_batch, precision)
+            self.prior = load_task_prior(prior, self.task.modality, slice_batch, precision)
             if self.prior.modality not in (None, self.task.modality):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
-                print(f"note: the prior was trained on {self.prior.modality}, the task is {self.task.modality}")
+                print(f"note: a prior of {self.prior.modality} for a task of {self.task.modality}")
         self.config_yaml: str | None = None
         self.records: list[Record] = []
 
-    def setup(self, stage: str) -> None:
-        volumes = len(getattr(self.trainer.datamodule, "scans", []))  # type: ignore[attr-defined]
-        if 0 < volumes < self.trainer.world_size:
+    def configure_callbacks(self) -> list[L.Callback]:
+        """No callbacks, but the first hook that knows the data: ``setup`` comes after the logger's folder.
+
+        Raises:
+            InputError: data of another modality, flags that a measurement rules out, more devices than
+                volumes, a volume that cannot be used, a mask that cannot be made.
+        """
+        data, devices = self.data, self.trainer.world_size
+        if data is None:
+            return []
+        if data.modality != self.task.modality:
             raise InputError(
-                f"{volumes} volumes for {self.trainer.world_size} devices; give --trainer.devices {volumes} or fewer"
+                f"task {self.task.name} is of {self.task.modality} volumes, the data of {data.modality}; "
+                f"give VolumeDataModule(modality={self.task.modality!r})"
             )
+        if data.measured and self.given:
+            flag = self.given[0]
+            raise InputError(f"--{flag}: the measurement's file tells its own geometry; leave --{flag} out")
+        volumes = len(data.scans)
+        if volumes < devices:
+            raise InputError(
+                f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer"
+            )
+        data.check()
+        if self.task.modality == "mri" and data.image_size and not data.measured:
+            # The mask may be impossible.
+            self.task.build_operator(data.image_size, seed=self.seed, **self.settings)
+        return []
+
+    @property
+    def data(self) -> VolumeDataModule | None:
+        """The trainer's data, where it is ours (and not the user's own)."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data if isinstance(data, VolumeDataModule) else None
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Volumes and measurements are frozen dataclasses, which Lightning does not move by itself."""
@@ -110,27 +141,27 @@ class ReconstructionModule(L.LightningModule):
         self._reconstruct(batch, batch_idx, write=True)
 
     def test_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
-        metrics = self._reconstruct(batch, batch_idx, write=False)
-        scores = {"residual": metrics["residual"], "seconds": metrics["seconds"]}
-        for plane in PLANES:
-            scores.update({f"{plane}/{name}": value for name, value in metrics.get(plane, {}).items()})
-        for name in ("volume_psnr", "nrmse"):
-            if name in metrics:
-                scores[name] = metrics[name]
-        self.log_dict({f"{self.task.name}/{k}": v for k, v in scores.items()}, batch_size=1, sync_dist=True)
+        self._reconstruct(batch, batch_idx, write=False)
 
     def on_predict_epoch_end(self) -> None:
         self._log_gathered()
 
     def on_test_epoch_end(self) -> None:
-        self._log_gathered()
+        """The table: means over the volumes, each counted once however they were spread over the ranks."""
+        scores: dict[str, list[float]] = {}
+        for record in self._log_gathered():
+            for name, value in _scalars(record.metrics).items():
+                scores.setdefault(f"{self.task.name}/{name}", []).append(value)
+        self.log_dict({name: sum(values) / len(values) for name, values in scores.items()}, sync_dist=True)
 
-    def _reconstruct(self, scan: Volume | Measurement, batch_idx: int, write: bool) -> dict[str, Any]:
+    def _reconstruct(self, scan: Volume | Measurement, batch_idx: int, write: bool) -> None:
         operator, y, truth = self._measure(scan)
         if self.prior is not None:
             self.prior.to(self.device)
         options = dict(self.method_options)
-        with LevelProgress(f"{scan.name} {self.method}", self.trainer.is_global_zero) as progress:
+        loop = self.trainer.num_predict_batches if write else self.trainer.num_test_batches
+        count = f"volume {batch_idx + 1} of {loop[0]}: " if loop and loop[0] > 1 else ""
+        with LevelProgress(f"{count}{scan.name} {self.method}", self.trainer.is_global_zero) as progress:
             result = reconstruct(
                 y,
                 operator,
@@ -147,7 +178,7 @@ class ReconstructionModule(L.LightningModule):
             "method": self.method,
             "volume": scan.name,
             "seed": self.seed,
-            "settings": self.settings,
+            "settings": "measured" if isinstance(scan, Measurement) else self.settings,
             "seconds": round(result.seconds, 3),
             "nfe": result.nfe,
             "residual": result.residual,
@@ -159,59 +190,73 @@ class ReconstructionModule(L.LightningModule):
             metrics.update(scores)
         white = self.task.data_range or magnitude_percentile(result.volume if truth is None else truth)
         window = (0.0, white / 1.5 if self.task.modality == "ct" else white)
-        record = Record(batch_idx * self.trainer.world_size + self.global_rank, metrics, planes_image(result.volume, window))
+        index = batch_idx * self.trainer.world_size + self.global_rank
+        self.records.append(Record(index, metrics, planes_image(result.volume, window)))
         if self.global_rank == 0:
-            self._log(record)
-        else:
-            self.records.append(record)
+            self._log(self.records[-1])
         if write:
             direct_name = "fbp" if self.task.modality == "ct" else "zero_filled"
-            direct = reconstruct(y, operator, method=direct_name).volume
+            direct = result.volume
+            if self.method != direct_name:
+                direct = reconstruct(y, operator, method=direct_name).volume
             volume = Volume(result.volume.cpu(), scan.affine, scan.name, self.task.modality)
             titles = ("FBP" if direct_name == "fbp" else "zero-filled", self.method)
             figure = montage(result.volume, direct, truth, volume.spacing, window, titles, scores)
             folder = self.output_dir / self.task.name / scan.name
             write_results(folder, volume, metrics, figure, self.config_yaml)
             print(_summary(metrics, folder), flush=True)
-        return metrics
 
     def _measure(self, scan: Volume | Measurement) -> tuple[LinearOperator, Tensor, Tensor | None]:
-        """The operator, the measurement (simulated from a volume, or the given one), and the truth if there is one."""
+        """The operator, the measurement (simulated from a volume, or given), and the truth, if any."""
         if isinstance(scan, Measurement):
             operator = measured_operator(scan).to(scan.y.device)
             return operator, scan.y, None
         _, dy, dx = scan.spacing
-        operator = self.task.build_operator(scan.data.shape[-1], (dy + dx) / 2, seed=self.seed, **self.settings)
-        operator = operator.to(scan.data.device)
+        size, pixel = scan.data.shape[-1], (dy + dx) / 2
+        operator = self.task.build_operator(size, pixel, seed=self.seed, **self.settings).to(scan.data.device)
         return operator, operator(scan.data), scan.data
 
     def _log(self, record: Record) -> None:
         if not isinstance(self.logger, TensorBoardLogger):
             return
         board = self.logger.experiment
-        for key, value in record.metrics.items():
-            if isinstance(value, dict) and key in PLANES:
-                for name, score in value.items():
-                    board.add_scalar(f"{self.task.name}/{key}/{name}", score, record.index)
-            elif key in ("volume_psnr", "nrmse", "residual", "seconds", "nfe"):
-                board.add_scalar(f"{self.task.name}/{key}", value, record.index)
+        for name, value in _scalars(record.metrics).items():
+            board.add_scalar(f"{self.task.name}/{name}", value, record.index)
         tag = f"{self.task.name}/{record.metrics['volume']}"
         board.add_image(tag, record.picture, record.index, dataformats="HW")
         board.flush()
 
-    def _log_gathered(self) -> None:
-        """The first rank logs its volumes at once, and those of the others here."""
-        if self.trainer.world_size == 1:
-            return
-        gathered: list[list[Record]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(gathered, self.records)
+    def _log_gathered(self) -> list[Record]:
+        """The records of all ranks; the first rank has logged its own, and logs those of the others here.
+
+        ``test`` makes the ranks even by repeating the first volumes; the repeats are left out.
+        """
+        devices = self.trainer.world_size
+        gathered: list[list[Record]] = [[] for _ in range(devices)]
+        if devices > 1:
+            torch.distributed.all_gather_object(gathered, self.records)
+        else:
+            gathered = [list(self.records)]
         self.records.clear()
+        records = sorted((record for rank in gathered for record in rank), key=lambda record: record.index)
+        if self.data is not None:
+            records = [record for record in records if record.index < len(self.data.scans)]
         if self.global_rank == 0:
-            for record in sorted((r for rank in gathered for r in rank), key=lambda r: r.index):
-                self._log(record)
+            for record in records:
+                if record.index % devices:
+                    self._log(record)
+        return records
+
+
+def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """The figures of one volume, ``plane/name`` where they are of a plane."""
+    names = ("volume_psnr", "nrmse", "residual", "seconds", "nfe")
+    scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
+    return {**scalars, **{name: float(metrics[name]) for name in names if name in metrics}}
 
 
 def _summary(metrics: dict[str, Any], folder: Path) -> str:
     scores = ", ".join(f"{plane} {metrics[plane]['psnr']:.2f}" for plane in PLANES if plane in metrics)
     scores = f"PSNR {scores} dB, " if scores else ""
-    return f"{metrics['volume']}: {scores}data residual {metrics['residual']:.2e}, {metrics['seconds']:.0f} s -> {folder}"
+    work = f"data residual {metrics['residual']:.2e}, {metrics['seconds']:.0f} s"
+    return f"{metrics['volume']}: {scores}{work} -> {folder}"

@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.units import CT_SCALE
+from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method
 from lightning_mbir.reconstruction.units import mri_scale
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
+
+
+class Prior(Protocol):
+    """What ``reconstruct`` needs of a prior; ``SliceDenoiser`` is one, and so is any function with a unit."""
+
+    @property
+    def unit(self) -> Unit:
+        """The affine map between its unit and the physical one."""
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """Posterior mean of the clean slices ``(Z, Y, X)``, in its unit."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Reconstruction:
 def reconstruct(
     y: Tensor,
     operator: LinearOperator,
-    prior: SliceDenoiser | str | Path | None = None,
+    prior: Prior | str | Path | None = None,
     method: str = "dds",
     *,
     seed: int = 0,
@@ -57,7 +68,8 @@ def reconstruct(
     Args:
         y: measurement ``(Z, *range_shape)`` in physical unit.
         operator: ``A``, in physical unit; it may have any norm.
-        prior: a denoiser, or what ``load_prior`` takes; by default the bundled one of the modality.
+        prior: a denoiser ``(x, sigma) -> x0`` with its ``unit``, or what ``load_prior`` takes; by default the
+            bundled one of the modality. Methods without a prior do not look at it.
         method: a name in ``METHODS``.
         seed, volume, sample: key of the noise; the same key gives the same volume.
         steps: noise levels or iterations.
@@ -65,24 +77,30 @@ def reconstruct(
         **options: of the method; its defaults are in ``METHODS``.
 
     Raises:
-        InputError: unknown method or option, a measurement of another shape or not finite, a prior that is missing
-            or was trained on something else.
+        InputError: unknown method or option, a measurement of another shape or not finite, a prior that is
+            missing or that is none, options with which the method diverges.
     """
-    modality = "mri" if operator.range_complex else "ct"
+    modality: Modality = "mri" if operator.range_complex else "ct"
     check_method(method, modality, options, steps)
     operator.check_range(y)
     if y.ndim != len(operator.range_shape) + 1:
-        raise InputError(f"the measurement is {tuple(y.shape)}; give (Z, {', '.join(map(str, operator.range_shape))})")
+        shape = ", ".join(map(str, operator.range_shape))
+        raise InputError(f"the measurement is {tuple(y.shape)}; give (Z, {shape})")
+    if y.is_complex() and not operator.range_complex:
+        raise InputError(f"the measurement is complex; {type(operator).__name__} measures real values")
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise InputError("the measurement has NaN or infinite values; correct them first")
     chosen = METHODS[method]
-    if chosen.needs_prior and not isinstance(prior, SliceDenoiser):
-        prior = load_prior(modality if prior is None else prior).to(y.device)
     if chosen.needs_prior and operator.domain_complex:
-        raise InputError(f"{method} needs real volumes, since the prior is of magnitudes; wrap the operator in RealDomain")
+        raise InputError(f"{method}: its prior is of magnitudes; wrap the operator in RealDomain")
+    denoise: Prior | None = None
+    if chosen.needs_prior:
+        denoise = _as_prior(prior, modality, y.device)
+    y = y.to(operator.range_dtype)
 
+    _wait(y)
     started = time.perf_counter()
-    unit = prior.unit if isinstance(prior, SliceDenoiser) else Unit(CT_SCALE if modality == "ct" else 1.0)
+    unit = denoise.unit if denoise is not None else Unit.of(modality)
     if modality == "mri":
         unit = Unit(unit.scale * mri_scale(y, operator), unit.offset)
     if unit.offset:
@@ -91,6 +109,8 @@ def reconstruct(
     else:
         y_unit = y / unit.scale
     norm = operator.norm()
+    if norm == 0:
+        raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
     nfe = 0
 
     def report(state: SamplerState) -> None:
@@ -99,13 +119,44 @@ def reconstruct(
         if callback is not None:
             callback(state)
 
-    denoise = prior if isinstance(prior, SliceDenoiser) and chosen.needs_prior else None
-    problem = Problem(y_unit / norm, operator / norm, operator, denoise, KeyedNoise(seed, volume, sample), report)
+    noise = KeyedNoise(seed, volume, sample)
+    problem = Problem(y_unit / norm, operator / norm, operator, denoise, noise, report)
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps
     x = chosen.run(problem, **settings) * unit.scale + unit.offset
+    _wait(x)
     seconds = time.perf_counter() - started
+    if not bool(torch.isfinite(x).all()):
+        raise InputError(f"{method} diverged with {settings}; go back to its defaults")
     size = float(torch.linalg.vector_norm(y))
     residual = float(torch.linalg.vector_norm(operator(x) - y)) / size if size > 0 else 0.0
     return Reconstruction(x, method, nfe, seconds, residual)
+
+
+def load_task_prior(
+    source: str | Path | None, modality: Modality, slice_batch: int = 16, precision: str = "float32"
+) -> SliceDenoiser:
+    """``load_prior``, by default the bundled one of ``modality``, in the unit that fits.
+
+    Released files do not tell what they were trained on, only that it lay in [0, 1]: they are taken to be of
+    ``modality``, in the unit of our own priors of it.
+    """
+    prior = load_prior(modality if source is None else source, slice_batch, precision)
+    if prior.modality is None:
+        prior.unit = Unit.of(modality)
+    return prior
+
+
+def _as_prior(prior: Prior | str | Path | None, modality: Modality, device: torch.device) -> Prior:
+    if prior is None or isinstance(prior, str | Path):
+        return load_task_prior(prior, modality).to(device)
+    if not callable(prior) or not isinstance(getattr(prior, "unit", None), Unit):
+        raise InputError(f"prior {prior!r}: give a name, a file, or a function (x, sigma) -> x0 with a .unit")
+    return prior
+
+
+def _wait(tensor: Tensor) -> None:
+    """Let a GPU finish, so that the clock tells the work and not its queueing."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

@@ -20,8 +20,8 @@ class Task:
         name: what ``--task`` takes.
         modality: of its volumes.
         defaults: its flags with their defaults; others do not belong to it.
-        data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the range
-            is the 99.5th percentile of the true volume.
+        data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the
+            range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes.
     """
 
@@ -48,7 +48,9 @@ class Task:
         if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 180:
             raise InputError(f"--angle_range {chosen['angle_range']:g}: give degrees above 0, up to 180")
         if "acc" in chosen and not (math.isfinite(chosen["acc"]) and chosen["acc"] >= 1):
-            raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
+            raise InputError(
+                f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)"
+            )
         if "mask" in chosen and chosen["mask"] not in MASKS:
             raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
         return chosen
@@ -59,7 +61,8 @@ class Task:
         """The operator for slices of ``image_size`` pixels of ``pixel_size`` mm, from the task's settings."""
         chosen = self.settings(**settings)
         if self.modality == "mri":
-            return RealDomain(FourierSampling(make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)))
+            mask = make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)
+            return RealDomain(FourierSampling(mask))
         step = chosen["angle_range"] / chosen["views"]
         return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
 

@@ -14,9 +14,9 @@ from lightning_mbir.physics import LinearOperator
 def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     """Factor of an MRI volume over the same volume in the prior's unit, estimated from the measurement alone.
 
-    Priors are trained on volumes whose 99.5th percentile is 1. Here it is that of the zero-filled magnitude, which
-    is within a tenth of the true one, since the centre of k-space is sampled fully (measured in docs/method.md);
-    priors see intensities varied by a fifth, so they do not mind.
+    Priors are trained on volumes whose 99.5th percentile is 1. Here it is that of the zero-filled magnitude,
+    which is within a tenth of the true one, since the centre of k-space is sampled fully (measured in
+    docs/method.md); priors see intensities varied by a fifth, so they do not mind.
 
     Args:
         y: ``(Z, Y, X)`` k-space.

@@ -23,6 +23,7 @@ def dds(
     lam: float = 0.001,
     cg_iterations: int = 5,
     eta: float = 0.85,
+    ddim: bool = False,
     init: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -37,7 +38,10 @@ def dds(
         noise: keyed noise.
         rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`.
         cg_iterations: conjugate gradient steps a level.
-        eta: share of fresh noise, from 0 (deterministic) to 1.
+        eta: share of the noise that is fresh at every level, from 0 (deterministic) to 1. Renewing it at each level
+            averages over levels, which favours the mean of the posterior over a sample of it.
+        ddim: scale eta by ``sqrt(1 - sigma_next^2 / sigma^2)`` instead (Song et al., "Denoising diffusion implicit
+            models", ICLR 2021, equation 16, on the VE-SDE): samples then follow the prior as levels grow many.
         init: volume to start from, zero by default; noise of the highest level is added.
         callback: called after each level.
 
@@ -59,7 +63,8 @@ def dds(
         if sigma_next > 0:
             direction = (x - denoised) / sigma
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
-            x = x0 + sigma_next * ((1 - eta**2) ** 0.5 * direction + eta * fresh)
+            renewed = eta * (1 - (sigma_next / sigma) ** 2) ** 0.5 if ddim else eta
+            x = x0 + sigma_next * ((1 - renewed**2) ** 0.5 * direction + renewed * fresh)
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
     return x0

@@ -47,7 +47,8 @@ def admm_tv(
         y: measurement; not needed where ``rhs`` is given.
         operator: ``A``, used as it is; bring it to unit norm for rho and lam to mean the same in every geometry.
         rho: weight of the augmented term, relative to ``||A^H A||``.
-        lam: weight of total variation; the soft threshold is ``lam / rho``.
+        lam: weight of total variation; the soft threshold is ``lam / rho``. At 0 there is no total variation and no
+            splitting: what remains are ``iterations * cg_iterations`` steps on ``A^H A x = A^H y``.
         iterations: outer iterations.
         cg_iterations: conjugate gradient steps in each, started from the last iterate.
         axes: which differences, of ``"z"``, ``"y"``, ``"x"``.
@@ -72,8 +73,14 @@ def admm_tv(
             raise InputError("admm_tv: give the measurement y, or rhs = A^H y")
         operator.check_range(y)
         rhs = operator.adjoint(y)
-    dims = [AXES[axis] for axis in axes]
     x = rhs if x0 is None else x0
+    if lam == 0:
+        for k in range(iterations):
+            x = conjugate_gradient(operator.normal, rhs, x, max_iterations=cg_iterations)
+            if callback is not None:
+                callback(k + 1, x)
+        return x, state if state is not None else ADMMState((), ())
+    dims = [AXES[axis] for axis in axes]
     z = state.z if state is not None else tuple(torch.zeros_like(x) for _ in dims)
     w = state.w if state is not None else tuple(torch.zeros_like(x) for _ in dims)
 

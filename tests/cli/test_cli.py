@@ -1,0 +1,219 @@
+"""The command line as a person meets it."""
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from lightning_mbir.cli import RECONSTRUCTION_FLAGS, TRAINING_FLAGS, UsageError, main, translate
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--data.image_size", "32", "--method", "fbp", "--task", "sv_ct"]
+
+
+def head(folder: Path, name: str = "v.nii.gz", shape: tuple[int, ...] = (24, 20, 6)) -> Path:
+    grid = np.indices(shape).sum(0) % 7
+    nib.save(nib.Nifti1Image((100.0 * grid).astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), folder / name)
+    return folder / name
+
+
+def array(folder: Path) -> np.ndarray:
+    return np.asarray(nib.load(folder / "recon.nii.gz").dataobj)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["predict", "--help"], ["fit", "-h"], []])
+def test_help_needs_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys; from lightning_mbir.cli import main; status = main(sys.argv[1:]);"
+        "heavy = {'torch', 'lightning', 'monai', 'numpy'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: python -m lightning_mbir" in done.stdout
+    assert time.monotonic() - started < 3
+
+
+def test_short_flags_reach_their_arguments() -> None:
+    args = ["--task", "cs_mri", "--acc=4", "--seed", "3", "--data.path", "x", "--ckpt_path", "p.ckpt", "--output_dir", "o"]
+    assert translate(args, RECONSTRUCTION_FLAGS) == [
+        "--model.task=cs_mri",
+        "--model.acc=4",
+        "--model.seed=3",
+        "--data.path=x",
+        "--model.prior=p.ckpt",
+        "--model.output_dir=o",
+    ]
+    assert translate(["--seed", "1", "--steps=5", "--output_dir", "o"], TRAINING_FLAGS) == [
+        "--seed_everything=1",
+        "--trainer.max_steps=5",
+        "--trainer.default_root_dir=o",
+    ]
+    assert translate(["--trainer.devices", "2", "--model.precision=bfloat16"], RECONSTRUCTION_FLAGS) == [
+        "--trainer.devices=2",
+        "--model.precision=bfloat16",
+    ]
+    with pytest.raises(UsageError, match="did you mean --views"):
+        translate(["--view", "3"], RECONSTRUCTION_FLAGS)
+    with pytest.raises(UsageError, match="lacks its value"):
+        translate(["--acc", "--seed", "1"], RECONSTRUCTION_FLAGS)
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
+    good = str(head(folder))
+    head(folder, "flat.nii.gz", (24, 20))
+    head(folder, "four.nii.gz", (24, 20, 6, 2))
+    broken = np.ones((8, 8, 8), np.float32)
+    broken[1, 2, 3] = np.nan
+    nib.save(nib.Nifti1Image(broken, np.eye(4)), folder / "nan.nii.gz")
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("a file")
+    torch.save({"state_dict": {}, "hyper_parameters": {}}, folder / "other.ckpt")
+    p = ["predict", "--data.path", good]
+    return {
+        "missing file": (["predict", "--data.path", str(folder / "gone.nii.gz")], "no such file"),
+        "two dimensions": (["predict", "--data.path", str(folder / "flat.nii.gz")], "3D"),
+        "four dimensions": (["predict", "--data.path", str(folder / "four.nii.gz")], "3D"),
+        "NaN": (["predict", "--data.path", str(folder / "nan.nii.gz")], "NaN"),
+        "empty folder": (["predict", "--data.path", str(folder / "empty")], "holds no volume"),
+        "unknown task": ([*p, "--task", "pet"], "sv_ct"),
+        "acc 0": ([*p, "--task", "cs_mri", "--acc", "0"], "at least 1"),
+        "acc text": ([*p, "--task", "cs_mri", "--acc", "many"], "--acc"),
+        "views 0": ([*p, "--task", "sv_ct", "--views", "0"], "at least 1"),
+        "views and MRI": ([*p, "--task", "cs_mri", "--views", "8"], "not for task cs_mri"),
+        "angle range": ([*p, "--task", "la_ct", "--angle_range", "270"], "180"),
+        "mask": ([*p, "--task", "cs_mri", "--mask", "radial"], "gaussian1d"),
+        "method": ([*p, "--method", "magic"], "dds"),
+        "method of CT": ([*p, "--task", "cs_mri", "--method", "fbp"], "not for mri"),
+        "steps 0": ([*p, "--steps", "0"], "at least 1"),
+        "missing prior": ([*p, "--prior", "gone.ckpt"], "no such file"),
+        "prior that does not fit": ([*p, "--prior", str(folder / "other.ckpt")], "ScorePriorModule"),
+        "output below a file": ([*p, "--output_dir", str(folder / "file" / "out")], "not a folder"),
+        "slices": ([*p, "--data.slices", "4:99"], "has slices 0:6"),
+        "configuration": ([*p, "--config", "nowhere"], "no such file"),
+        "unknown command": (["reconstruct"], "predict"),
+        "unknown flag": ([*p, "--tasc", "sv_ct"], "did you mean --task"),
+        "unknown argument": ([*p, "--model.colour", "red"], "colour"),
+        "resume from nothing": (["fit", "--ckpt_path", str(folder / "gone.ckpt")], "no such file"),
+        "empty training": (["fit", "--data.path", str(folder / "empty")], "holds no volume"),
+        "learning rate": (["fit", "--model.learning_rate", "-1"], "learning_rate"),
+    }
+
+
+def test_bad_input_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = tmp_path / "files"
+    work = tmp_path / "work"
+    files.mkdir()
+    work.mkdir()
+    cases = bad_inputs(files)
+    monkeypatch.chdir(work)
+    problems = []
+    for name, (args, words) in cases.items():
+        status = main(args)
+        lines = capfd.readouterr().err.strip().splitlines()
+        if status != 2 or len(lines) != 1 or words not in lines[0] or list(work.iterdir()):
+            problems.append(f"{name}: status {status}, wrote {list(work.iterdir())}, said {lines}")
+    assert not problems, "\n".join(problems)
+
+
+def test_predict_twice_into_the_same_folder_and_again_from_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the defaults are found from anywhere
+    path = str(head(tmp_path))
+    args = ["predict", "--task", "cs_mri", "--acc", "4", "--mask", "uniform1d", "--seed", "7", "--steps", "3"]
+    args += ["--data.path", path, "--data.image_size", "32", "--output_dir", str(tmp_path / "out")]
+    args += ["--model.method_options", '{"rho": 0.05}']
+    assert main(args) == 0
+    folder = tmp_path / "out" / "cs_mri" / "v"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "metrics.json",
+        "montage.png",
+        "predict_config.yaml",
+        "recon.nii.gz",
+    ]
+    first = array(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["settings"] == {"acc": 4.0, "mask": "uniform1d"} and metrics["seed"] == 7 and metrics["nfe"] == 3
+    (folder / "predict_config.yaml").rename(tmp_path / "saved.yaml")
+    assert main(args) == 0
+    assert np.array_equal(array(folder), first)
+    assert main(["predict", "--config", str(tmp_path / "saved.yaml"), "--output_dir", str(tmp_path / "again")]) == 0
+    assert np.array_equal(array(tmp_path / "again" / "cs_mri" / "v"), first)
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = '{"channels": [8, 16], "attention": false}'
+    train = ["fit", "--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
+    train += ["--model.network_options", network, "--model.cosine", "false", "--model.warmup_steps", "1"]
+    train += ["--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--trainer.accelerator", "cpu"]
+    assert main([*train, "--steps", "2", "--model.learning_rate", "1e-3", "--output_dir", "first"]) == 0
+    (checkpoint,) = Path("first").rglob("*.ckpt")
+    assert (
+        main(
+            [*train, "--steps", "4", "--model.learning_rate", "2e-4", "--output_dir", "second"]
+            + ["--ckpt_path", str(checkpoint), "--data.batch_size", "4"]
+        )
+        == 0
+    )
+    (resumed,) = Path("second").rglob("*.ckpt")
+    content = torch.load(resumed, weights_only=True)
+    assert content["global_step"] == 4
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(2e-4)
+    assert content["hyper_parameters"]["learning_rate"] == pytest.approx(2e-4)
+
+    args = ["predict", "--task", "sv_ct", "--views", "5", "--steps", "2", "--ckpt_path", str(checkpoint)]
+    assert main([*args, "--data.image_size", "32", "--output_dir", "out"]) == 0
+    metrics = json.loads(next(Path("out").rglob("metrics.json")).read_text())
+    assert metrics["settings"]["views"] == 5 and metrics["task"] == "sv_ct"
+
+
+def test_test_prints_the_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", *SMALL, "--output_dir", str(tmp_path)]) == 0
+    assert "sv_ct/axial/psnr" in capfd.readouterr().out
+    assert not list(tmp_path.rglob("recon.nii.gz"))
+
+
+def test_two_processes_share_the_volumes(tmp_path: Path) -> None:
+    """Every volume once, and the same bytes as from one process."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        head(folder, f"{name}.nii.gz", (24, 20, 5 + ord(name) - ord("a")))
+    base = [sys.executable, "-m", "lightning_mbir", "predict", "--task", "cs_mri", "--acc", "4", "--steps", "3"]
+    base += ["--data.path", str(folder), "--data.image_size", "32", "--trainer.accelerator", "cpu"]
+    runs = {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp"]}
+    for name, options in runs.items():
+        done = subprocess.run(
+            [*base, *options, "--output_dir", str(tmp_path / name)], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("data residual") == 3
+    for volume in ("a", "b", "c"):
+        one, two = (array(tmp_path / name / "cs_mri" / volume) for name in runs)
+        assert one.shape[-1] == 5 + ord(volume) - ord("a")
+        assert np.array_equal(one, two)
+    too_few = [*base, "--trainer.devices", "2", "--data.slices", "0:4", "--output_dir", str(tmp_path / "x")]
+    too_few[too_few.index(str(folder))] = str(folder / "a.nii.gz")
+    done = subprocess.run(too_few, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
+    assert done.returncode == 2 and "fewer" in done.stderr
+
+
+def test_wheel_carries_defaults_configurations_and_priors(tmp_path: Path) -> None:
+    hatchling = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is in the test extra")
+    path = next(iter(hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])))
+    names = zipfile.ZipFile(path).namelist()
+    for name in ("LightningCLI.yaml", "configs/prior_ct.yaml", "assets/ct.safetensors", "assets/mri.safetensors", "py.typed"):
+        assert f"lightning_mbir/{name}" in names
