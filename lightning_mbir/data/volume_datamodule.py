@@ -62,6 +62,8 @@ class VolumeDataModule(L.LightningDataModule):
             self.scans = list(paths)
         else:
             self.scans = list(range(demo_volumes))
+            if self.slices is not None and self.slices[1] > DEMO_SLICES:
+                raise InputError(f"--data.slices {slices}: demo volumes have slices 0:{DEMO_SLICES}")
         self.measured = measurement is not None
         self.checked = False
 
@@ -75,8 +77,9 @@ class VolumeDataModule(L.LightningDataModule):
             InputError: the first volume that cannot be used, and why.
         """
         if not self.checked:
-            for i in range(len(self.scans)):
-                self.scan(i)
+            for i, source in enumerate(self.scans):
+                if not isinstance(source, int):  # phantoms take seconds, and are what they should be
+                    self.scan(i)
         self.checked = True
 
     def scan(self, index: int) -> Volume | Measurement:

@@ -15,9 +15,10 @@ from lightning_mbir.samplers import (
     karras_sigmas,
 )
 
-SHAPE = (400, 4, 4)  # 400 slices: as many samples of a 2D prior
-MEAN = torch.linspace(0.2, 0.8, 16).reshape(4, 4)
-DEVIATION = torch.linspace(0.1, 0.4, 16).reshape(4, 4)
+N = 16  # small slices would not do: the published Langevin step is exact up to the order of 1 / pixels
+SHAPE = (150, N, N)  # 150 slices: as many samples of a 2D prior
+MEAN = torch.linspace(0.2, 0.8, N * N).reshape(N, N)
+DEVIATION = torch.linspace(0.1, 0.4, N * N).reshape(N, N)
 
 
 class Pixels(LinearOperator):
@@ -26,7 +27,7 @@ class Pixels(LinearOperator):
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
-        self.domain_shape = self.range_shape = (4, 4)
+        self.domain_shape = self.range_shape = (mask.shape[0], mask.shape[1])
         self.range_complex = True  # not line integrals, so that no SIRT step follows
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,8 +37,8 @@ class Pixels(LinearOperator):
         return y * self.mask
 
 
-NOTHING = Pixels(torch.zeros(4, 4))
-HALF = Pixels((torch.arange(16).reshape(4, 4) % 2).float())
+NOTHING = Pixels(torch.zeros(N, N))
+HALF = Pixels((torch.arange(N * N).reshape(N, N) % 2).float())
 
 
 def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -52,8 +53,8 @@ def sample(name: str, operator: LinearOperator, y: Tensor, seed: int = 0, **opti
         settings: dict[str, object] = {"lam": 0.0, "ddim": True, **options}
         return dds(denoise, operator, y, karras_sigmas(120, 20.0, 0.005), noise=noise, **settings)  # type: ignore[arg-type]
     # Small Langevin steps: the error of the corrector is of the order of its step.
-    settings = {"lam": 0.0, "snr": 0.02, **options}
-    sigmas = geometric_sigmas(1200, 20.0, 0.005)
+    settings = {"lam": 0.0, "snr": 0.05, **options}
+    sigmas = geometric_sigmas(300, 20.0, 0.005)
     return diffusion_mbir(denoise, operator, y, sigmas, noise=noise, **settings)  # type: ignore[arg-type]
 
 
@@ -64,10 +65,10 @@ def test_without_data_samples_are_the_prior(name: str) -> None:
     mean_error = (x.mean(0) - MEAN) / (DEVIATION / n**0.5)
     assert float(mean_error.abs().max()) < 4.5  # standard errors
     ratio = x.std(0) / DEVIATION
-    # Discrete steps cost some per cent of the deviation; its standard error is 3.5 %.
-    assert float((ratio.mean() - 1).abs()) < 0.05 and float((ratio - 1).abs().max()) < 0.18
-    correlation = torch.corrcoef(x.reshape(n, -1).T) - torch.eye(16)
-    assert float(correlation.abs().max()) < 4.5 / n**0.5
+    # Discrete steps cost some per cent of the deviation; the standard error of one pixel's is 5.8 %.
+    assert float((ratio.mean() - 1).abs()) < 0.04 and float((ratio - 1).abs().max()) < 0.3
+    correlation = torch.corrcoef(x.reshape(n, -1).T) - torch.eye(N * N)
+    assert float(correlation.square().mean().sqrt()) < 1.1 / n**0.5
 
 
 @pytest.mark.parametrize("name", ["dds", "diffusion_mbir"])
@@ -80,11 +81,13 @@ def test_with_half_the_pixels_samples_are_the_posterior(name: str) -> None:
     rest = x[:, ~measured]
     mean_error = (rest.mean(0) - MEAN[~measured]) / (DEVIATION[~measured] / SHAPE[0] ** 0.5)
     assert float(mean_error.abs().max()) < 4.5
-    assert float(((rest.std(0) / DEVIATION[~measured]) - 1).abs().max()) < 0.18
+    ratio = rest.std(0) / DEVIATION[~measured]
+    assert float((ratio.mean() - 1).abs()) < 0.04 and float((ratio - 1).abs().max()) < 0.3
 
 
 def test_correlated_pixels_are_pulled_along() -> None:
     """Where pixels are correlated, those that are not measured move towards their posterior mean."""
+    half = Pixels((torch.arange(16).reshape(4, 4) % 2).float())
     distance = (torch.arange(16)[:, None] - torch.arange(16)[None]).abs()
     covariance = 0.09 * torch.exp(-distance / 6.0)
     values, vectors = torch.linalg.eigh(covariance)
@@ -95,11 +98,11 @@ def test_correlated_pixels_are_pulled_along() -> None:
 
     root = vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
     truth = (torch.randn(64, 16, generator=torch.Generator().manual_seed(3)) @ root).reshape(64, 4, 4)
-    m = HALF.mask.flatten().bool()
+    m = half.mask.flatten().bool()
     weights = torch.linalg.solve(covariance[m][:, m], covariance[m][:, ~m])
     posterior_mean = truth.reshape(64, 16)[:, m] @ weights
     runs = [
-        dds(correlated, HALF, HALF(truth), karras_sigmas(50, 5.0, 0.01), noise=KeyedNoise(s), lam=0.0)
+        dds(correlated, half, half(truth), karras_sigmas(50, 5.0, 0.01), noise=KeyedNoise(s), lam=0.0)
         for s in range(12)
     ]
     mean = torch.stack(runs).mean(0).reshape(64, 16)[:, ~m]
@@ -109,7 +112,7 @@ def test_correlated_pixels_are_pulled_along() -> None:
 @pytest.mark.parametrize("name", ["dds", "diffusion_mbir"])
 def test_a_slice_does_not_know_its_neighbours_without_tv(name: str) -> None:
     """Per-slice Langevin steps and keyed noise: the first slices are the same however many follow."""
-    y = torch.zeros(8, 4, 4)
+    y = torch.zeros(8, N, N)
     many = sample(name, NOTHING, y)
     few = sample(name, NOTHING, y[:3])
     torch.testing.assert_close(many[:3], few, rtol=1e-4, atol=1e-5)
@@ -117,7 +120,7 @@ def test_a_slice_does_not_know_its_neighbours_without_tv(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dds", "diffusion_mbir"])
 def test_slice_batches_and_seeds(name: str) -> None:
-    y = HALF(torch.rand(6, 4, 4, generator=torch.Generator().manual_seed(1)))
+    y = HALF(torch.rand(6, N, N, generator=torch.Generator().manual_seed(1)))
     whole = sample(name, HALF, y)
     assert torch.equal(whole, sample(name, HALF, y))
     assert not torch.equal(whole, sample(name, HALF, y, seed=1))
@@ -135,14 +138,14 @@ def test_slice_batches_and_seeds(name: str) -> None:
 
 
 def test_total_variation_couples_slices() -> None:
-    y = torch.zeros(40, 4, 4)
+    y = torch.zeros(40, N, N)
     free, coupled = (sample("dds", NOTHING, y, rho=0.1, lam=lam) for lam in (0.0, 0.02))
     assert float(coupled.diff(dim=0).abs().mean()) < 0.5 * float(free.diff(dim=0).abs().mean())
 
 
 def test_states_tell_the_progress() -> None:
     states: list[SamplerState] = []
-    y = torch.zeros(2, 4, 4)
+    y = torch.zeros(2, N, N)
     x = diffusion_mbir(
         denoise, HALF, y, geometric_sigmas(5, 2.0, 0.1), noise=KeyedNoise(), callback=states.append
     )
@@ -152,7 +155,7 @@ def test_states_tell_the_progress() -> None:
 
 
 def test_dds_works_on_complex_volumes() -> None:
-    y = HALF(torch.randn(5, 4, 4, dtype=torch.complex64, generator=torch.Generator().manual_seed(2)))
+    y = HALF(torch.randn(5, N, N, dtype=torch.complex64, generator=torch.Generator().manual_seed(2)))
     x = dds(denoise, HALF, y, karras_sigmas(20, 5.0, 0.01), noise=KeyedNoise(), lam=0.0)
     assert x.dtype == torch.complex64
     torch.testing.assert_close(HALF(x), y, rtol=0, atol=2e-3)

@@ -1,0 +1,48 @@
+"""A prior that needs no training: slices that are Gaussian around a mean, whose posterior mean is known."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_mbir.data import VolumeDataModule
+from lightning_mbir.data.volume import Modality
+from lightning_mbir.prior import SliceDenoiser, Unit
+
+
+class GaussianPrior(nn.Module):
+    """Posterior mean of ``x0 ~ N(mean, deviation^2)`` from ``x0 + sigma n``: shrinkage towards the mean."""
+
+    stride = 1
+
+    def __init__(self, mean: float = 0.3, deviation: float = 0.5) -> None:
+        super().__init__()
+        self.mean, self.deviation = mean, deviation
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        keep = self.deviation**2 / (self.deviation**2 + sigma[:, None, None, None] ** 2)
+        return self.mean + keep * (x - self.mean)
+
+
+def gaussian_prior(modality: Modality, slice_batch: int = 16) -> SliceDenoiser:
+    return SliceDenoiser(GaussianPrior(), Unit.of(modality), modality, slice_batch)
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Gaussian prior in place of the bundled ones."""
+
+    def load(source: object, modality: Modality, slice_batch: int = 16, precision: str = "") -> SliceDenoiser:
+        return gaussian_prior(modality, slice_batch)
+
+    monkeypatch.setattr("lightning_mbir.reconstruction.module.load_task_prior", load)
+
+
+def smooth_volume(shape: tuple[int, int, int] = (12, 32, 32), scale: float = 1.0) -> Tensor:
+    """A ball with a soft edge, from 0 to ``scale``."""
+    axes = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in shape), indexing="ij")
+    radius = sum(a.square() for a in axes).sqrt()  # type: ignore[union-attr]
+    return scale * torch.sigmoid((0.7 - radius) * 12)
+
+
+def demo(modality: Modality, volumes: int = 1) -> VolumeDataModule:
+    return VolumeDataModule(modality=modality, image_size=32, slices="4:20", demo_volumes=volumes)

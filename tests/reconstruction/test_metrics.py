@@ -1,0 +1,55 @@
+"""Metrics with one data range: exact values, means over the slices of a plane, no rescaling."""
+
+import math
+
+import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lightning_mbir.reconstruction import image_metrics
+
+
+def test_constant_error_has_the_same_psnr_in_every_plane() -> None:
+    truth = torch.rand(12, 16, 20)
+    result = image_metrics(truth + 0.1, truth, data_range=2.0)
+    expected = 10 * math.log10(2.0**2 / 0.1**2)
+    for plane in ("axial", "coronal", "sagittal"):
+        assert result[plane]["psnr"] == pytest.approx(expected, abs=1e-3)
+    assert result["volume_psnr"] == pytest.approx(expected, abs=1e-3)
+    assert result["nrmse"] == pytest.approx(0.1 / float(truth.square().mean().sqrt()), rel=1e-5)
+
+
+def test_planes_are_means_over_their_slices() -> None:
+    truth = torch.zeros(2, 16, 16)
+    wrong = truth.clone()
+    wrong[0] += 0.1
+    wrong[1] += 0.01
+    result = image_metrics(wrong, truth, data_range=1.0)
+    assert result["axial"]["psnr"] == pytest.approx((20 + 40) / 2, abs=1e-3)
+    both = 10 * math.log10(1 / ((0.1**2 + 0.01**2) / 2))
+    assert result["coronal"]["psnr"] == pytest.approx(both, abs=1e-3)
+    assert result["volume_psnr"] == pytest.approx(both, abs=1e-3)
+
+
+def test_ssim_is_the_mean_over_slices_whatever_their_number() -> None:
+    torch.manual_seed(0)
+    truth = torch.rand(70, 16, 16)  # more slices than pass at once
+    noisy = truth + 0.1 * torch.randn_like(truth)
+    one = [structural_similarity_index_measure(a[None, None], b[None, None], data_range=1.0)
+           for a, b in zip(noisy, truth, strict=True)]  # fmt: skip
+    expected = float(torch.stack([s for s in one if isinstance(s, torch.Tensor)]).mean())
+    assert image_metrics(noisy, truth, 1.0)["axial"]["ssim"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_exact_volumes_and_thin_ones() -> None:
+    truth = torch.rand(3, 16, 16)
+    result = image_metrics(truth, truth, 1.0)
+    assert result["axial"] == {"psnr": 100.0, "ssim": pytest.approx(1.0)}
+    assert result["volume_psnr"] == 100.0
+    assert "ssim" not in result["coronal"]  # 3 slices are narrower than the window
+    assert result["nrmse"] == 0
+
+
+def test_a_global_factor_is_an_error() -> None:
+    truth = torch.rand(4, 16, 16)
+    assert image_metrics(2 * truth, truth, 1.0)["volume_psnr"] < 10

@@ -1,0 +1,199 @@
+"""Volumes through Lightning: what is written, what is logged, and what is refused before anything is made."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_mbir.data import VolumeDataModule
+from lightning_mbir.data.volume import mu_to_hu
+from lightning_mbir.errors import InputError
+from lightning_mbir.reconstruction import ReconstructionModule, TASKS
+from lightning_mbir.reconstruction.module import Record
+from tests.reconstruction.conftest import demo, smooth_volume
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def trainer(folder: Path, logger: bool = False) -> L.Trainer:
+    board: Any = TensorBoardLogger(folder / "tensorboard", name="", version="") if logger else False
+    return L.Trainer(
+        accelerator="cpu", devices=1, logger=board, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+
+
+def predict(module: ReconstructionModule, data: VolumeDataModule, folder: Path, logger: bool = False) -> None:
+    trainer(folder, logger).predict(module, datamodule=data, return_predictions=False)
+
+
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize("task", list(TASKS))
+def test_predict_writes_four_files(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = ReconstructionModule(task=task, steps=3, output_dir=tmp_path)
+    module.config_yaml = "seed: 0\n"
+    data = demo(TASKS[task].modality)
+    predict(module, data, tmp_path, logger=True)
+    scan = data.scan(0)
+    folder = tmp_path / task / scan.name
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "metrics.json", "montage.png", "predict_config.yaml", "recon.nii.gz",
+    ]  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"task", "method", "volume", "seed", "seconds", "nfe", "data_range", "residual"} <= metrics.keys()
+    assert metrics["nfe"] == 3
+    for plane in ("axial", "coronal", "sagittal"):
+        assert metrics[plane].keys() == {"psnr", "ssim"}
+    assert {"volume_psnr", "nrmse"} <= metrics.keys()
+    image = nib.load(folder / "recon.nii.gz")
+    np.testing.assert_allclose(image.affine, scan.affine)  # type: ignore[attr-defined]
+    assert image.shape == (32, 32, 16)  # type: ignore[attr-defined]
+    picture = matplotlib.image.imread(folder / "montage.png")
+    assert picture.shape[1] > 800
+    assert picture[..., :3].std() > 0.05
+    assert (folder / "predict_config.yaml").read_text() == "seed: 0\n"
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert board.Scalars(f"{task}/axial/psnr")[0].value == pytest.approx(metrics["axial"]["psnr"], rel=1e-5)
+    assert board.Scalars(f"{task}/axial/psnr")[0].step == 0
+    assert board.Tags()["images"] == [f"{task}/{scan.name}"]
+    told = capsys.readouterr()
+    assert "3/3" in told.err and "s left" in told.err
+    assert str(folder) in told.out
+
+
+def test_the_file_holds_what_was_scored(tmp_path: Path) -> None:
+    data = demo("ct")
+    predict(ReconstructionModule(task="sv_ct", method="fbp", views=40, output_dir=tmp_path), data, tmp_path)
+    folder = tmp_path / "sv_ct" / data.scan(0).name  # type: ignore[union-attr]
+    truth = mu_to_hu(data.scan(0).data).numpy()  # type: ignore[union-attr]
+    recon = nib.load(folder / "recon.nii.gz").get_fdata().transpose(2, 1, 0)  # type: ignore[attr-defined]
+    psnr = 10 * np.log10(3000**2 / np.mean((recon - truth) ** 2))  # -1000 .. 2000 HU
+    assert json.loads((folder / "metrics.json").read_text())["volume_psnr"] == pytest.approx(psnr, abs=1e-3)
+
+
+def test_rerunning_overwrites(tmp_path: Path) -> None:
+    for _ in range(2):
+        predict(ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path), demo("mri"), tmp_path)
+    assert len(list((tmp_path / "cs_mri").rglob("*.*"))) == 3
+
+
+@pytest.mark.usefixtures("bundled")
+def test_results_follow_the_name_of_a_volume_not_its_place(tmp_path: Path) -> None:
+    data = demo("ct", 2)
+    predict(ReconstructionModule(task="sv_ct", steps=2, output_dir=tmp_path / "both"), data, tmp_path)
+    data.scans = data.scans[1:]
+    predict(ReconstructionModule(task="sv_ct", steps=2, output_dir=tmp_path / "one"), data, tmp_path)
+    name = data.scan(0).name
+    both, one = (nib.load(tmp_path / d / "sv_ct" / name / "recon.nii.gz").get_fdata() for d in ("both", "one"))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(both, one)
+
+
+def test_test_scores_and_writes_no_volume(tmp_path: Path) -> None:
+    module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path / "out")
+    (scores,) = trainer(tmp_path).test(module, datamodule=demo("mri", 2), verbose=False)
+    assert {"cs_mri/axial/psnr", "cs_mri/sagittal/ssim", "cs_mri/residual", "cs_mri/nrmse"} <= scores.keys()
+    assert not (tmp_path / "out").exists()
+
+
+def test_volumes_that_test_repeats_to_even_out_ranks_count_once(tmp_path: Path) -> None:
+    module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path)
+    run = trainer(tmp_path)
+    run.test(module, datamodule=demo("mri", 3), verbose=False)
+    picture = torch.zeros(2, 2)
+    module.records = [Record(i, {"residual": float(i)}, picture) for i in (2, 3, 0, 1)]
+    assert [record.index for record in module._log_gathered()] == [0, 1, 2]
+    assert module.records == []
+
+
+def test_measurements_without_truth(tmp_path: Path) -> None:
+    truth = smooth_volume(scale=0.02)
+    operator = TASKS["sv_ct"].build_operator(32, 1.5, views=20)
+    np.savez(
+        tmp_path / "scan.npz", measurement=operator(truth).numpy(), angles=np.arange(20) * 9.0,
+        image_size=32, pixel_size=1.5, spacing=np.array([3.0, 1.5, 1.5]),
+    )  # fmt: skip
+    data = VolumeDataModule(measurement=tmp_path / "scan.npz", modality="ct")
+    module = ReconstructionModule(task="sv_ct", method="admm_tv", steps=20, output_dir=tmp_path / "out")
+    predict(module, data, tmp_path)
+    folder = tmp_path / "out/sv_ct/scan"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["residual"] < 0.05
+    assert not {"axial", "volume_psnr", "nrmse", "data_range"} & metrics.keys()
+    assert (folder / "montage.png").is_file()
+    image = nib.load(folder / "recon.nii.gz")
+    assert image.header.get_zooms() == (1.5, 1.5, 3.0)  # type: ignore[attr-defined]
+    back = image.get_fdata().transpose(2, 1, 0)  # type: ignore[attr-defined]
+    assert np.abs(back - mu_to_hu(truth).numpy()).mean() < 60
+    with pytest.raises(InputError, match="--views: the measurement's file"):
+        predict(ReconstructionModule(task="sv_ct", method="fbp", views=8, output_dir=tmp_path), data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"task": "pet"}, "--task pet"),
+        ({"task": "sv_ct", "acc": 4.0}, "--acc"),
+        ({"task": "sv_ct", "method": "zero_filled"}, "not for ct"),
+        ({"task": "sv_ct", "method": "admm_tv", "method_options": {"rho": "x"}}, "rho"),
+        ({"precision": "float8"}, "precision"),
+        ({"prior": "nowhere.ckpt"}, "--prior nowhere.ckpt"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        ReconstructionModule(output_dir=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_folders_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--output_dir"):
+        ReconstructionModule(method="zero_filled", output_dir=tmp_path / "file" / "out")
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(InputError, match="--output_dir"):
+            ReconstructionModule(method="zero_filled", output_dir=tmp_path / "locked" / "out")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "locked") == ["file"]
+
+
+def bad_volume(folder: Path) -> VolumeDataModule:
+    array = np.full((20, 20, 4), np.nan, dtype=np.float32)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), folder / "bad.nii")  # type: ignore[attr-defined]
+    return VolumeDataModule(path=folder / "bad.nii", modality="mri", image_size=32)
+
+
+@pytest.mark.parametrize("case", ["modality", "mask", "volume"])
+def test_what_is_wrong_with_the_data_is_told_before_any_folder_is_made(case: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    module = ReconstructionModule(
+        task="cs_mri", method="zero_filled", acc=1000.0 if case == "mask" else None, output_dir=out
+    )
+    data = bad_volume(tmp_path) if case == "volume" else demo("ct" if case == "modality" else "mri")
+    with pytest.raises(InputError):
+        predict(module, data, out, logger=True)
+    assert not out.exists()
+
+
+def test_more_devices_than_volumes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path)
+    run = trainer(tmp_path)
+    monkeypatch.setattr(L.Trainer, "world_size", 4)
+    with pytest.raises(InputError, match="2 volumes for 4 devices; give --trainer.devices 2 or fewer"):
+        run.predict(module, datamodule=demo("mri", 2), return_predictions=False)
+
+
+def test_checkpoints_hold_nothing_that_could_overrule_a_flag() -> None:
+    module = ReconstructionModule(task="cs_mri", method="zero_filled")
+    assert dict(module.hparams) == {}
+    assert list(module.parameters()) == []
+    assert module.state_dict() == {}

@@ -1,0 +1,196 @@
+"""From a measurement to a volume: units, errors, repeatability, for every method."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import FourierSampling, LinearOperator
+from lightning_mbir.prior import Unit
+from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
+from lightning_mbir.reconstruction.units import mri_scale
+from lightning_mbir.samplers import SamplerState
+from tests.reconstruction.conftest import gaussian_prior, smooth_volume
+
+SHORT: dict[str, dict[str, Any]] = {
+    "dds": {"steps": 6},
+    "diffusion_mbir": {"steps": 8, "sigma_max": 5.0},
+    "admm_tv": {"steps": 10},
+    "sirt": {"steps": 30},
+}
+PAIRS = [(task, method) for task in TASKS for method in METHODS if TASKS[task].modality in METHODS[method].modalities]
+
+
+def problem(task: str, scale: float | None = None) -> tuple[LinearOperator, Tensor]:
+    truth = smooth_volume(scale=scale or (0.02 if TASKS[task].modality == "ct" else 300.0))
+    flags = {"views": 24} if task == "sv_ct" else {"acc": 3.0} if task == "cs_mri" else {}
+    return TASKS[task].build_operator(32, 1.5, **flags), truth
+
+
+@pytest.mark.parametrize(("task", "method"), PAIRS)
+def test_every_method_explains_the_measurement(task: str, method: str) -> None:
+    operator, truth = problem(task)
+    prior = gaussian_prior(TASKS[task].modality)
+    result = reconstruct(operator(truth), operator, prior, method, **SHORT.get(method, {}))
+    assert result.volume.shape == truth.shape
+    assert result.volume.dtype == torch.float32
+    assert (result.nfe > 0) == METHODS[method].needs_prior
+    few = method in ("fbp", "diffusion_mbir")  # too few views for the one, too few steps for the other
+    assert result.residual < (0.6 if few else 0.2)
+    measured = operator(result.volume) - operator(truth)
+    assert result.residual == pytest.approx(float(measured.norm() / operator(truth).norm()), rel=1e-4)
+    assert few or float((result.volume - truth).norm() / truth.norm()) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "options"),
+    [
+        ("cs_mri", "dds", {"steps": 10, "lam": 0.0, "rho": 1e-4}),
+        ("cs_mri", "zero_filled", {}),
+        ("sv_ct", "admm_tv", {}),
+        ("sv_ct", "sirt", {}),
+    ],
+)
+def test_a_full_measurement_gives_the_volume_back(task: str, method: str, options: dict[str, Any]) -> None:
+    truth = smooth_volume(scale=0.02 if task == "sv_ct" else 300.0)
+    flags = {"views": 90} if task == "sv_ct" else {"acc": 1.0}
+    operator = TASKS[task].build_operator(32, **flags)
+    prior = gaussian_prior(TASKS[task].modality)
+    result = reconstruct(operator(truth), operator, prior, method, **options)
+    assert float((result.volume - truth).norm() / truth.norm()) < 0.05
+
+
+def test_mri_volumes_of_any_unit_come_back_in_it() -> None:
+    operator, truth = problem("cs_mri", 1.0)
+    one, thousand = (
+        reconstruct(operator(truth * factor), operator, gaussian_prior("mri"), "dds", steps=5).volume
+        for factor in (1.0, 1000.0)
+    )
+    torch.testing.assert_close(thousand, 1000 * one, rtol=1e-3, atol=0.1)
+
+
+def test_the_scale_of_mri_is_estimated_within_a_fifth() -> None:
+    operator, truth = problem("cs_mri")
+    from lightning_mbir.data.units import magnitude_percentile
+
+    assert mri_scale(operator(truth), operator) == pytest.approx(magnitude_percentile(truth), rel=0.2)
+
+
+def test_the_unit_of_a_prior_does_not_matter_to_users() -> None:
+    """The same prior stated in another unit: scale and offset, noise levels along."""
+    operator, truth = problem("sv_ct")
+    scale, offset = 0.0384, 0.004
+
+    class Stated:
+        def __init__(self, unit: Unit) -> None:
+            self.unit = unit
+
+        def __call__(self, x: Tensor, sigma: float) -> Tensor:
+            mean, deviation = (0.01 - self.unit.offset) / self.unit.scale, 0.02 / self.unit.scale
+            return mean + deviation**2 / (deviation**2 + sigma**2) * (x - mean)
+
+    levels = {"steps": 5, "lam": 0.0, "rho": 1e-6, "cg_iterations": 20}
+    a = reconstruct(operator(truth), operator, Stated(Unit(scale)), "dds", **levels)
+    b = reconstruct(operator(truth), operator, Stated(Unit(scale, offset)), "dds", **levels)
+    torch.testing.assert_close(a.volume, b.volume, rtol=0, atol=2e-3)
+
+
+def test_the_norm_of_the_operator_does_not_matter() -> None:
+    operator, truth = problem("sv_ct")
+    prior = gaussian_prior("ct")
+    one = reconstruct(operator(truth), operator, prior, "dds", steps=4).volume
+    seven = reconstruct(7 * operator(truth), operator * 7, prior, "dds", steps=4).volume
+    torch.testing.assert_close(one, seven, rtol=1e-3, atol=1e-6)
+
+
+def test_noise_follows_seed_and_volume_and_not_the_slice_batch() -> None:
+    operator, truth = problem("sv_ct")
+    y = operator(truth)
+
+    def run(batch: int = 16, **key: Any) -> Tensor:
+        return reconstruct(y, operator, gaussian_prior("ct", batch), "dds", steps=4, **key).volume
+
+    first = run(seed=1, volume="a")
+    torch.testing.assert_close(first, run(5, seed=1, volume="a"), rtol=1e-5, atol=1e-8)
+    assert not torch.allclose(first, run(seed=2, volume="a"))
+    assert not torch.allclose(first, run(seed=1, volume="b"))
+
+
+def test_progress_is_told_after_every_step() -> None:
+    operator, truth = problem("sv_ct")
+    for method in ("dds", "admm_tv", "sirt"):
+        states: list[SamplerState] = []
+        reconstruct(operator(truth), operator, gaussian_prior("ct"), method, steps=7, callback=states.append)
+        assert [s.step for s in states] == list(range(1, 8))
+        assert all(s.n_steps == 7 and s.volume.shape == truth.shape for s in states)
+
+
+def test_sirt_in_parts_is_sirt() -> None:
+    operator, truth = problem("sv_ct")
+    from lightning_mbir.solvers import sirt
+
+    whole = sirt(operator(truth), operator, iterations=45, nonnegative=True)
+    torch.testing.assert_close(reconstruct(operator(truth), operator, method="sirt", steps=45).volume, whole)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("unet", {}, ["--method unet", "dds", "fbp"]),
+        ("zero_filled", {}, ["not for ct", "fbp"]),
+        ("dds", {"rhoo": 1.0}, ["no option rhoo", "rho", "eta"]),
+        ("dds", {"rho": "much"}, ["rho", "a number"]),
+        ("dds", {"eta": 1.5}, ["eta", "0 to 1"]),
+        ("dds", {"cg_iterations": 2.5}, ["cg_iterations", "whole number"]),
+        ("dds", {"cg_iterations": 0}, ["cg_iterations", "at least 1"]),
+        ("diffusion_mbir", {"final_sirt": 1}, ["final_sirt", "true or false"]),
+        ("dds", {"sigma_max": 0.001}, ["sigma_max"]),
+        ("dds", {"steps": 0}, ["--steps 0", "at least 1"]),
+        ("fbp", {"steps": 3}, ["--steps 3", "fbp"]),
+        ("fbp", {"filter": "box"}, ["box", "ramp"]),
+    ],
+)
+def test_wrong_methods_and_options_are_refused(method: str, options: dict[str, Any], words: list[str]) -> None:
+    operator, truth = problem("sv_ct")
+    with pytest.raises(InputError) as caught:
+        reconstruct(operator(truth), operator, gaussian_prior("ct"), method, **options)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_wrong_measurements_are_refused() -> None:
+    operator, truth = problem("sv_ct")
+    y = operator(truth)
+    for wrong, words in [
+        (y[..., :-1], "measures"),
+        (y[0], "give \\(Z, 24, 46\\)"),
+        (torch.full_like(y, float("nan")), "NaN"),
+        (y + 0j, "complex"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            reconstruct(wrong, operator, gaussian_prior("ct"))
+
+
+def test_wrong_priors_are_refused() -> None:
+    operator, truth = problem("sv_ct")
+    with pytest.raises(InputError, match="no such file"):
+        reconstruct(operator(truth), operator, "nowhere.safetensors")
+    with pytest.raises(InputError, match="unit"):
+        reconstruct(operator(truth), operator, lambda x, sigma: x)  # type: ignore[arg-type]
+    complex_operator = FourierSampling(torch.ones(32, 32))
+    with pytest.raises(InputError, match="RealDomain"):
+        reconstruct(complex_operator(truth), complex_operator, gaussian_prior("mri"))
+
+
+def test_divergence_is_told() -> None:
+    operator, truth = problem("sv_ct")
+
+    class Broken:
+        unit = Unit()
+
+        def __call__(self, x: Tensor, sigma: float) -> Tensor:
+            return x * float("inf")
+
+    with pytest.raises(InputError, match="diverged"):
+        reconstruct(operator(truth), operator, Broken(), steps=2)

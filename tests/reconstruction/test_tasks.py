@@ -1,0 +1,62 @@
+"""Tasks refuse what does not belong to them, and build the operators that their flags say."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import MASKS, ParallelBeam, RealDomain
+from lightning_mbir.reconstruction import TASKS
+from lightning_mbir.reconstruction.tasks import get_task
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "words"),
+    [
+        ("sv_ct", {"acc": 8.0}, ["--acc", "sv_ct", "--views"]),
+        ("la_ct", {"mask": "gaussian1d"}, ["--mask", "--angle_range"]),
+        ("cs_mri", {"views": 8}, ["--views", "--acc"]),
+        ("cs_mri", {"acc": 0.5}, ["--acc 0.5", "at least 1"]),
+        ("cs_mri", {"acc": float("nan")}, ["--acc"]),
+        ("cs_mri", {"mask": "spiral"}, ["--mask spiral", *MASKS]),
+        ("sv_ct", {"views": 0}, ["--views 0", "at least 1"]),
+        ("la_ct", {"angle_range": 0.0}, ["--angle_range 0", "180"]),
+        ("la_ct", {"angle_range": 181.0}, ["--angle_range 181"]),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line(task: str, flags: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        TASKS[task].settings(**flags)
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_tasks_are_refused() -> None:
+    with pytest.raises(InputError, match="--task mri: unknown; there are sv_ct, la_ct, cs_mri"):
+        get_task("mri")
+
+
+def test_ct_operators() -> None:
+    few = TASKS["sv_ct"].build_operator(16, 2.0)
+    assert isinstance(few, ParallelBeam)
+    assert few.angles == tuple(22.5 * i for i in range(8))
+    assert few.pixel_size == 2.0
+    limited = TASKS["la_ct"].build_operator(16)
+    assert isinstance(limited, ParallelBeam)
+    assert limited.angles == tuple(float(i) for i in range(90))
+
+
+def test_mri_operator_is_real_has_the_acceleration_and_follows_the_seed() -> None:
+    task = TASKS["cs_mri"]
+    operator = task.build_operator(64, acc=4.0, seed=1)
+    assert isinstance(operator, RealDomain)
+    x = torch.rand(2, 64, 64)
+    assert int((operator(torch.rand(64, 64)) != 0).sum()) == 64 * 16
+    torch.testing.assert_close(operator(x), task.build_operator(64, acc=4.0, seed=1)(x))
+    assert not torch.equal(operator(x), task.build_operator(64, acc=4.0, seed=2)(x))
+
+
+def test_data_ranges_are_explicit() -> None:
+    assert TASKS["sv_ct"].data_range == TASKS["la_ct"].data_range == pytest.approx(0.0576)  # -1000 .. 2000 HU
+    assert TASKS["cs_mri"].data_range is None
