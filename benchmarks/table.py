@@ -33,9 +33,7 @@ def score(task_name: str, method: str, steps: int | None, data: Path) -> dict[st
     operator = task.build_operator(128, volume.spacing[1])
     y = operator(volume.data)
     operator.norm()  # not part of a method's time
-    result = reconstruct(
-        y, operator, method=method, steps=steps, volume=volume.name, **task.options.get(method, {})
-    )
+    result = reconstruct(y, operator, method=method, steps=steps, volume=volume.name, **task.options.get(method, {}))
     data_range = task.data_range or magnitude_percentile(volume.data)
     scores = image_metrics(result.volume, volume.data, data_range)
     return {"nfe": result.nfe, "seconds": result.seconds, "residual": result.residual, **scores}

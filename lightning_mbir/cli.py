@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PROGRAM = "python -m lightning_mbir"
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     subcommand, *rest = args
     if subcommand not in SUBCOMMANDS:
-        return fail(f"{subcommand}: unknown command; there are {', '.join(SUBCOMMANDS)}{_nearest(subcommand, SUBCOMMANDS)}")
+        known = ", ".join(SUBCOMMANDS)
+        return fail(f"{subcommand}: unknown command; there are {known}{_nearest(subcommand, SUBCOMMANDS)}")
     if "-h" in rest or "--help" in rest:
         print(_help(subcommand))
         return 0
@@ -132,7 +133,7 @@ def fail(message: str) -> int:
     return 2
 
 
-def _nearest(name: str, names: Sequence[str] | dict[str, object] | dict[str, str]) -> str:
+def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

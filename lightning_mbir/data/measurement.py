@@ -59,7 +59,7 @@ def read_measurement(path: str | Path, modality: Modality) -> Measurement:
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3:
-        raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, views, detectors) or (Z, Y, X)")
+        raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, views, bins) or (Z, Y, X)")
     if not np.isfinite(array).all():
         raise InputError(f"{path}: the measurement has NaN or infinite values; correct them first")
     if modality == "ct":

@@ -45,19 +45,23 @@ class _Canvas:
         zoom = [n / g for n, g in zip(self.shape, grain, strict=True)]
         fine = ndimage.zoom(coarse, zoom, order=3, mode="nearest", grid_mode=True)
         fine = fine[: self.shape[0], : self.shape[1], : self.shape[2]]
-        return (fine / max(float(fine.std()), 1e-6)).astype(np.float32)
+        out: Array = (fine / max(float(fine.std()), 1e-6)).astype(np.float32)
+        return out
 
     def inside(self, distance: Array, edge: float | None = None) -> Array:
         """Occupancy 0 .. 1 of where the signed distance is negative."""
         return np.clip(0.5 - distance / (2 * (edge or self.edge)), 0, 1)
 
-    def ellipsoid(self, center: Sequence[float], radii: Sequence[float], angle: float = 0.0, power: float = 2.0) -> Array:
+    def ellipsoid(
+        self, center: Sequence[float], radii: Sequence[float], angle: float = 0.0, power: float = 2.0
+    ) -> Array:
         """Signed distance (roughly) to a superellipsoid; ``center`` and ``radii`` in the order x, y, z."""
         c, s = np.cos(angle), np.sin(angle)
         dx, dy = self.x - center[0], self.y - center[1]
         u, v, w = (c * dx + s * dy) / radii[0], (c * dy - s * dx) / radii[1], (self.z - center[2]) / radii[2]
         r = (np.abs(u) ** power + np.abs(v) ** power + np.abs(w) ** power) ** (1 / power)
-        return (r - 1) * min(radii[0], radii[1])
+        out: Array = (r - 1) * min(radii[0], radii[1])
+        return out
 
     def paint(self, mask: Array, value: float | Array) -> None:
         """Blend ``value`` over the image."""
@@ -68,7 +72,7 @@ class _Canvas:
         return float(value * (1 + share * self.rng.uniform(-1, 1)))
 
     def stamp_tubes(self, points: Array, radii: Array) -> Array:
-        """Occupancy of balls at ``points`` ``(n, 3)`` (x, y, z) of ``radii`` ``(n,)``: tubes, where points are dense."""
+        """Occupancy of balls at ``points`` ``(n, 3)`` (x, y, z) of ``radii`` ``(n,)``: tubes, if dense."""
         occupied = np.zeros(self.shape, np.float32)
         nz, ny, nx = self.shape
         half = np.array([nx, ny, nz]) / 2
@@ -117,7 +121,8 @@ def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Tenso
         lung = np.maximum(lung, wall + 0.02)
         lung = np.maximum(lung, 0.35 * (dome - c.z))
         lungs = np.maximum(lungs, c.inside(lung + 0.01 * c.field(0.15)))
-    c.paint(c.inside(np.maximum(wall + 0.01, c.ellipsoid((0, 0.0, 0), (0.34, depth * 0.8, 1e3)))), 30 + 25 * c.field(0.12))
+    mediastinum = c.ellipsoid((0, 0, 0), (0.34, depth * 0.8, 1e3))
+    c.paint(c.inside(np.maximum(wall + 0.01, mediastinum)), 30 + 25 * c.field(0.12))
     liver = np.maximum(wall + 0.03, 0.35 * (c.z - dome))
     c.paint(c.inside(liver), 60 + 12 * c.field(0.04))
     stomach = np.maximum(liver + 0.02, c.ellipsoid((0.35, 0.12, -1.0), (0.24, 0.2, 0.5)))

@@ -55,7 +55,8 @@ class SliceDataModule(L.LightningDataModule):
         super().__init__()
         if not 0 <= phantom_fraction <= 1:
             raise InputError(f"--data.phantom_fraction {phantom_fraction}: give a share from 0 to 1")
-        for flag, value in (("image_size", image_size), ("batch_size", batch_size), ("phantom_volumes", phantom_volumes)):
+        counts = {"image_size": image_size, "batch_size": batch_size, "phantom_volumes": phantom_volumes}
+        for flag, value in counts.items():
             if value < 1:
                 raise InputError(f"--data.{flag} {value}: give a whole number of at least 1")
         self.path = path

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
+from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -126,7 +127,7 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
             image = Orientation(axcodes="RAS", labels=None)(image)
     except InputError:
         raise
-    except (RuntimeError, ValueError, OSError, EOFError, KeyError, nib.filebasedimages.ImageFileError) as error:
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, ImageFileError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: cannot be read as a volume ({reason}); the file may be cut short") from error
     assert isinstance(image, MetaTensor)

@@ -65,7 +65,7 @@ class FourierSampling(LinearOperator):
         return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
         self._mask_fft_order = torch.fft.ifftshift(self.mask, AXES)
         self._norm = None
 

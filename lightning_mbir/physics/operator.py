@@ -46,12 +46,12 @@ class LinearOperator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self._probe.device
+        return self._buffers["_probe"].device  # type: ignore[union-attr]
 
     @property
     def real_dtype(self) -> torch.dtype:
         """float32 or float64: the precision that the operator works in."""
-        return self._probe.dtype
+        return self._buffers["_probe"].dtype  # type: ignore[union-attr]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -76,7 +76,7 @@ class ParallelBeam(LinearOperator):
             if gigabytes > max_memory_gb:
                 raise InputError(
                     f"the matrix of {len(self.angles)} views of {image_size} x {image_size} pixels takes "
-                    f"{gigabytes:.1f} GB, over max_memory_gb={max_memory_gb:g}; raise that or take fewer views or pixels"
+                    f"{gigabytes:.1f} GB, over max_memory_gb={max_memory_gb:g}; raise that, or take fewer views"
                 )
             self._pair = SparsePair(cached_matrix({**self.geometry, "format": FORMAT}, self._build))
         elif backend == "torch_radon":

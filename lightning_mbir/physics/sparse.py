@@ -52,7 +52,7 @@ class SparsePair:
     def product(self, x: Tensor, transpose: bool) -> Tensor:
         matrix = self.get("At" if transpose else "A", x.device, x.dtype)
         with torch.autocast(x.device.type, enabled=False):  # there is no half precision sparse product
-            return torch.cat([(matrix @ part.t()).t() for part in x.split(CHUNK)]).contiguous()
+            return torch.cat([(matrix @ part.t()).t() for part in torch.split(x, CHUNK)]).contiguous()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparsePair:
         return self  # never changes, so copies share it

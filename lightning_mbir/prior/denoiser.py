@@ -27,6 +27,11 @@ class Unit:
         return cls(CT_SCALE if modality == "ct" else 1.0)
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights in the layout that convolutions are fastest in."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def posterior_mean(network: nn.Module, x: Tensor, sigma: Tensor) -> Tensor:
     """Clean images ``(B, C, Y, X)`` expected from ``x = x0 + sigma n``; ``sigma`` is ``(B,)``.
 
@@ -59,7 +64,7 @@ class SliceDenoiser:
     ) -> None:
         if slice_batch < 1:
             raise InputError(f"--slice_batch {slice_batch}: give a whole number of at least 1")
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = channels_last(network.eval().requires_grad_(False))
         self.unit = unit
         self.modality = modality
         self.slice_batch = slice_batch

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.checkpoint import build_network, save_prior
-from lightning_mbir.prior.denoiser import posterior_mean
+from lightning_mbir.prior.denoiser import channels_last, posterior_mean
 from lightning_mbir.prior.vesde import VESDE
 
 Objective = Literal["dsm", "edm"]
@@ -66,7 +66,7 @@ class ScorePriorModule(L.LightningModule):
         if objective not in ("dsm", "edm"):
             raise InputError(f"--model.objective {objective}: give dsm or edm")
         self.save_hyperparameters()  # plain types only, so that a checkpoint loads with weights_only=True
-        self.network = build_network(network, network_options).to(memory_format=torch.channels_last)
+        self.network = channels_last(build_network(network, network_options))
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)
         self.sde = VESDE(sigma_min, sigma_max)
@@ -173,13 +173,14 @@ class ScorePriorModule(L.LightningModule):
     def _model_card(self, digest: str) -> str:
         parameters = sum(p.numel() for p in self.network.parameters())
         data = getattr(self.trainer.datamodule, "summary", "")  # type: ignore[attr-defined]
+        batch = getattr(self.trainer.datamodule, "batch_size", "?")  # type: ignore[attr-defined]
         lines = [
             f"# Slice prior: {self.hparams['modality']}",
             "",
             f"- network: `{self.hparams['network']}` {self.hparams['network_options'] or ''}, "
             f"{parameters / 1e6:.2f} M parameters, stored in half precision",
             f"- data: {data}",
-            f"- trained: {self.trainer.global_step} steps of {getattr(self.trainer.datamodule, 'batch_size', '?')} slices, "  # type: ignore[attr-defined]
+            f"- trained: {self.trainer.global_step} steps of {batch} slices, "
             f"{(time.monotonic() - self._started) / 60:.0f} minutes on {self.trainer.strategy.root_device.type}, "
             f"objective `{self.hparams['objective']}`, precision {self.trainer.precision}",
             f"- SHA-256: `{digest}`",
@@ -227,5 +228,3 @@ class _Schedule:
             progress = min(1.0, step / max(1.0, self.total))
             factor *= 0.5 * (1 + math.cos(math.pi * progress))
         return factor
-
-

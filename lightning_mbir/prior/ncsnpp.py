@@ -105,9 +105,7 @@ class NCSNpp(nn.Module):
 class DownLevel(nn.Module):
     """Residual blocks of one resolution, then the way down; the input's pyramid joins the features there."""
 
-    def __init__(
-        self, width: int, out: int, emb: int, n_blocks: int, attends: bool, pyramid: int | None
-    ) -> None:
+    def __init__(self, width: int, out: int, emb: int, n_blocks: int, attends: bool, pyramid: int | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(width if i == 0 else out, out, emb) for i in range(n_blocks))
         self.attentions = nn.ModuleList(Attention(out) for _ in range(n_blocks if attends else 0))

@@ -60,7 +60,7 @@ def import_score_sde(path: str | Path, ema: bool = True) -> NCSNpp:
     if ema:
         trainable = [key for key in tensors if key != FREQUENCIES]
         if len(shadow) != len(trainable):
-            raise InputError(f"{path}: {len(shadow)} averaged weights for {len(trainable)} parameters; ema=False loads raw")
+            raise InputError(f"{path}: {len(shadow)} averaged weights for {len(trainable)} parameters; try ema=False")
         for key, value in zip(trainable, shadow, strict=True):
             if value.shape != tensors[key].shape:
                 raise InputError(f"{path}: averaged {key} is {tuple(value.shape)}, not {tuple(tensors[key].shape)}")
@@ -69,7 +69,7 @@ def import_score_sde(path: str | Path, ema: bool = True) -> NCSNpp:
         layout = _infer(tensors)
         network = NCSNpp(**vars(layout))
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: not an NCSN++ of the released layout (at {error}); other networks are not read") from error
+        raise InputError(f"{path}: not an NCSN++ of the released layout (at {error})") from error
     own = dict(network.state_dict())
     weights = {}
     for name, module in _released_order(network):
@@ -144,7 +144,7 @@ def _released_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
         for i, block in enumerate(stage.blocks):  # type: ignore[arg-type]
             modules.append(block)
             if len(stage.attentions):  # type: ignore[arg-type]
-                modules.append(stage.attentions[i])  # type: ignore[index]
+                modules.append(stage.attentions[i])  # type: ignore[index, arg-type]
         modules += [module for module in (stage.reduce, stage.pyramid) if isinstance(module, nn.Module)]
     modules += [network.middle1, network.middle_attention, network.middle2]
     for stage in network.up:
@@ -169,4 +169,4 @@ def _own_name(released: str, module: nn.Module) -> str:
 
 
 def _name_of(network: NCSNpp, module: nn.Module) -> str:
-    return next(name for name, candidate in network.named_modules() if candidate is module)
+    return str(next(name for name, candidate in network.named_modules() if candidate is module))

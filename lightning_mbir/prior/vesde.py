@@ -28,7 +28,7 @@ class VESDE:
     def __post_init__(self) -> None:
         if not self.sigma_max > self.sigma_min > 0:
             raise InputError(
-                f"VE-SDE from sigma_min {self.sigma_min:g} to sigma_max {self.sigma_max:g}: give sigma_max > sigma_min > 0"
+                f"VE-SDE from sigma_min {self.sigma_min:g} to {self.sigma_max:g}: give sigma_max > sigma_min > 0"
             )
 
     @property

@@ -67,9 +67,7 @@ def run_dds(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **opt
     return dds(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
 
 
-def run_diffusion_mbir(
-    p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any
-) -> Tensor:
+def run_diffusion_mbir(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
     """The paper's sampler; ``2 steps - 1`` network evaluations."""
     assert p.denoise is not None
     sigmas = geometric_sigmas(steps, sigma_max, sigma_min)

@@ -19,8 +19,8 @@ CHUNK = 64  # slices at once: SSIM holds five filtered copies of them
 def image_metrics(volume: Tensor, truth: Tensor, data_range: float) -> dict[str, Any]:
     """PSNR and SSIM a plane, PSNR of the volume, and the normalised root-mean-square error.
 
-    A plane's figure is the mean over its slices; nothing is rescaled. SSIM (Wang et al. 2004) is left out where
-    a plane is narrower than its window of 11 pixels.
+    A plane's figure is the mean over its slices; nothing is rescaled. SSIM (Wang et al. 2004) is left out
+    where a plane is narrower than its window of 11 pixels.
 
     Args:
         volume, truth: ``(Z, Y, X)`` in the same unit.

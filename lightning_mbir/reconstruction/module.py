@@ -116,9 +116,7 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--{flag}: the measurement's file tells its own geometry; leave --{flag} out")
         volumes = len(data.scans)
         if volumes < devices:
-            raise InputError(
-                f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer"
-            )
+            raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         data.check()
         if self.task.modality == "mri" and data.image_size and not data.measured:
             # The mask may be impossible.

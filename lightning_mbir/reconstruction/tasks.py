@@ -48,9 +48,7 @@ class Task:
         if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 180:
             raise InputError(f"--angle_range {chosen['angle_range']:g}: give degrees above 0, up to 180")
         if "acc" in chosen and not (math.isfinite(chosen["acc"]) and chosen["acc"] >= 1):
-            raise InputError(
-                f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)"
-            )
+            raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
         if "mask" in chosen and chosen["mask"] not in MASKS:
             raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
         return chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,7 @@ def dds(
         x += init
     x0 = x
     shared: ADMMState | None = None
-    for i, (sigma, sigma_next) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
         denoised = denoise(x, sigma)
         x0, shared = admm_tv(
             None, operator, rho=rho, lam=lam, cg_iterations=cg_iterations, x0=denoised, state=shared, rhs=rhs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -57,7 +59,7 @@ def diffusion_mbir(
     x = levels[0] * noise(0, rhs.shape, stream=PREDICTOR, dtype=rhs.dtype, device=rhs.device)
     shared: ADMMState | None = None
     nfe = 0
-    for i, (sigma, sigma_next) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
         # Predictor: reverse diffusion. At sigma_next = 0 its mean is the denoised image, and there is no noise.
         mean = denoised = denoise(x, sigma)
         nfe += 1

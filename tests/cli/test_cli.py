@@ -43,7 +43,19 @@ def test_help_needs_nothing_heavy(args: list[str]) -> None:
 
 
 def test_short_flags_reach_their_arguments() -> None:
-    args = ["--task", "cs_mri", "--acc=4", "--seed", "3", "--data.path", "x", "--ckpt_path", "p.ckpt", "--output_dir", "o"]
+    args = [
+        "--task",
+        "cs_mri",
+        "--acc=4",
+        "--seed",
+        "3",
+        "--data.path",
+        "x",
+        "--ckpt_path",
+        "p.ckpt",
+        "--output_dir",
+        "o",
+    ]
     assert translate(args, RECONSTRUCTION_FLAGS) == [
         "--model.task=cs_mri",
         "--model.acc=4",
@@ -158,13 +170,31 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
     network = '{"channels": [8, 16], "attention": false}'
     train = ["fit", "--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
     train += ["--model.network_options", network, "--model.cosine", "false", "--model.warmup_steps", "1"]
-    train += ["--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--trainer.accelerator", "cpu"]
+    train += [
+        "--trainer.enable_progress_bar",
+        "false",
+        "--trainer.precision",
+        "32-true",
+        "--trainer.accelerator",
+        "cpu",
+    ]
     assert main([*train, "--steps", "2", "--model.learning_rate", "1e-3", "--output_dir", "first"]) == 0
     (checkpoint,) = Path("first").rglob("*.ckpt")
     assert (
         main(
-            [*train, "--steps", "4", "--model.learning_rate", "2e-4", "--output_dir", "second"]
-            + ["--ckpt_path", str(checkpoint), "--data.batch_size", "4"]
+            [
+                *train,
+                "--steps",
+                "4",
+                "--model.learning_rate",
+                "2e-4",
+                "--output_dir",
+                "second",
+                "--ckpt_path",
+                str(checkpoint),
+                "--data.batch_size",
+                "4",
+            ]
         )
         == 0
     )
@@ -197,7 +227,11 @@ def test_two_processes_share_the_volumes(tmp_path: Path) -> None:
     runs = {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp"]}
     for name, options in runs.items():
         done = subprocess.run(
-            [*base, *options, "--output_dir", str(tmp_path / name)], capture_output=True, text=True, cwd=ROOT, check=False
+            [*base, *options, "--output_dir", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("data residual") == 3
@@ -215,5 +249,11 @@ def test_wheel_carries_defaults_configurations_and_priors(tmp_path: Path) -> Non
     hatchling = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is in the test extra")
     path = next(iter(hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])))
     names = zipfile.ZipFile(path).namelist()
-    for name in ("LightningCLI.yaml", "configs/prior_ct.yaml", "assets/ct.safetensors", "assets/mri.safetensors", "py.typed"):
+    for name in (
+        "LightningCLI.yaml",
+        "configs/prior_ct.yaml",
+        "assets/ct.safetensors",
+        "assets/mri.safetensors",
+        "py.typed",
+    ):
         assert f"lightning_mbir/{name}" in names

@@ -20,7 +20,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "admm_tv": {"steps": 10},
     "sirt": {"steps": 30},
 }
-PAIRS = [(task, method) for task in TASKS for method in METHODS if TASKS[task].modality in METHODS[method].modalities]
+PAIRS = [(t, m) for t in TASKS for m in METHODS if TASKS[t].modality in METHODS[m].modalities]
 
 
 def problem(task: str, scale: float | None = None) -> tuple[LinearOperator, Tensor]:

@@ -138,7 +138,11 @@ def test_tasks_build_what_their_flags_say() -> None:
 def predict(module: ReconstructionModule, data: VolumeDataModule, folder: Path) -> None:
     logger = TensorBoardLogger(folder / "tensorboard", name="", version="")
     trainer = L.Trainer(
-        accelerator="cpu", logger=logger, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False
+        accelerator="cpu",
+        logger=logger,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
     )
     trainer.predict(module, data, return_predictions=False)
 
@@ -168,7 +172,7 @@ def test_predict_writes_what_the_design_lists(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
     events.Reload()
     assert "sv_ct/axial/psnr" in events.Tags()["scalars"] and "sv_ct/scan" in events.Tags()["images"]
-    assert not [p for p in tmp_path.rglob(".partial*")]
+    assert not list(tmp_path.rglob(".partial*"))
 
 
 def test_a_given_measurement_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -192,7 +196,10 @@ def test_a_given_measurement_is_taken_as_it_is(tmp_path: Path) -> None:
     assert nib.load(folder / "recon.nii.gz").header.get_zooms() == (2.0, 2.0, 4.0)
     for content, words in (
         ({"measurement": np.zeros((2, 3, 4))}, "lacks angles"),
-        ({"measurement": np.zeros((2, 3, 4)), "angles": [0.0], "image_size": 8, "pixel_size": 1.0}, "angles but 3 views"),
+        (
+            {"measurement": np.zeros((2, 3, 4)), "angles": [0.0], "image_size": 8, "pixel_size": 1.0},
+            "angles but 3 views",
+        ),
         ({"measurement": np.full((2, 1, 4), np.nan), "angles": [0.0], "image_size": 8, "pixel_size": 1.0}, "NaN"),
     ):
         np.savez(tmp_path / "bad.npz", **content)  # type: ignore[arg-type]

@@ -146,9 +146,7 @@ def test_total_variation_couples_slices() -> None:
 def test_states_tell_the_progress() -> None:
     states: list[SamplerState] = []
     y = torch.zeros(2, N, N)
-    x = diffusion_mbir(
-        denoise, HALF, y, geometric_sigmas(5, 2.0, 0.1), noise=KeyedNoise(), callback=states.append
-    )
+    x = diffusion_mbir(denoise, HALF, y, geometric_sigmas(5, 2.0, 0.1), noise=KeyedNoise(), callback=states.append)
     assert [s.step for s in states] == [1, 2, 3, 4, 5] and states[-1].n_steps == 5
     assert states[-1].nfe == 9 and states[0].sigma == pytest.approx(2.0)
     assert x.shape == states[-1].volume.shape
