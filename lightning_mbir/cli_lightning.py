@@ -13,7 +13,6 @@ import lightning as L
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_mbir.cli import Flag, fail
 from lightning_mbir.data import SliceDataModule, VolumeDataModule
@@ -48,10 +47,9 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if isinstance(pl_module, ReconstructionModule):
             pl_module.config_yaml = self.parser.dump(self.config, skip_none=False)
-        elif stage == "fit":
+        elif stage == "fit" and trainer.is_global_zero:
             self._save(trainer)
 
-    @rank_zero_only
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.log_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.log_dir)

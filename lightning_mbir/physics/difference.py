@@ -46,11 +46,11 @@ class Difference(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_domain(x)
-        return _Difference.apply(x, self.axis, False)  # type: ignore[no-any-return, no-untyped-call]
+        return _Difference.apply(x, self.axis, False)  # type: ignore[no-untyped-call]
 
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_range(y)
-        return _Difference.apply(y, self.axis, True)  # type: ignore[no-any-return, no-untyped-call]
+        return _Difference.apply(y, self.axis, True)  # type: ignore[no-untyped-call]
 
 
 class SliceDifference(Difference):

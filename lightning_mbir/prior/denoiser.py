@@ -29,7 +29,7 @@ class Unit:
 
 def channels_last(network: nn.Module) -> nn.Module:
     """The network with its weights in the layout that convolutions are fastest in."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def posterior_mean(network: nn.Module, x: Tensor, sigma: Tensor) -> Tensor:
