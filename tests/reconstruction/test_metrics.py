@@ -53,3 +53,16 @@ def test_exact_volumes_and_thin_ones() -> None:
 def test_a_global_factor_is_an_error() -> None:
     truth = torch.rand(4, 16, 16)
     assert image_metrics(2 * truth, truth, 1.0)["volume_psnr"] < 10
+
+
+def test_slices_of_air_are_left_out_of_planes_but_not_of_the_volume() -> None:
+    truth = torch.full((4, 20, 20), 0.5)
+    truth[0] = 0
+    truth[1] = 0
+    truth[1, 0, :4] = 0.5  # 1 % of the voxels: just enough
+    wrong = truth.clone()
+    wrong[0] += 0.2
+    assert image_metrics(wrong, truth, 1.0)["axial"]["psnr"] == 100.0
+    assert image_metrics(wrong, truth, 1.0)["volume_psnr"] == pytest.approx(10 * math.log10(4 / 0.2**2), abs=1e-3)
+    wrong[1] += 0.1
+    assert image_metrics(wrong, truth, 1.0)["axial"]["psnr"] == pytest.approx((20 + 100 + 100) / 3, abs=1e-3)
