@@ -21,7 +21,7 @@ def image_metrics(volume: Tensor, truth: Tensor, data_range: float) -> dict[str,
 
     A plane's figure is the mean over its slices; nothing is rescaled. Slices of air are left out: those where
     less than 1 % of the true voxels are above a tenth of the data range, unless all are. They are easy, and would
-    lift the mean (by 2 to 8 dB for the coronal plane of a chest or head), so figures of other work that counts
+    lift the mean (by 4 to 8 dB for the coronal plane of a chest or head), so figures of other work that counts
     every slice are higher. ``volume_psnr`` and ``nrmse`` count every voxel. SSIM (Wang et al. 2004) is left out
     where a plane is narrower than its window of 11 pixels.
 
