@@ -68,12 +68,18 @@ def read_measurement(path: str | Path, modality: Modality) -> Measurement:
         pixel = (geometry["pixel_size"], geometry["pixel_size"])
     else:
         y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
-        mask = np.broadcast_to(content["mask"], array.shape[1:]) if content["mask"].ndim == 1 else content["mask"]
-        if mask.shape != array.shape[1:]:
-            raise InputError(f"{path}: the mask is {mask.shape}, k-space {array.shape[1:]}; they must be the same")
+        mask = content["mask"]
+        if mask.shape not in (array.shape[1:], array.shape[2:]):
+            raise InputError(f"{path}: the mask is {mask.shape}, k-space {array.shape[1:]}; give (Y, X) or (X,)")
+        mask = np.broadcast_to(mask, array.shape[1:])
         geometry = {"mask": torch.from_numpy(np.array(mask, dtype=np.float32))}
         pixel = (1.0, 1.0)
-    z, dy, dx = content.get("spacing", np.array([1.0, *pixel])).astype(float)
+    spacing = np.asarray(content.get("spacing", [1.0, *pixel]), dtype=float)
+    if spacing.shape != (3,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise InputError(f"{path}: spacing is {spacing.tolist()}; give the voxel size (z, y, x) in mm")
+    if modality == "ct" and not np.allclose(spacing[1:], pixel, rtol=1e-3):
+        raise InputError(f"{path}: spacing is {spacing.tolist()} but pixel_size {pixel[0]:g}; they must agree")
+    z, dy, dx = spacing.tolist()
     name = path.name.rsplit(".", 1)[0]
     return Measurement(y, geometry, np.diag([dx, dy, z, 1.0]), name, modality)
 
@@ -82,14 +88,17 @@ def _ct_geometry(path: Path, content: dict[str, np.ndarray], shape: tuple[int, .
     angles = np.atleast_1d(content["angles"]).astype(float)
     if len(angles) != shape[1]:
         raise InputError(f"{path}: {len(angles)} angles but {shape[1]} views; give one angle a view, in degrees")
-    pixel_size = float(content["pixel_size"])
+    for key in ("image_size", "pixel_size", "detector_spacing", "center_offset"):
+        if key in content and content[key].size != 1:
+            raise InputError(f"{path}: {key} has {content[key].size} values; give one number")
+    pixel_size = float(content["pixel_size"].item())
     return {
-        "image_size": int(content["image_size"]),
+        "image_size": int(content["image_size"].item()),
         "angles": angles.tolist(),
         "n_detectors": shape[2],
         "pixel_size": pixel_size,
-        "detector_spacing": float(content.get("detector_spacing", np.array(pixel_size))),
-        "center_offset": float(content.get("center_offset", np.array(0.0))),
+        "detector_spacing": float(content["detector_spacing"].item()) if "detector_spacing" in content else pixel_size,
+        "center_offset": float(content["center_offset"].item()) if "center_offset" in content else 0.0,
     }
 
 
