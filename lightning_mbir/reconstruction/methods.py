@@ -140,7 +140,7 @@ METHODS: dict[str, Method] = {
     "admm_tv": Method(
         run_admm_tv,
         {"rho": 0.01, "lam": 3e-4, "cg_iterations": 8, "axes": "zyx", "isotropic": False},
-        steps=60,
+        steps=150,
     ),
     "fbp": Method(run_fbp, {"filter": "ramp"}, modalities=("ct",)),
     "sirt": Method(run_sirt, {"relaxation": 1.0, "nonnegative": True}, steps=200, modalities=("ct",)),
