@@ -83,7 +83,10 @@ class CLI(LightningCLI):
             parser.link_arguments("data.modality", "model.modality")
 
     def _parse_ckpt_path(self) -> None:
-        """Hyper-parameters stored in a checkpoint never come before the command line."""
+        """Hyper-parameters stored in a checkpoint never come before the command line; only look for the file."""
+        path = self.config[self.chosen].get("ckpt_path")
+        if path and not Path(path).is_file():
+            raise InputError(f"--ckpt_path {path}: no such file; give a checkpoint that `fit` wrote")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
@@ -152,5 +155,6 @@ def _quiet() -> None:
     """No tips and no device chatter; warnings of our own remain."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("monai").setLevel(logging.ERROR)  # tells of decoders that are not installed
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*treespec.*")

@@ -59,11 +59,16 @@ class SliceDataModule(L.LightningDataModule):
         for flag, value in counts.items():
             if value < 1:
                 raise InputError(f"--data.{flag} {value}: give a whole number of at least 1")
+        # Looked at here, so that a wrong folder is told before anything is written.
+        self.files = [] if path is None else list_volumes(path)
+        patients = sorted({patient(file) for file in self.files})
+        if held_out is not None and held_out not in patients:
+            raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients) or 'none'}")
+        self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
         self.path = path
         self.modality: Modality = modality
         self.image_size = image_size
         self.batch_size = batch_size
-        self.held_out = held_out
         self.phantom_fraction = phantom_fraction
         self.phantom_volumes = phantom_volumes
         self.slices_per_epoch = slices_per_epoch
@@ -79,22 +84,18 @@ class SliceDataModule(L.LightningDataModule):
             return
         phantoms = [slices for i in range(self.phantom_volumes) if (slices := self._phantom(seed=i))]
         train: dict[Hashable, list[Tensor]] = {}
-        if self.path is not None:
-            files = list_volumes(self.path)
-            patients = sorted({patient(file) for file in files})
-            held_out = self.held_out or (patients[-1] if len(patients) > 1 else None)
-            if held_out is not None and held_out not in patients:
-                raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients)}")
-            loaded = CacheDataset(files, transform=self._load, progress=False, num_workers=None)
-            for file, slices in zip(files, loaded, strict=True):
-                if patient(file) == held_out:
+        if self.files:
+            loaded = CacheDataset(self.files, transform=self._load, progress=False, num_workers=None)
+            for file, slices in zip(self.files, loaded, strict=True):
+                if patient(file) == self.held_out:
                     self._validation += slices
                 else:
                     train.setdefault(patient(file), []).extend(slices)
             train = {name: slices for name, slices in train.items() if slices}
             if not train:
                 raise InputError(f"{self.path}: no slice with signal to train on (see --data.min_signal)")
-            self.summary = f"{len(files)} volumes of {len(patients)} patients ({held_out} held out) and "
+            patients = len({patient(file) for file in self.files})
+            self.summary = f"{len(self.files)} volumes of {patients} patients ({self.held_out} held out) and "
         self.summary += f"{len(phantoms)} phantoms"
         if not self._validation:  # phantoms that training does not see
             self._validation = self._phantom(seed=1000)

@@ -59,9 +59,9 @@ def test_phantoms_alone_need_no_files() -> None:
 
 def test_wrong_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="held_out"):
-        SliceDataModule(folder_of_volumes(tmp_path), held_out="nobody", phantom_volumes=1).setup("fit")
+        SliceDataModule(folder_of_volumes(tmp_path), held_out="nobody", phantom_volumes=1)
     with pytest.raises(InputError, match="no such file"):
-        SliceDataModule(tmp_path / "gone", phantom_volumes=1).setup("fit")
+        SliceDataModule(tmp_path / "gone", phantom_volumes=1)
     with pytest.raises(InputError, match="batch_size"):
         SliceDataModule(batch_size=0)
     with pytest.raises(InputError, match="phantom_fraction"):
