@@ -164,7 +164,8 @@ def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Tenso
     c.paint(c.inside(np.maximum(table, np.abs(c.x) - 0.8)) * (body > 0.01), -200.0)
     c.image += 6 * rng.standard_normal(c.shape).astype(np.float32) * (c.image > -990)
     hu = np.clip(c.image, -1000, 2500)
-    return torch.from_numpy((MU_WATER * (1 + hu / 1000)).astype(np.float32))
+    # In RAS, x grows towards the right hand of the patient: the heart, drawn at high x, belongs at low x.
+    return torch.from_numpy((MU_WATER * (1 + hu[:, :, ::-1] / 1000)).astype(np.float32))
 
 
 def _spine_and_ribs(c: _Canvas, wall: Array, depth: float) -> None:
