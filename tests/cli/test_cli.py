@@ -234,6 +234,7 @@ def test_two_processes_share_the_volumes(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             cwd=ROOT,
+            env=env,
             check=False,
         )
         assert done.returncode == 0, done.stderr
