@@ -18,27 +18,11 @@ from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.denoiser import SliceDenoiser, Unit
-from lightning_mbir.prior.ncsnpp import NCSNpp
+from lightning_mbir.prior.networks import build_network as build_network
 from lightning_mbir.prior.score_sde import import_score_sde
-from lightning_mbir.prior.unet import LightUNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp}
 BUNDLED = ("ct", "mri")
 FORMAT = "lightning_mbir.prior.1"
-
-
-def build_network(name: str, options: dict[str, Any] | None) -> nn.Module:
-    """The network called ``name`` with its constructor's options.
-
-    Raises:
-        InputError: unknown name, or options that the network does not take.
-    """
-    if name not in NETWORKS:
-        raise InputError(f"network {name!r} is unknown; there are {', '.join(NETWORKS)}")
-    try:
-        return NETWORKS[name](**(options or {}))
-    except TypeError as error:
-        raise InputError(f"network {name!r} does not take these options: {error}") from error
 
 
 def save_prior(path: str | Path, network: nn.Module, config: dict[str, Any]) -> str:
