@@ -81,6 +81,7 @@ class CLI(LightningCLI):
             parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
         else:
             parser.link_arguments("data.modality", "model.modality")
+            parser.link_arguments("data.complex", "model.complex")
 
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters stored in a checkpoint never come before the command line; only look for the file."""

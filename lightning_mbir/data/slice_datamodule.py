@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.resample import resize_in_plane
 from lightning_mbir.data.slice_sampling import (
+    KeyedLoader,
     KeyedSampler,
     KeyedSlices,
     RandSmoothPhase,
@@ -169,7 +170,7 @@ class SliceDataModule(L.LightningDataModule):
             return int(getattr(module, "batches_seen", 0)) * self.batch_size
 
         intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
-        return DataLoader(
+        return KeyedLoader(
             KeyedSlices(images, augmentation(self.crop_size, intensity, self.complex)),
             batch_size=self.batch_size,
             sampler=KeyedSampler(weights, length, seed, rank, world, drawn),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import DataLoader
 from monai.transforms import (
     CenterSpatialCrop,
     Compose,
@@ -65,6 +66,17 @@ class WholeSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+class KeyedLoader(DataLoader):  # type: ignore[misc]
+    """A loader whose sampler knows its place by itself; it says so to Lightning, which asks for a state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the place is kept with the module."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
 
 
 class KeyedSlices(Dataset[Tensor]):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -15,13 +16,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.checkpoint import build_network, save_prior
+from lightning_mbir.prior import watch
+from lightning_mbir.prior.checkpoint import load_prior
 from lightning_mbir.prior.denoiser import channels_last, posterior_mean
+from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
+from lightning_mbir.prior.networks import build_network
 from lightning_mbir.prior.vesde import VESDE
 
 Objective = Literal["dsm", "edm"]
-VALIDATION_SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Noise levels of the held-out denoising PSNR (peak 1)."""
+
+
+def compiled(m):
+    return m  # TEMP
 
 
 class ScorePriorModule(L.LightningModule):
@@ -34,21 +40,28 @@ class ScorePriorModule(L.LightningModule):
     gain from it, since it spends the training where denoising is neither trivial nor hopeless.
 
     The averaged weights (EMA, decay ``min(ema_decay, (1 + k) / (10 + k))``) are part of the module's state: they are
-    validated, sampled from, saved and resumed like any other weights.
+    validated, sampled from, saved and resumed like any other weights. Noise and noise levels are keyed by the seed, the
+    rank and the number of batches seen, so a resumed training takes the very steps of an unbroken one.
 
     Args:
-        network: ``light`` or ``ncsnpp``; ``network_options`` are its constructor's.
-        modality: ``ct`` or ``mri``; goes into the prior's file, and sets its unit.
+        network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
+        modality: ``ct`` or ``mri``; goes into the prior's file, and sets its unit. None: of whatever task uses it.
+        complex: two channels, real and imaginary part, for complex MRI.
+        init: a prior to start from (a name or a file, see ``load_prior``); it must be of the same network.
         objective: ``edm`` or ``dsm``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
         sigma_data: standard deviation of clean slices, for the EDM weight.
+        compile: run the network through ``torch.compile``, where that works.
+        seed: of the noise, the order and the variation of the slices; by default that of ``--seed``.
     """
 
     def __init__(
         self,
         network: str = "light",
         network_options: dict[str, Any] | None = None,
-        modality: Modality = "ct",
+        modality: Modality | None = "ct",
+        complex: bool = False,
+        init: str | None = None,
         objective: Objective = "edm",
         learning_rate: float = 5e-4,
         warmup_steps: int = 200,
@@ -59,27 +72,60 @@ class ScorePriorModule(L.LightningModule):
         log_sigma_mean: float = -1.0,
         log_sigma_std: float = 1.6,
         sigma_data: float = 0.35,
+        compile: bool = False,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if learning_rate <= 0:
             raise InputError(f"--model.learning_rate {learning_rate}: give a positive number")
+        if not 0 <= ema_decay < 1:
+            raise InputError(f"--model.ema_decay {ema_decay}: give a share from 0 to below 1")
         if objective not in ("dsm", "edm"):
             raise InputError(f"--model.objective {objective}: give dsm or edm")
-        self.save_hyperparameters()  # plain types only, so that a checkpoint loads with weights_only=True
+        if complex:
+            centred = {} if network == "ncsnpp" else {"mean": 0.0}  # real and imaginary parts have either sign
+            network_options = {"in_channels": 2, **centred, **(network_options or {})}
+        self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
         self.network = channels_last(build_network(network, network_options))
+        if init is not None:
+            self._start_from(init)
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)
         self.sde = VESDE(sigma_min, sigma_max)
         self.learning_rate = learning_rate
-        self._validation: list[tuple[Tensor, Tensor]] = []
-        self._validation_psnr: dict[float, float] = {}
-        self._started = time.monotonic()
+        self.seed = torch.initial_seed() % 2**62 if seed is None else seed
+        self.init = init
+        self.batches_seen = 0
+        """Batches of this rank since the training began; key of the noise and of the slices that are drawn."""
+        self.seconds = 0.0
+        """Time spent in training and validation, over all resumes."""
+        # A callable of a compiled network must not be a submodule: its weights would be in the state twice.
+        self._forward = [compiled(self.network) if compile else self.network]
+        self._clock = time.monotonic()
+        self._by_level: dict[int, list[Tensor]] = defaultdict(list)
+        self._validation: dict[int, list[tuple[Tensor, Tensor | None]]] = defaultdict(list)
+        self._reference: dict[int, Tensor] = {}
+        self.validation_psnr: dict[int, list[float]] = {}
+        """Held-out denoising PSNR at ``SIGMAS``, by image size."""
+        self._rate = watch.Rate()
 
-    def draw_sigma(self, n: int) -> Tensor:
+    def setup(self, stage: str) -> None:
+        """Raise where the data do not fit the network, before anything is trained."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        channels, stride = int(getattr(self.network, "in_channels", 1)), int(getattr(self.network, "stride", 1))
+        if bool(getattr(data, "complex", channels == 2)) != (channels == 2):
+            wanted = "complex" if channels == 2 else "real"
+            raise InputError(f"the network takes {wanted} slices; give --data.complex and --model.complex the same")
+        for size in {getattr(data, "crop_size", stride), *getattr(data, "sizes", ())}:
+            if size % stride:
+                raise InputError(f"--data.image_size {size}: the network takes multiples of {stride} pixels")
+
+    def draw_sigma(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``(n,)`` noise levels from the distribution of the objective."""
         if self.hparams["objective"] == "dsm":
-            return self.sde.sigma(torch.rand(n, device=self.device))
-        log_sigma = self.hparams["log_sigma_mean"] + self.hparams["log_sigma_std"] * torch.randn(n, device=self.device)
+            return self.sde.sigma(torch.rand(n, device=self.device, generator=generator))
+        z = torch.randn(n, device=self.device, generator=generator)
+        log_sigma = self.hparams["log_sigma_mean"] + self.hparams["log_sigma_std"] * z
         return log_sigma.exp().clamp(self.sde.sigma_min, self.sde.sigma_max)
 
     def weight(self, sigma: Tensor) -> Tensor:
@@ -90,57 +136,84 @@ class ScorePriorModule(L.LightningModule):
         return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        sigma = self.draw_sigma(len(batch))
-        noisy = batch + sigma[:, None, None, None] * torch.randn_like(batch)
-        clean = posterior_mean(self.network, noisy.contiguous(memory_format=torch.channels_last), sigma)
-        loss = (self.weight(sigma) * (clean - batch).square().mean((1, 2, 3))).mean()
+        generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
+        sigma = self.draw_sigma(len(batch), generator)
+        noise = torch.randn(batch.shape, device=self.device, generator=generator)
+        noisy = (batch + sigma[:, None, None, None] * noise).contiguous(memory_format=torch.channels_last)
+        clean = posterior_mean(self._forward[0], noisy, sigma)
+        losses = self.weight(sigma) * (clean.float() - batch).square().mean((1, 2, 3))
+        loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        for level, value in zip(watch.level_of(sigma), losses.detach(), strict=True):
+            self._by_level[level].append(value)
         return loss
+
+    def on_after_backward(self) -> None:
+        self.batches_seen += 1
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._logs_now():
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if not bool(torch.isfinite(norm)):
+                raise InputError(
+                    f"training diverged at step {self.global_step}: the gradient is not finite; lower "
+                    f"--model.learning_rate ({self.learning_rate:g}) and go on from an earlier checkpoint (--ckpt_path)"
+                )
+            self.log("train/grad_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.network)
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        self._rate.add(len(batch) * self.trainer.world_size)
+        if not self._logs_now() or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            return
+        self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log("train/slices_per_second", self._rate.take())
+        self.log("train/ema_decay", self.ema.avg_fn.at(int(self.ema.n_averaged)))  # type: ignore[union-attr]
+        for level, losses in self._by_level.items():
+            self.log(f"train_loss_by_level/{watch.level_name(level)}", torch.stack(losses).mean())
+        self._by_level.clear()
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation.clear()
+
+    def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Squared denoising error of the averaged weights at fixed noise levels with fixed noise."""
-        generator = torch.Generator().manual_seed(batch_idx)
-        errors = []
-        for level in VALIDATION_SIGMAS:
-            noise = torch.randn(batch.shape, generator=generator).to(batch)
-            sigma = torch.full((len(batch),), level, device=batch.device)
-            clean = posterior_mean(self.ema.module, batch + level * noise, sigma)
-            errors.append((clean - batch).square().mean((1, 2, 3)))
-            if batch_idx == 0 and level in (0.1, 0.5, 2.0):
-                rows = torch.stack((batch[:4] + level * noise[:4], clean[:4], batch[:4]))
-                self._add_images(f"denoised/sigma_{level:g}", rows)
-        self._validation.append((torch.stack(errors), torch.tensor(VALIDATION_SIGMAS, device=batch.device)))
+        size = batch.shape[-1]
+        seed = watch.key(batch_idx, self.global_rank)
+        network = self.ema.module
+        reference = smoothing_mse(batch.float(), seed=seed) if size not in self._reference else None
+        self._validation[size].append((denoising_mse(network, batch, seed=seed), reference))
+        if batch_idx == 0 and self.global_rank == 0:
+            for sigma in (0.1, 0.5, 2.0):
+                noisy = noisy_copies(batch[:4], sigma, seed)
+                clean = posterior_mean(network, noisy, torch.full((len(noisy),), sigma, device=self.device)).float()
+                self._picture(f"denoised_{size}/sigma_{sigma:g}", [noisy, clean, batch[:4]])
 
     def on_validation_epoch_end(self) -> None:
-        if not self._validation:
-            return
-        mse = torch.cat([errors for errors, _ in self._validation], 1).mean(1)
-        sigmas = self._validation[0][1]
-        self._validation.clear()
-        self.log("val/loss", (self.weight(sigmas) * mse).mean(), prog_bar=True, sync_dist=True)
-        for level, error in zip(VALIDATION_SIGMAS, mse, strict=True):
-            self._validation_psnr[level] = float(-10 * error.log10())
-            self.log(f"val/psnr_sigma_{level:g}", self._validation_psnr[level], sync_dist=True)
-        if not self.trainer.sanity_checking:
-            size = int(getattr(self.trainer.datamodule, "image_size", 128))  # type: ignore[attr-defined]
-            self._add_images("generated", self.generate(4, size)[None])
-
-    @torch.no_grad()
-    def generate(self, n: int, image_size: int, steps: int = 24, sigma_max: float = 10.0, seed: int = 0) -> Tensor:
-        """``(n, 1, Y, X)`` unconditional samples of the averaged weights, by Euler steps of the probability flow."""
-        generator = torch.Generator().manual_seed(seed)
-        x = sigma_max * torch.randn((n, 1, image_size, image_size), generator=generator).to(self.device)
-        inverse_rho = torch.linspace(1, 0, steps, dtype=torch.float64)
-        sigmas = (0.02 ** (1 / 7) + inverse_rho * (sigma_max ** (1 / 7) - 0.02 ** (1 / 7))) ** 7
-        for now, after in zip(sigmas.tolist(), [*sigmas.tolist()[1:], 0.0], strict=True):
-            clean = posterior_mean(self.ema.module, x, torch.full((n,), now, device=x.device))
-            x = clean + (after / now) * (x - clean)
-        return x
+        sigmas = torch.tensor(SIGMAS, device=self.device)
+        losses = []
+        for size in sorted(self._validation):
+            errors, references = zip(*self._validation[size], strict=True)
+            mse = self._mean_over_ranks(torch.cat(errors, 1))
+            if references[0] is not None:
+                self._reference[size] = self._mean_over_ranks(torch.cat(references, 1))
+            losses.append((self.weight(sigmas) * mse).mean())
+            self.validation_psnr[size] = (-10 * mse.log10()).tolist()
+            for sigma, value in zip(SIGMAS, self.validation_psnr[size], strict=True):
+                self.log(f"val_{size}/psnr_sigma_{sigma:g}", value, rank_zero_only=True)
+        if losses:
+            self.log("val/loss", torch.stack(losses).mean(), prog_bar=True)
+        if losses and not self.trainer.sanity_checking and self.global_rank == 0:
+            largest = max(self._validation)
+            self._picture("generated", [generate(self.ema.module, 4, largest, device=self.device)])
+            logger = self._tensorboard()
+            if logger is not None:
+                logger.add_figure("denoising", watch.curves(self.validation_psnr, self._reference), self.global_step)
+        self._rate.pause()
 
     def configure_optimizers(self) -> Any:
         # no weight decay, as in the released training; not fused, since that excludes gradient clipping under AMP
@@ -149,8 +222,14 @@ class ScorePriorModule(L.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(self.hparams["warmup_steps"], total, self))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._count_time()
+        checkpoint["training"] = {"seed": self.seed, "batches_seen": self.batches_seen, "seconds": self.seconds}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The learning rate of the command line holds on resume too, not the one in the checkpoint."""
+        for name, value in checkpoint.get("training", {}).items():
+            setattr(self, name, value)
         for state in checkpoint.get("optimizer_states", []):
             for group in state["param_groups"]:
                 group["initial_lr"] = self.learning_rate
@@ -158,48 +237,46 @@ class ScorePriorModule(L.LightningModule):
             state["base_lrs"] = [self.learning_rate] * len(state["base_lrs"])
 
     def on_fit_start(self) -> None:
-        self._started = time.monotonic()
+        self._clock = time.monotonic()
+        self._rate.pause()
 
     def on_fit_end(self) -> None:
-        """Write the prior and its model card beside the logs."""
-        if not self.trainer.is_global_zero or self.trainer.log_dir is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        folder = Path(self.trainer.log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {key: self.hparams[key] for key in ("network", "network_options", "modality")}
-        digest = save_prior(folder / "prior.safetensors", self.ema.module, config)
-        (folder / "prior.md").write_text(self._model_card(digest))
+        """Write the prior, its model card and its pictures beside the logs."""
+        self._count_time()
+        if self.trainer.is_global_zero and self.trainer.log_dir is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            folder = Path(self.trainer.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            watch.write_prior(self, folder, self._reference)
 
-    def _model_card(self, digest: str) -> str:
-        parameters = sum(p.numel() for p in self.network.parameters())
-        data = getattr(self.trainer.datamodule, "summary", "")  # type: ignore[attr-defined]
-        batch = getattr(self.trainer.datamodule, "batch_size", "?")  # type: ignore[attr-defined]
-        lines = [
-            f"# Slice prior: {self.hparams['modality']}",
-            "",
-            f"- network: `{self.hparams['network']}` {self.hparams['network_options'] or ''}, "
-            f"{parameters / 1e6:.2f} M parameters, stored in half precision",
-            f"- data: {data}",
-            f"- trained: {self.trainer.global_step} steps of {batch} slices, "
-            f"{(time.monotonic() - self._started) / 60:.0f} minutes on {self.trainer.strategy.root_device.type}, "
-            f"objective `{self.hparams['objective']}`, precision {self.trainer.precision}",
-            f"- SHA-256: `{digest}`",
-            "",
-            "Held-out denoising (PSNR, peak 1, averaged weights):",
-            "",
-            "| sigma | PSNR (dB) |",
-            "|---|---|",
-            *(f"| {sigma:g} | {psnr:.2f} |" for sigma, psnr in self._validation_psnr.items()),
-            "",
-        ]
-        return "\n".join(lines)
+    def _start_from(self, init: str) -> None:
+        weights = load_prior(init).network.state_dict()
+        own = self.network.state_dict()
+        if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+            raise InputError(f"--model.init {init}: another network than --model.network with its options")
+        self.network.load_state_dict(weights)
 
-    def _add_images(self, tag: str, rows: Tensor) -> None:
-        """Rows of ``(rows, columns, 1, Y, X)`` images side by side, window 0 to 1."""
-        if not isinstance(self.logger, TensorBoardLogger) or not self.trainer.is_global_zero:
-            return
-        sheet = rows[:, :, 0].permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)
-        self.logger.experiment.add_image(tag, sheet.clamp(0, 1).float().cpu(), self.global_step, dataformats="HW")
+    def _logs_now(self) -> bool:
+        return self.global_step % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def _mean_over_ranks(self, errors: Tensor) -> Tensor:
+        """Mean over the images of all ranks, each of which may have another number of them: ``(n, B)`` to ``(n,)``."""
+        total = torch.cat((errors.sum(1), errors.new_tensor([float(errors.shape[1])])))
+        total = cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
+        return total[:-1] / total[-1]
+
+    def _tensorboard(self) -> Any:
+        return self.logger.experiment if isinstance(self.logger, TensorBoardLogger) else None
+
+    def _picture(self, tag: str, rows: list[Tensor]) -> None:
+        """Rows of images side by side, window 0 to 1."""
+        logger = self._tensorboard()
+        if logger is not None and self.trainer.is_global_zero:
+            logger.add_image(tag, sheet(rows), self.global_step, dataformats="HW")
 
 
 class _EMA:
@@ -208,9 +285,12 @@ class _EMA:
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
+    def at(self, k: float) -> float:
+        """Decay after ``k`` updates."""
+        return min(self.decay, (1 + k) / (10 + k))
+
     def __call__(self, average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
-        k = float(n_averaged)
-        decay = min(self.decay, (1 + k) / (10 + k))
+        decay = self.at(float(n_averaged))
         return average + (1 - decay) * (new - average) if average.is_floating_point() else new
 
 

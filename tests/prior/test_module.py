@@ -12,8 +12,10 @@ from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior import NCSNpp, ScorePriorModule, load_prior
+from lightning_mbir.prior import NCSNpp, ScorePriorModule, load_prior, save_prior
 from lightning_mbir.prior.denoiser import posterior_mean
+from lightning_mbir.prior.evaluate import SIGMAS, SMOOTHING_WIDTHS, generate, smoothing_mse
+from lightning_mbir.prior.watch import key
 
 TINY = {"channels": [8, 16], "blocks": 1, "attention": False}
 
@@ -87,21 +89,119 @@ def test_training_learns_logs_and_writes_the_prior(tmp_path: Path) -> None:
     L.seed_everything(0)
     module = tiny(learning_rate=5e-3, cosine=False)
     trainer(tmp_path, 24).fit(module, tiny_data())
-    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0})
+    run = tmp_path / "run"
+    events = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     tags = events.Tags()
-    assert {"train/loss", "train/learning_rate", "val/loss", "val/psnr_sigma_0.1"} <= set(tags["scalars"])
-    assert {"generated", "denoised/sigma_0.5"} <= set(tags["images"])
+    scalars = {"train/loss", "train/learning_rate", "train/grad_norm", "train/slices_per_second", "train/ema_decay"}
+    assert scalars | {"val/loss", "val_32/psnr_sigma_0.1", "train_loss_by_level/0.3_to_1"} <= set(tags["scalars"])
+    assert {"generated", "denoised_32/sigma_0.5", "denoising"} <= set(tags["images"])
     losses = [event.value for event in events.Scalars("train/loss")]
     assert sum(losses[-6:]) < sum(losses[:6])
+    decays = [event.value for event in events.Scalars("train/ema_decay")]
+    assert decays[0] == pytest.approx(2 / 11) and decays[-1] == pytest.approx(25 / 34)
+    assert all(event.value > 0 for event in events.Scalars("train/slices_per_second"))
 
-    prior = load_prior(tmp_path / "run" / "prior.safetensors")
+    prior = load_prior(run / "prior.safetensors")
     assert prior.modality == "ct"
-    card = (tmp_path / "run" / "prior.md").read_text()
+    card = (run / "prior.md").read_text()
     assert "24 steps of 4 slices" in card and "| 0.1 |" in card
+    for picture in ("prior_samples.png", "prior_denoising.png"):
+        assert (run / picture).stat().st_size > 1000
     x = torch.rand(2, 32, 32)
-    expected = posterior_mean(module.ema.module, x[:, None], torch.full((2,), 0.3))[:, 0]
-    torch.testing.assert_close(prior(x, 0.3), expected, rtol=0, atol=5e-3)  # half precision in the file
+    best = load_prior(str(next((run / "checkpoints").glob("*.ckpt"))))
+    torch.testing.assert_close(prior(x, 0.3), best(x, 0.3), rtol=0, atol=5e-3)  # half precision in the file
+
+
+def test_the_best_checkpoint_becomes_the_prior(tmp_path: Path) -> None:
+    """A learning rate that ruins the network: the best weights are the first, and these are kept."""
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", monitor="val/loss", filename="best-{step}")
+
+    class Ruin(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            if trainer.global_step >= 4:  # the first epoch is over
+                for group in trainer.optimizers[0].param_groups:
+                    group["lr"] = 1.0
+
+    module = tiny(learning_rate=1e-3, cosine=False)
+    trainer(tmp_path, 8, callbacks=[keep, Ruin()]).fit(module, tiny_data())
+    assert Path(keep.best_model_path).name == "best-step=4.ckpt"
+    prior, x = load_prior(tmp_path / "run" / "prior.safetensors"), torch.rand(2, 32, 32)
+    torch.testing.assert_close(prior(x, 0.3), load_prior(keep.best_model_path)(x, 0.3), rtol=0, atol=5e-3)
+    assert "best by held-out loss" in (tmp_path / "run" / "prior.md").read_text()
+
+
+def test_held_out_psnr_is_that_of_the_averaged_weights(tmp_path: Path) -> None:
+    L.seed_everything(0)
+    module, data = tiny(), tiny_data()
+    trainer(tmp_path, 4).fit(module, data)
+    (loader,) = data.val_dataloader()
+    errors = []
+    for i, batch in enumerate(loader):
+        noise = torch.randn(batch.shape, generator=torch.Generator().manual_seed(key(i, 0)))
+        clean = posterior_mean(module.ema.module, batch + 0.5 * noise, torch.full((len(batch),), 0.5))
+        errors.append((clean - batch).square().mean((1, 2, 3)))
+    expected = -10 * torch.cat(errors).mean().log10()
+    assert module.validation_psnr[32][SIGMAS.index(0.5)] == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_smoothing_reference_is_the_best_of_its_kind() -> None:
+    """White noise on a constant image: the widest smoothing leaves least, and no noise needs none."""
+    images = torch.full((2, 1, 64, 64), 0.5)
+    error = smoothing_mse(images, (0.1, 1.0))
+    # Gaussian smoothing of width w leaves sigma^2 / (4 pi w^2) of white noise.
+    expected = torch.tensor([0.01, 1.0])[:, None] / (4 * torch.pi * max(SMOOTHING_WIDTHS) ** 2)
+    assert bool((error < 3 * expected).all())
+    texture = torch.rand(1, 1, 64, 64)
+    assert float(smoothing_mse(texture, (1e-3,))) < 1e-3
+
+
+def test_generated_images_follow_a_gaussian_prior() -> None:
+    """With the exact denoiser of N(mean, s^2) the probability flow must end in that distribution."""
+
+    class Gaussian(torch.nn.Module):
+        in_channels = 1
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            gain = 0.3**2 / (0.3**2 + sigma[:, None, None, None] ** 2)
+            return 0.4 + gain * (x - 0.4)
+
+    images = generate(Gaussian(), 4, 64, steps=40, sigma_max=20.0)
+    assert float(images.mean()) == pytest.approx(0.4, abs=0.02)
+    assert float(images.std()) == pytest.approx(0.3, rel=0.03)
+
+
+def all_state(checkpoint: Path) -> dict[str, Tensor]:
+    """Weights, averaged weights and the optimiser's moments of a checkpoint."""
+    content = torch.load(checkpoint, weights_only=True)
+    state = dict(content["state_dict"])
+    for i, moments in content["optimizer_states"][0]["state"].items():
+        state |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+    return state
+
+
+@pytest.mark.parametrize("stop", [4, 6, 7])
+def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, stop: int) -> None:
+    """Bit for bit, from the middle of an epoch (4, 7) and from its end (6), with gradient accumulation."""
+
+    def data() -> SliceDataModule:
+        return SliceDataModule(image_size=[32, 48], batch_size=4, phantom_volumes=1, slices_per_epoch=20)
+
+    def run(name: str, seed: int, **options: object) -> Path:
+        L.seed_everything(seed)
+        keep = ModelCheckpoint(dirpath=tmp_path / name, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        fit = trainer(tmp_path / f"log_{name}", 9, callbacks=[keep], accumulate_grad_batches=2)
+        fit.fit(tiny(), data(), **options)  # type: ignore[arg-type]
+        return tmp_path / name / "step=9.ckpt"
+
+    unbroken = run("unbroken", 5)
+    middle = tmp_path / "unbroken" / f"step={stop}.ckpt"
+    resumed = run("resumed", 99, ckpt_path=str(middle))  # the seed comes from the checkpoint
+    first, second = all_state(unbroken), all_state(resumed)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_averaged_weights_follow_the_released_rule() -> None:
@@ -155,3 +255,54 @@ def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ScorePriorModule(**options)  # type: ignore[arg-type]
+
+
+def test_training_goes_on_from_a_prior(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = tiny()
+    with torch.no_grad():
+        for parameter in source.network.parameters():
+            parameter.add_(0.01)
+    config = {"network": "light", "network_options": TINY, "modality": "ct"}
+    save_prior(tmp_path / "start.safetensors", source.network, config)
+    module = tiny(init=str(tmp_path / "start.safetensors"))
+    for name, value in source.network.state_dict().items():
+        torch.testing.assert_close(module.network.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(module.ema.module.state_dict()[name], module.network.state_dict()[name])
+    with pytest.raises(InputError, match="another network"):
+        ScorePriorModule(network_options={**TINY, "channels": [8, 24]}, init=str(tmp_path / "start.safetensors"))
+
+
+def test_complex_priors_train_on_two_channels(tmp_path: Path) -> None:
+    data = SliceDataModule(modality="mri", complex=True, image_size=32, phantom_volumes=1, slices_per_epoch=16)
+    module = ScorePriorModule(network_options=TINY, modality="mri", complex=True)
+    trainer(tmp_path, 2).fit(module, data)
+    prior = load_prior(tmp_path / "run" / "prior.safetensors")
+    z = torch.randn(2, 32, 32, dtype=torch.complex64)
+    assert prior(z, 0.5).dtype == torch.complex64
+    with pytest.raises(InputError, match="complex"):
+        trainer(tmp_path / "other", 2).fit(tiny(modality="mri"), data)
+
+
+def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
+    data = SliceDataModule(image_size=34, phantom_volumes=1)
+    with pytest.raises(InputError, match="multiples of 4"):
+        trainer(tmp_path, 2).fit(tiny(), data)
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_checkpoints(tmp_path: Path) -> None:
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path, monitor="val/loss", save_last=True)
+    module = tiny()
+
+    class Break(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            if trainer.global_step == 5:
+                with torch.no_grad():
+                    next(pl_module.parameters()).fill_(float("nan"))
+
+    with pytest.raises(InputError, match=r"diverged at step 5.*learning_rate"):
+        trainer(tmp_path, 12, callbacks=[keep, Break()]).fit(module, tiny_data())
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 4
+    assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())

@@ -1,0 +1,116 @@
+"""What one looks at during training, and what a finished training leaves: rates, curves, the prior and its card."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from torch import Tensor
+
+from lightning_mbir.prior.checkpoint import load_prior, save_prior
+from lightning_mbir.prior.evaluate import SIGMAS, generate, psnr, psnr_figure, sheet
+
+if TYPE_CHECKING:
+    from lightning_mbir.prior.module import ScorePriorModule
+
+LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Limits between the noise levels that the training loss is told apart by."""
+
+
+def key(*parts: int) -> int:
+    """A seed that depends on all parts."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def level_of(sigma: Tensor) -> list[int]:
+    """The interval between ``LEVELS`` of each noise level."""
+    found: list[int] = torch.bucketize(sigma, torch.tensor(LEVELS, device=sigma.device)).tolist()
+    return found
+
+
+def level_name(level: int) -> str:
+    """``0.1_to_0.3`` and the like."""
+    low = f"{LEVELS[level - 1]:g}" if level else "0"
+    return f"{low}_to_{LEVELS[level]:g}" if level < len(LEVELS) else f"above_{low}"
+
+
+class Rate:
+    """Slices a second of training, without the time of validation."""
+
+    def __init__(self) -> None:
+        self.pause()
+
+    def pause(self) -> None:
+        """Start anew, as after a validation."""
+        self._started, self._slices = time.monotonic(), 0
+
+    def add(self, slices: int) -> None:
+        """Count slices of all devices."""
+        self._slices += slices
+
+    def take(self) -> float:
+        """Slices a second since the last call or pause."""
+        rate = self._slices / max(time.monotonic() - self._started, 1e-9)
+        self.pause()
+        return rate
+
+
+def curves(found: Mapping[int, list[float]], reference: Mapping[int, Tensor]) -> Figure:
+    """Denoising PSNR over the noise level of each image size, beside the best Gaussian smoothing."""
+    lines = {f"prior, {size} pixels": values for size, values in found.items()}
+    lines |= {f"best smoothing, {size} pixels": psnr(mse).tolist() for size, mse in reference.items()}
+    return psnr_figure(lines)
+
+
+def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, Tensor]) -> None:
+    """``prior.safetensors`` with the averaged weights of the best checkpoint (the last weights where there is none),
+    ``prior.md``, ``prior_samples.png`` and ``prior_denoising.png``."""
+    network, origin = module.ema.module, f"step {module.trainer.global_step}"
+    best = getattr(module.trainer.checkpoint_callback, "best_model_path", "")
+    if best and Path(best).is_file():
+        network = load_prior(best).to(module.device).network
+        origin = f"{Path(best).stem.replace('=', ' ')}, the best by held-out loss"
+    config = {name: module.hparams[name] for name in ("network", "network_options", "modality")}
+    digest = save_prior(folder / "prior.safetensors", network, config)
+    (folder / "prior.md").write_text(_card(module, digest, origin))
+    size = max(module.validation_psnr, default=int(getattr(module.network, "stride", 16)) * 4)
+    rows = [generate(network, 4, size, seed=seed, device=module.device) for seed in (0, 1)]
+    imsave(folder / "prior_samples.png", sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
+    if module.validation_psnr:
+        curves(module.validation_psnr, reference).savefig(folder / "prior_denoising.png", dpi=110)
+
+
+def _card(module: ScorePriorModule, digest: str, origin: str) -> str:
+    trainer, hparams = module.trainer, module.hparams
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in module.network.parameters())
+    per_step = getattr(data, "batch_size", 0) * trainer.accumulate_grad_batches * trainer.world_size
+    start = f"started from `{Path(module.init).name}`, " if module.init else ""
+    sizes = sorted(module.validation_psnr)
+    lines = [
+        f"# Slice prior: {hparams['modality'] or 'any modality'}{', complex' if hparams['complex'] else ''}",
+        "",
+        f"- network: `{hparams['network']}` {hparams['network_options'] or ''}, {parameters / 1e6:.2f} M parameters, "
+        "stored in half precision",
+        f"- data: {getattr(data, 'summary', '')}",
+        f"- trained: {start}{trainer.global_step} steps of {per_step} slices, {module.seconds / 60:.0f} minutes on "
+        f"{trainer.world_size} {trainer.strategy.root_device.type}, objective `{hparams['objective']}`, "
+        f"precision {trainer.precision}, seed {module.seed}",
+        f"- weights: averaged (EMA), of {origin}",
+        f"- SHA-256: `{digest}`",
+        "",
+        "Denoising of held-out slices at the end of training (PSNR in dB, peak 1):",
+        "",
+        f"| sigma | {' | '.join(f'{size} pixels' for size in sizes)} |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
+    for i, sigma in enumerate(SIGMAS if sizes else ()):
+        lines.append(f"| {sigma:g} | {' | '.join(f'{module.validation_psnr[size][i]:.2f}' for size in sizes)} |")
+    return "\n".join([*lines, ""])
