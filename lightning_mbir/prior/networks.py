@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.monai_unet import MonaiUNet
 from lightning_mbir.prior.ncsnpp import NCSNpp
 from lightning_mbir.prior.unet import LightUNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp}
+NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp, "monai": MonaiUNet}
 """All take ``(x, sigma)``, ``(B, C, Y, X)`` and ``(B,)``, and have ``in_channels`` and ``stride``."""
 
 

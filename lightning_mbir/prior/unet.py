@@ -1,4 +1,4 @@
-"""The light denoiser that the bundled priors use: a U-Net at half resolution with EDM preconditioning."""
+"""The light denoiser that the bundled priors use: a U-Net at half resolution."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mbir.prior.preconditioning import check_preconditioning, precondition
+
 
 class LightUNet(nn.Module):
     """Denoiser ``(x, sigma) -> x0`` that works on 2x2 blocks of pixels, so that a CPU can run it.
 
     The image is folded by 2 into four channels per input channel (pixel unshuffle), passes a U-Net of residual
-    blocks with attention at the coarsest level, and is unfolded again. Inputs and outputs are scaled as in Karras
-    et al. 2022 (EDM), equation 7 and table 1, which keeps them of unit variance at every noise level.
+    blocks with attention at the coarsest level, and is unfolded again. Inputs and outputs are scaled with the noise
+    level, by default as in Karras et al. 2022 (EDM), which keeps them of unit variance.
 
     Args:
         channels: width at each resolution, from half the image's resolution down.
         blocks: residual blocks at each resolution, on either side of the U.
-        in_channels: channels of the image.
+        in_channels: channels of the image: 1, or 2 for real and imaginary part.
         sigma_data: standard deviation of clean images about ``mean``.
-        mean: value that is subtracted before scaling, in the unit of the images.
+        mean: subtracted from each channel before scaling; 0.35 by default, and 0 with two channels.
         attention: whether the coarsest level attends over the whole slice.
+        preconditioning: ``"edm"`` or ``"ve"``, see ``precondition``.
+
+    Raises:
+        InputError: unknown preconditioning.
     """
 
     def __init__(
@@ -32,20 +38,14 @@ class LightUNet(nn.Module):
         blocks: int = 1,
         in_channels: int = 1,
         sigma_data: float = 0.35,
-        mean: float = 0.35,
+        mean: float | None = None,
         attention: bool = True,
+        preconditioning: str = "edm",
     ) -> None:
         super().__init__()
-        self.config = {
-            "channels": list(channels),
-            "blocks": blocks,
-            "in_channels": in_channels,
-            "sigma_data": sigma_data,
-            "mean": mean,
-            "attention": attention,
-        }
+        self.preconditioning = check_preconditioning(preconditioning)
         self.sigma_data = sigma_data
-        self.mean = mean
+        self.mean = (0.0 if in_channels == 2 else 0.35) if mean is None else mean
         self.in_channels = in_channels
         self.stride = 2 ** len(channels)
         width = 4 * channels[0]
@@ -85,13 +85,9 @@ class LightUNet(nn.Module):
 
         Args:
             x: ``(B, C, Y, X)`` noisy images in the prior's unit, sides divisible by ``stride``.
-            sigma: ``(B,)`` standard deviation of the noise.
+            sigma: ``(B,)`` standard deviation of the noise in each channel.
         """
-        s = sigma.reshape(-1, 1, 1, 1).to(x.dtype)
-        total = (s**2 + self.sigma_data**2).sqrt()
-        centred = x - self.mean
-        raw = self.network(centred / total, sigma.log() / 4).to(x.dtype)
-        return self.mean + (self.sigma_data / total) ** 2 * centred + s * self.sigma_data / total * raw
+        return precondition(self.network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
 
     def network(self, x: Tensor, noise_label: Tensor) -> Tensor:
         """The bare U-Net: ``(B, C, Y, X)`` of unit variance and ``(B,)`` labels to ``(B, C, Y, X)``."""
