@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -47,14 +48,16 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if isinstance(pl_module, ReconstructionModule):
             pl_module.config_yaml = self.parser.dump(self.config, skip_none=False)
-        elif stage == "fit" and trainer.is_global_zero:
-            self._save(trainer)
+        elif stage == "fit":
+            folder = trainer.log_dir  # type: ignore[attr-defined]  # asked on every rank: it is broadcast
+            if folder is not None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                (Path(folder) / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
 
-    def _save(self, trainer: L.Trainer) -> None:
-        if trainer.log_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            folder = Path(trainer.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+        if last and trainer.is_global_zero:
+            print(f"lightning_mbir: what was trained is kept; go on with --ckpt_path {last}", file=sys.stderr)
 
 
 class CLI(LightningCLI):
@@ -107,6 +110,10 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         CLI(subcommand, configured)
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
+    except torch.OutOfMemoryError as error:
+        advice = {"fit": "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"}
+        less = advice.get(subcommand, "a smaller --slice_batch or --data.image_size")
+        return fail(f"out of memory ({str(error).split('.')[0]}); give {less}")
     except KeyboardInterrupt:
         print("lightning_mbir: interrupted", file=sys.stderr)
         return 130

@@ -243,10 +243,10 @@ class ScorePriorModule(L.LightningModule):
     def on_fit_end(self) -> None:
         """Write the prior, its model card and its pictures beside the logs."""
         self._count_time()
-        if self.trainer.is_global_zero and self.trainer.log_dir is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            folder = Path(self.trainer.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            watch.write_prior(self, folder, self._reference)
+        folder = self.trainer.log_dir  # asked on every rank: it is broadcast
+        if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            watch.write_prior(self, Path(folder), self._reference)
 
     def _start_from(self, init: str) -> None:
         weights = load_prior(init).network.state_dict()
