@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +16,13 @@ from torch import Tensor, nn
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.ncsnpp import NCSNpp
+from lightning_mbir.prior.networks import channels_last as channels_last
+from lightning_mbir.prior.networks import compiled, is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+MOST_SLICES = {"cpu": 8}
+"""Slices at once beyond which nothing is gained; elsewhere 64."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +38,14 @@ class Unit:
         return cls(CT_SCALE if modality == "ct" else 1.0)
 
 
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network with its weights in the layout that convolutions are fastest in."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def posterior_mean(network: nn.Module, x: Tensor, sigma: Tensor) -> Tensor:
+def posterior_mean(network: Callable[..., Tensor], x: Tensor, sigma: Tensor) -> Tensor:
     """Clean images ``(B, C, Y, X)`` expected from ``x = x0 + sigma n``; ``sigma`` is ``(B,)``.
 
-    A score network is turned into a denoiser by Tweedie's formula, ``x0 = x + sigma^2 score``.
+    A network whose ``predicts`` is ``"score"`` (a ``compiled`` one too) is turned into a denoiser by Tweedie's formula,
+    ``x0 = x + sigma^2 score``.
     """
     out: Tensor = network(x, sigma)
-    if isinstance(network, NCSNpp):
+    if getattr(network, "predicts", "x0") == "score":
         return x + sigma[:, None, None, None] ** 2 * out
     return out
 
@@ -46,12 +53,22 @@ def posterior_mean(network: nn.Module, x: Tensor, sigma: Tensor) -> Tensor:
 class SliceDenoiser:
     """A 2D prior applied to stacks of slices, in slice batches.
 
+    A network of two channels makes a complex prior: the channels are the real and the imaginary part. ``sigma`` is then
+    the standard deviation of complex noise as ``KeyedNoise`` draws it, ``E |n|^2 = sigma^2``, of which each part has
+    half the variance: the network is given ``sigma / sqrt(2)``, the deviation in each of its channels.
+
     Args:
-        network: maps ``(B, 1, Y, X)`` and ``(B,)`` to denoised images, or to a score (``NCSNpp``).
+        network: maps ``(B, C, Y, X)`` and ``(B,)`` to denoised images, or to a score (see ``posterior_mean``), with its
+            ``in_channels`` 1 (also if it does not say) or 2.
         unit: the affine map between the prior's and the physical unit.
         modality: what the prior was trained on.
-        slice_batch: slices that pass the network at once; does not change the result.
+        slice_batch: slices that pass the network at once; None to choose by the free memory. Halved when memory runs
+            out. It does not change the result.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
+        compile: run the network through ``torch.compile``, where that works.
+
+    Raises:
+        InputError: a slice batch below 1, an unknown precision, a network of three or more channels.
     """
 
     def __init__(
@@ -59,21 +76,31 @@ class SliceDenoiser:
         network: nn.Module,
         unit: Unit,
         modality: Modality | None = None,
-        slice_batch: int = 16,
+        slice_batch: int | None = None,
         precision: str = "float32",
+        compile: bool = False,
     ) -> None:
-        if slice_batch < 1:
+        if slice_batch is not None and slice_batch < 1:
             raise InputError(f"--slice_batch {slice_batch}: give a whole number of at least 1")
+        if precision not in ("float32", "bfloat16"):
+            raise InputError(f"--precision {precision}: give float32 or bfloat16")
+        channels = int(getattr(network, "in_channels", 1))
+        if channels not in (1, 2):
+            raise InputError(f"a network of {channels} channels is no prior; give 1, or 2 (real and imaginary part)")
         self.network = channels_last(network.eval().requires_grad_(False))
         self.unit = unit
         self.modality = modality
         self.slice_batch = slice_batch
         self.precision = precision
+        self.complex = channels == 2
         self.stride = int(getattr(network, "stride", 16))
+        self._run: Callable[..., Tensor] = compiled(self.network) if compile else self.network
+        self._chosen: dict[tuple[int, ...], int] = {}
 
     def to(self, device: torch.device | str) -> SliceDenoiser:
         """Move the network; returns itself."""
         self.network.to(device)
+        self._chosen.clear()
         return self
 
     @torch.no_grad()
@@ -81,22 +108,112 @@ class SliceDenoiser:
         """Posterior mean of the clean slices.
 
         Args:
-            x: real ``(..., Y, X)`` in the prior's unit, with noise of standard deviation ``sigma``.
-            sigma: one noise level for all slices, in the prior's unit.
+            x: ``(..., Y, X)`` in the prior's unit, real, or complex for a complex prior.
+            sigma: standard deviation of the noise, for all slices; of complex noise ``E |n|^2 = sigma^2``.
+
+        Raises:
+            InputError: complex slices and a real prior, or the reverse; not enough memory for a single slice.
         """
-        if x.is_complex():
+        if x.is_complex() and not self.complex:
             raise InputError("this prior was trained on real slices; give magnitude data, or a two-channel prior")
-        slices = x.reshape(-1, 1, *x.shape[-2:])
-        rows, columns = x.shape[-2:]
-        padding = (0, -columns % self.stride, 0, -rows % self.stride)
+        if self.complex and not x.is_complex():
+            raise InputError("this prior was trained on complex slices; give complex data, or a one-channel prior")
+        slices = x.reshape(-1, *x.shape[-2:])
         out = torch.empty_like(slices)
-        for start in range(0, len(slices), self.slice_batch):
-            part = slices[start : start + self.slice_batch].float()
-            if any(padding):
-                part = F.pad(part, padding, mode="reflect")
-            part = part.contiguous(memory_format=torch.channels_last)
-            level = torch.full((len(part),), sigma, dtype=torch.float32, device=x.device)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                clean = posterior_mean(self.network, part, level)
-            out[start : start + self.slice_batch] = clean[..., :rows, :columns].to(x.dtype)
+        level = sigma / math.sqrt(2) if self.complex else sigma
+        key = (*x.shape[-2:], x.device.index or 0)
+        start = 0
+        while start < len(slices):
+            at_once = self._chosen.get(key) or self.slice_batch
+            if at_once is None:  # the first slice tells what a slice costs
+                with _Outputs(self.network) as outputs:
+                    clean = self._denoise_or_none(self.network, slices[:1], level)
+                self._chosen[key] = at_once = slices_at_once(outputs.bytes // 2, x.device)
+            else:
+                clean = self._denoise_or_none(self._run, slices[start : start + at_once], level)
+            if clean is None:
+                at_once = min(at_once, len(slices) - start)
+                self._chosen[key] = at_once // 2
+                log.warning("out of memory with %d slices at once; going on with %d", at_once, at_once // 2)
+                continue
+            out[start : start + len(clean)] = clean
+            start += len(clean)
         return out.reshape(x.shape)
+
+    def _denoise_or_none(self, network: Callable[..., Tensor], slices: Tensor, level: float) -> Tensor | None:
+        """None if memory ran out for several slices, with what was allocated given back."""
+        try:
+            return self._denoise(network, slices, level)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(slices) == 1:
+                raise InputError(
+                    f"out of memory with one slice of {slices.shape[-2]} x {slices.shape[-1]} on {slices.device}; "
+                    "give a smaller --image_size, --precision bfloat16, or another device"
+                ) from error
+        if slices.is_cuda:
+            torch.cuda.empty_cache()  # freed blocks of the wrong size are of no use to a smaller batch
+        return None
+
+    def _denoise(self, network: Callable[..., Tensor], slices: Tensor, level: float) -> Tensor:
+        """Posterior mean of ``(B, Y, X)`` slices, with ``level`` the deviation in each channel."""
+        rows, columns = slices.shape[-2:]
+        # reals and imaginaries lie side by side in memory, so this is channels-last already
+        part = torch.view_as_real(slices).permute(0, 3, 1, 2) if self.complex else slices[:, None]
+        part = part.float()
+        if rows % self.stride or columns % self.stride:
+            part = F.pad(part, (0, -columns % self.stride, 0, -rows % self.stride), mode="reflect")
+        part = part.contiguous(memory_format=torch.channels_last)
+        sigma = torch.full((len(part),), level, dtype=torch.float32, device=part.device)
+        with torch.autocast(part.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            clean = posterior_mean(network, part, sigma)
+        clean = clean[..., :rows, :columns].float()
+        if self.complex:
+            return torch.view_as_complex(clean.permute(0, 2, 3, 1).contiguous())
+        return clean[:, 0]
+
+
+class _Outputs:
+    """Counts the bytes that the layers of a network put out while it runs.
+
+    A U-Net in inference holds its skips and a few layers at a time: less than half of the sum.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.bytes = 0
+        self._layers = [module for module in network.modules() if not list(module.children())]
+
+    def __enter__(self) -> _Outputs:
+        self._handles = [layer.register_forward_hook(self._count) for layer in self._layers]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _count(self, module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            self.bytes += output.nbytes
+
+
+def slices_at_once(bytes_per_slice: int, device: torch.device) -> int:
+    """How many slices fit into half of the free memory: at least 1, at most what can be of use on the device."""
+    fitting = free_memory(device) // 2 // max(1, bytes_per_slice)
+    return max(1, min(fitting, MOST_SLICES.get(device.type, 64)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on the device."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + cached)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:  # not Linux: count on half of what there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30

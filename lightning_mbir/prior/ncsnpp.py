@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.unet import silu
 
 FIR = (1.0, 3.0, 3.0, 1.0)
 """Separable low-pass of all resampling."""
@@ -32,6 +33,8 @@ class NCSNpp(nn.Module):
         attention_levels: levels with self-attention after each block, counted from 0; the middle always has it.
         fourier_scale: standard deviation of the frequencies.
     """
+
+    predicts = "score"
 
     def __init__(
         self,
@@ -99,7 +102,9 @@ class NCSNpp(nn.Module):
         h = self.middle2(self.middle_attention(self.middle1(h, emb)), emb)
         for stage in self.up:
             h = stage(h, skips, emb)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        h = silu(self.norm_out(h)).to(self.conv_out.weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # x0 = x + sigma^2 score would magnify bfloat16's rounding
+            out: Tensor = self.conv_out(h)
         return out / sigma[:, None, None, None]
 
 
@@ -158,14 +163,14 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(width, out, 1) if width != out or resample else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = F.silu(self.norm1(x))
+        h = silu(self.norm1(x))
         if self.resample == "down":
             h, x = fir_down(h), fir_down(x)
         elif self.resample == "up":
             h, x = fir_up(h), fir_up(x)
-        h = self.conv1(h) + self.embed(emb)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (h + (x if self.skip is None else self.skip(x))) * math.sqrt(0.5)
+        h = self.conv1(h).add_(self.embed(emb)[:, :, None, None])
+        h = self.conv2(silu(self.norm2(h)))
+        return h.add_(x if self.skip is None else self.skip(x)).mul_(math.sqrt(0.5))
 
 
 class Attention(nn.Module):
