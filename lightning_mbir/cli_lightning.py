@@ -49,7 +49,7 @@ class SaveConfig(SaveConfigCallback):
         if isinstance(pl_module, ReconstructionModule):
             pl_module.config_yaml = self.parser.dump(self.config, skip_none=False)
         elif stage == "fit":
-            folder = trainer.log_dir  # type: ignore[attr-defined]  # asked on every rank: it is broadcast
+            folder = trainer.log_dir  # asked on every rank: it is broadcast
             if folder is not None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 (Path(folder) / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))

@@ -22,6 +22,8 @@ from monai.utils import GridSampleMode
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+from lightning_mbir.data.phase import smooth_phase
+
 
 class KeyedSampler(DistributedSampler[Any]):
     """``(index, seed)`` pairs that depend on (seed, rank, how many were drawn before) alone.
@@ -146,23 +148,11 @@ def nonnegative(image: Tensor) -> Tensor:
 
 
 class RandSmoothPhase(RandomizableTransform):  # type: ignore[misc]
-    """A magnitude ``(1, Y, X)`` with a smooth phase, as real and imaginary part ``(2, Y, X)``.
+    """A magnitude ``(1, Y, X)`` with a random ``smooth_phase``, as real and imaginary part ``(2, Y, X)``."""
 
-    The phase is what coils, echo time and field leave in an image: any constant, a ramp of up to ``ramp`` turns over
-    the field of view, and a random polynomial of second and third order of about ``curvature`` radians at the border.
-    """
-
-    def __init__(self, ramp: float = 1.0, curvature: float = 1.5) -> None:
+    def __init__(self) -> None:
         super().__init__(prob=1.0)
-        self.ramp, self.curvature = ramp, curvature
 
     def __call__(self, image: Tensor) -> Tensor:
-        rows, columns = image.shape[-2:]
-        v = torch.linspace(-1, 1, rows, dtype=image.dtype)[:, None]
-        u = torch.linspace(-1, 1, columns, dtype=image.dtype)
-        constant = self.R.uniform(-math.pi, math.pi)
-        across, down = math.pi * self.ramp * self.R.uniform(-1, 1, 2)
-        bend = self.curvature * self.R.normal(size=7) / math.sqrt(2)
-        terms = (u * u, u * v, v * v, u**3, u * u * v, u * v * v, v**3)
-        phase = constant + across * u + down * v + sum(float(b) * term for b, term in zip(bend, terms, strict=True))
+        phase = smooth_phase(image.shape[-2:], self.R)
         return torch.cat((image * phase.cos(), image * phase.sin()))

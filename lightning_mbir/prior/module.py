@@ -18,16 +18,12 @@ from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import watch
 from lightning_mbir.prior.checkpoint import load_prior
-from lightning_mbir.prior.denoiser import channels_last, posterior_mean
+from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
-from lightning_mbir.prior.networks import build_network
+from lightning_mbir.prior.networks import build_network, channels_last, compiled
 from lightning_mbir.prior.vesde import VESDE
 
 Objective = Literal["dsm", "edm"]
-
-
-def compiled(m):
-    return m  # TEMP
 
 
 class ScorePriorModule(L.LightningModule):
@@ -99,8 +95,7 @@ class ScorePriorModule(L.LightningModule):
         """Batches of this rank since the training began; key of the noise and of the slices that are drawn."""
         self.seconds = 0.0
         """Time spent in training and validation, over all resumes."""
-        # A callable of a compiled network must not be a submodule: its weights would be in the state twice.
-        self._forward = [compiled(self.network) if compile else self.network]
+        self._compiled = compiled(self.network) if compile else None
         self._clock = time.monotonic()
         self._by_level: dict[int, list[Tensor]] = defaultdict(list)
         self._validation: dict[int, list[tuple[Tensor, Tensor | None]]] = defaultdict(list)
@@ -140,7 +135,7 @@ class ScorePriorModule(L.LightningModule):
         sigma = self.draw_sigma(len(batch), generator)
         noise = torch.randn(batch.shape, device=self.device, generator=generator)
         noisy = (batch + sigma[:, None, None, None] * noise).contiguous(memory_format=torch.channels_last)
-        clean = posterior_mean(self._forward[0], noisy, sigma)
+        clean = posterior_mean(self._compiled or self.network, noisy, sigma)
         losses = self.weight(sigma) * (clean.float() - batch).square().mean((1, 2, 3))
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.data.phase import smooth_phase
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volume import Volume
 from lightning_mbir.data.volume_datamodule import VolumeDataModule
@@ -50,11 +53,13 @@ class ReconstructionModule(L.LightningModule):
         angle_range: degrees that the views are spread over (default 180; limited angle 90).
         acc: MRI acceleration (default 8).
         mask: MRI mask (default gaussian1d).
+        phase: MRI: simulate a smooth image phase, that the method is not told (default false).
         steps: noise levels or iterations; the method's default otherwise.
         seed: of the noise and the mask.
-        prior: bundled name or file; by default the bundled prior of the task's modality.
+        prior: bundled name or file; by default the bundled prior of the task's modality, for k-space with a phase
+            that of complex slices.
         output_dir: where results go.
-        slice_batch: slices that pass the network at once.
+        slice_batch: slices that pass the network at once; by the free memory, where not given.
         precision: of the network, ``float32`` or ``bfloat16``.
         method_options: options of the method, over the task's and the method's defaults.
     """
@@ -67,17 +72,18 @@ class ReconstructionModule(L.LightningModule):
         angle_range: float | None = None,
         acc: float | None = None,
         mask: str | None = None,
+        phase: bool | None = None,
         steps: int | None = None,
         seed: int = 0,
         prior: str | None = None,
         output_dir: Path = Path("outputs"),
-        slice_batch: int = 16,
+        slice_batch: int | None = None,
         precision: str = "float32",
         method_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.task = get_task(task)
-        flags = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask}
+        flags = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
         self.given = [name for name, value in flags.items() if value is not None]
         self.settings = self.task.settings(**flags)
         self.method, self.steps, self.seed = method, steps, seed
@@ -87,9 +93,12 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
         self.output_dir = Path(output_dir)
         check_writable(self.output_dir)
+        self.has_phase = bool(self.settings.get("phase", False))
         self.prior: SliceDenoiser | None = None
+        self._load = partial(load_task_prior, prior, self.task.modality, slice_batch=slice_batch, precision=precision)
+        self._prior_given = prior is not None
         if METHODS[method].needs_prior:
-            self.prior = load_task_prior(prior, self.task.modality, slice_batch, precision)
+            self.prior = self._load(complex=self.has_phase)
             if self.prior.modality not in (None, self.task.modality):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
                 print(f"note: a prior of {self.prior.modality} for a task of {self.task.modality}")
@@ -118,10 +127,19 @@ class ReconstructionModule(L.LightningModule):
         if volumes < devices:
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         data.check()
+        if data.measured and self.task.modality == "mri":
+            self.has_phase = True
+            if self.prior is not None and not self._prior_given:
+                self.prior = self._load(complex=True)
         if self.task.modality == "mri" and data.image_size and not data.measured:
             # The mask may be impossible.
             self.task.build_operator(data.image_size, seed=self.seed, **self.settings)
         return []
+
+    @property
+    def complex(self) -> bool:
+        """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
+        return self.has_phase if self.prior is None else self.prior.complex
 
     @property
     def data(self) -> VolumeDataModule | None:
@@ -171,6 +189,7 @@ class ReconstructionModule(L.LightningModule):
                 callback=progress,
                 **options,
             )
+        image = result.volume.abs() if self.complex else result.volume
         metrics: dict[str, Any] = {
             "task": self.task.name,
             "method": self.method,
@@ -184,22 +203,23 @@ class ReconstructionModule(L.LightningModule):
         scores = None
         if truth is not None:
             metrics["data_range"] = self.task.data_range or magnitude_percentile(truth)
-            scores = image_metrics(result.volume, truth, metrics["data_range"])
+            scores = image_metrics(image, truth, metrics["data_range"])
             metrics.update(scores)
-        white = self.task.data_range or magnitude_percentile(result.volume if truth is None else truth)
+        white = self.task.data_range or magnitude_percentile(image if truth is None else truth)
         window = (0.0, white / 1.5 if self.task.modality == "ct" else white)
         index = batch_idx * self.trainer.world_size + self.global_rank
-        self.records.append(Record(index, metrics, planes_image(result.volume, window)))
+        self.records.append(Record(index, metrics, planes_image(image, window)))
         if self.global_rank == 0:
             self._log(self.records[-1])
         if write:
             direct_name = "fbp" if self.task.modality == "ct" else "zero_filled"
-            direct = result.volume
+            direct = image
             if self.method != direct_name:
                 direct = reconstruct(y, operator, method=direct_name).volume
-            volume = Volume(result.volume.cpu(), scan.affine, scan.name, self.task.modality)
+                direct = direct.abs() if self.complex else direct
+            volume = Volume(image.cpu(), scan.affine, scan.name, self.task.modality)
             titles = ("FBP" if direct_name == "fbp" else "zero-filled", self.method)
-            figure = montage(result.volume, direct, truth, volume.spacing, window, titles, scores)
+            figure = montage(image, direct, truth, volume.spacing, window, titles, scores)
             folder = self.output_dir / self.task.name / scan.name
             write_results(folder, volume, metrics, figure, self.config_yaml)
             print(_summary(metrics, folder), flush=True)
@@ -207,12 +227,17 @@ class ReconstructionModule(L.LightningModule):
     def _measure(self, scan: Volume | Measurement) -> tuple[LinearOperator, Tensor, Tensor | None]:
         """The operator, the measurement (simulated from a volume, or given), and the truth, if any."""
         if isinstance(scan, Measurement):
-            operator = measured_operator(scan).to(scan.y.device)
+            operator = measured_operator(scan, self.complex).to(scan.y.device)
             return operator, scan.y, None
         _, dy, dx = scan.spacing
         size, pixel = scan.data.shape[-1], (dy + dx) / 2
-        operator = self.task.build_operator(size, pixel, seed=self.seed, **self.settings).to(scan.data.device)
-        return operator, operator(scan.data), scan.data
+        build = partial(self.task.build_operator, size, pixel, seed=self.seed, **self.settings)
+        operator = build(complex=self.complex).to(scan.data.device)
+        if not self.has_phase:
+            return operator, operator(scan.data), scan.data
+        phase = smooth_phase(scan.data.shape, np.random.RandomState(self.seed)).to(scan.data)
+        y = build(complex=True).to(scan.data.device)(torch.polar(scan.data, phase))
+        return operator, y, scan.data
 
     def _log(self, record: Record) -> None:
         if not isinstance(self.logger, TensorBoardLogger):

@@ -35,7 +35,8 @@ class Reconstruction:
     """A reconstructed volume and what it took.
 
     Attributes:
-        volume: ``(Z, Y, X)`` in physical unit (CT: 1/mm; MRI: that of the measurement).
+        volume: ``(Z, Y, X)`` in physical unit (CT: 1/mm; MRI: that of the measurement), complex
+            where the operator takes complex volumes.
         method: name of the method.
         nfe: network evaluations, each of the whole volume.
         seconds: wall time.
@@ -91,11 +92,15 @@ def reconstruct(
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise InputError("the measurement has NaN or infinite values; correct them first")
     chosen = METHODS[method]
-    if chosen.needs_prior and operator.domain_complex:
-        raise InputError(f"{method}: its prior is of magnitudes; wrap the operator in RealDomain")
     denoise: Prior | None = None
     if chosen.needs_prior:
-        denoise = _as_prior(prior, modality, y.device)
+        denoise = _as_prior(prior, modality, operator.domain_complex, y.device)
+        if operator.domain_complex and not getattr(denoise, "complex", False):
+            raise InputError(
+                f"{method}: the prior is of magnitudes; wrap the operator in RealDomain, or give a complex one"
+            )
+        if getattr(denoise, "complex", False) and not operator.domain_complex:
+            raise InputError(f"{method}: the prior is of complex slices; give an operator on these, without RealDomain")
     y = y.to(operator.range_dtype)
 
     _wait(y)
@@ -135,22 +140,28 @@ def reconstruct(
 
 
 def load_task_prior(
-    source: str | Path | None, modality: Modality, slice_batch: int = 16, precision: str = "float32"
+    source: str | Path | None,
+    modality: Modality,
+    complex: bool = False,
+    slice_batch: int | None = None,
+    precision: str = "float32",
 ) -> SliceDenoiser:
-    """``load_prior``, by default the bundled one of ``modality``, in the unit that fits.
+    """``load_prior``, by default the bundled one of ``modality`` (complex or not), in the unit that fits.
 
     Released files do not tell what they were trained on, only that it lay in [0, 1]: they are taken to be of
     ``modality``, in the unit of our own priors of it.
     """
-    prior = load_prior(modality if source is None else source, slice_batch, precision)
+    if source is None:
+        source = f"{modality}_complex" if complex else modality
+    prior = load_prior(source, slice_batch, precision)
     if prior.modality is None:
         prior.unit = Unit.of(modality)
     return prior
 
 
-def _as_prior(prior: Prior | str | Path | None, modality: Modality, device: torch.device) -> Prior:
+def _as_prior(prior: Prior | str | Path | None, modality: Modality, complex: bool, device: torch.device) -> Prior:
     if prior is None or isinstance(prior, str | Path):
-        return load_task_prior(prior, modality).to(device)
+        return load_task_prior(prior, modality, complex).to(device)
     if not callable(prior) or not isinstance(getattr(prior, "unit", None), Unit):
         raise InputError(f"prior {prior!r}: give a name, a file, or a function (x, sigma) -> x0 with a .unit")
     return prior

@@ -54,13 +54,14 @@ class Task:
         return chosen
 
     def build_operator(
-        self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, **settings: Any
+        self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, complex: bool = False, **settings: Any
     ) -> LinearOperator:
-        """The operator for slices of ``image_size`` pixels of ``pixel_size`` mm, from the task's settings."""
+        """The operator for slices of ``image_size`` pixels of ``pixel_size`` mm, from the task's settings; that of MRI
+        acts on complex volumes, or on magnitudes."""
         chosen = self.settings(**settings)
         if self.modality == "mri":
-            mask = make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)
-            return RealDomain(FourierSampling(mask))
+            sampling = FourierSampling(make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed))
+            return sampling if complex else RealDomain(sampling)
         step = chosen["angle_range"] / chosen["views"]
         return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
 
@@ -100,7 +101,7 @@ TASKS: dict[str, Task] = {
         Task(
             "cs_mri",
             "mri",
-            {"acc": 8.0, "mask": "gaussian1d"},
+            {"acc": 8.0, "mask": "gaussian1d", "phase": False},
             None,
             {
                 "admm_tv": {"rho": 0.003, "lam": 2e-3, "isotropic": True},
@@ -119,8 +120,9 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def measured_operator(measurement: Measurement) -> LinearOperator:
-    """The operator of a measurement that was really made."""
+def measured_operator(measurement: Measurement, complex: bool = True) -> LinearOperator:
+    """The operator of a measurement that was really made; that of MRI acts on complex volumes, or on magnitudes."""
     if measurement.modality == "ct":
         return ParallelBeam(**measurement.geometry)
-    return RealDomain(FourierSampling(measurement.geometry["mask"]))
+    sampling = FourierSampling(measurement.geometry["mask"])
+    return sampling if complex else RealDomain(sampling)

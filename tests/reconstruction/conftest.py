@@ -14,25 +14,32 @@ class GaussianPrior(nn.Module):
 
     stride = 1
 
-    def __init__(self, mean: float = 0.3, deviation: float = 0.5) -> None:
+    def __init__(self, mean: float = 0.3, deviation: float = 0.5, in_channels: int = 1) -> None:
         super().__init__()
-        self.mean, self.deviation = mean, deviation
+        self.mean, self.deviation, self.in_channels = mean, deviation, in_channels
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         keep = self.deviation**2 / (self.deviation**2 + sigma[:, None, None, None] ** 2)
         return self.mean + keep * (x - self.mean)
 
 
-def gaussian_prior(modality: Modality, slice_batch: int = 16) -> SliceDenoiser:
-    return SliceDenoiser(GaussianPrior(), Unit.of(modality), modality, slice_batch)
+def gaussian_prior(modality: Modality, slice_batch: int | None = 16, complex: bool = False) -> SliceDenoiser:
+    network = GaussianPrior(0.0, 0.5, in_channels=2) if complex else GaussianPrior()
+    return SliceDenoiser(network, Unit.of(modality), modality, slice_batch)
 
 
 @pytest.fixture
 def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Gaussian prior in place of the bundled ones."""
 
-    def load(source: object, modality: Modality, slice_batch: int = 16, precision: str = "") -> SliceDenoiser:
-        return gaussian_prior(modality, slice_batch)
+    def load(
+        source: object,
+        modality: Modality,
+        complex: bool = False,
+        slice_batch: int | None = 16,
+        precision: str = "",
+    ) -> SliceDenoiser:
+        return gaussian_prior(modality, slice_batch, complex)
 
     monkeypatch.setattr("lightning_mbir.reconstruction.module.load_task_prior", load)
 

@@ -207,3 +207,22 @@ def test_checkpoints_hold_nothing_that_could_overrule_a_flag() -> None:
     assert dict(module.hparams) == {}
     assert list(module.parameters()) == []
     assert module.state_dict() == {}
+
+
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize("method", ["dds", "zero_filled"])
+def test_a_phase_is_taken_up_by_complex_volumes(tmp_path: Path, method: str) -> None:
+    """With everything measured the magnitude comes back, whatever the phase."""
+    data = demo("mri")
+    truth = data.scan(0).data
+    for phase in (False, True):
+        module = ReconstructionModule(
+            task="cs_mri", method=method, acc=1.0, mask="uniform1d", phase=phase, output_dir=tmp_path / str(phase)
+        )
+        assert module.complex == phase
+        predict(module, data, tmp_path)
+        folder = tmp_path / str(phase) / "cs_mri" / data.scan(0).name
+        image = nib.load(folder / "recon.nii.gz").get_fdata().transpose(2, 1, 0)
+        assert np.abs(image - truth.numpy()).max() < 0.05
+    with pytest.raises(InputError, match="phase"):
+        ReconstructionModule(task="sv_ct", phase=True)
