@@ -3,6 +3,7 @@
 from lightning_mbir.prior.checkpoint import load_prior, save_prior
 from lightning_mbir.prior.denoiser import SliceDenoiser, Unit
 from lightning_mbir.prior.module import ScorePriorModule
+from lightning_mbir.prior.monai_unet import MonaiUNet
 from lightning_mbir.prior.ncsnpp import NCSNpp
 from lightning_mbir.prior.score_sde import import_score_sde
 from lightning_mbir.prior.unet import LightUNet
@@ -11,6 +12,7 @@ from lightning_mbir.prior.vesde import VESDE
 __all__ = [
     "VESDE",
     "LightUNet",
+    "MonaiUNet",
     "NCSNpp",
     "ScorePriorModule",
     "SliceDenoiser",

@@ -1,13 +1,17 @@
 """The denoiser contract and the files that priors come from."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit, load_prior, save_prior
+from lightning_mbir.prior import denoiser as module
+from lightning_mbir.samplers.noise import KeyedNoise
 
 OPTIONS = {"channels": [8, 16], "blocks": 1}
 
@@ -39,9 +43,123 @@ def test_without_noise_the_image_stays() -> None:
     torch.testing.assert_close(SliceDenoiser(network(), Unit())(x, 1e-5), x, rtol=0, atol=1e-3)
 
 
-def test_complex_slices_are_refused() -> None:
-    with pytest.raises(InputError, match="real slices"):
+class Gaussian(nn.Module):
+    """Posterior mean of independent Gaussian pixels of variance 1 a channel; keeps what it was given."""
+
+    def __init__(self, in_channels: int = 1) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stride = 4
+        self.seen: list[tuple[Tensor, float]] = []
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.seen.append((x, float(sigma[0])))
+        return x / (1 + sigma[:, None, None, None] ** 2)
+
+
+def test_real_and_complex_are_not_mixed() -> None:
+    with pytest.raises(InputError, match=r"real slices; give magnitude data, or a two-channel prior"):
         SliceDenoiser(network(), Unit())(torch.zeros(1, 16, 16, dtype=torch.complex64), 1.0)
+    with pytest.raises(InputError, match=r"complex slices; give complex data, or a one-channel prior"):
+        SliceDenoiser(Gaussian(2), Unit())(torch.zeros(1, 16, 16), 1.0)
+    with pytest.raises(InputError, match="3 channels"):
+        SliceDenoiser(Gaussian(3), Unit())
+
+
+def test_a_complex_prior_is_given_the_deviation_in_each_channel() -> None:
+    prior = Gaussian(2)
+    clean = torch.randn(2, 8, 64, 66, 2)
+    clean = torch.view_as_complex(clean)
+    noise = KeyedNoise()(0, (16, 64, 66), dtype=torch.complex64).reshape(clean.shape)
+    sigma = 1.5
+    out = SliceDenoiser(prior, Unit(), slice_batch=16)(clean + sigma * noise, sigma)
+    (channels, level), rest = prior.seen[0], prior.seen[1:]
+    assert not rest and channels.shape == (16, 2, 64, 68) and channels.is_contiguous(memory_format=torch.channels_last)
+    added = channels[..., :66] - torch.view_as_real(clean).reshape(16, 64, 66, 2).permute(0, 3, 1, 2)
+    assert float(added[:, 0].std()) == pytest.approx(level, rel=0.02)
+    assert float(added[:, 1].std()) == pytest.approx(level, rel=0.02)
+    assert out.dtype == torch.complex64 and out.shape == clean.shape
+    # the least error that a denoiser can have, per complex pixel: 2 s^2 / (1 + s^2) with s the deviation in a channel
+    expected = sigma**2 / (1 + sigma**2 / 2)
+    assert float((out - clean).abs().square().mean()) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("slice_batch", [None, 16])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_slice_batch_is_halved_when_memory_runs_out(
+    slice_batch: int | None, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Small(Gaussian):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            if len(x) > 3:
+                raise error
+            return super().forward(x, sigma)
+
+    monkeypatch.setattr(module, "slices_at_once", lambda *_: 16)
+    prior = Small()
+    denoise = SliceDenoiser(prior, Unit(), slice_batch=slice_batch)
+    x = torch.rand(11, 16, 16)
+    with caplog.at_level(logging.WARNING):
+        out = denoise(x, 0.5)
+    torch.testing.assert_close(out, x / 1.25)
+    first = [1] if slice_batch is None else []
+    assert [len(part) for part, _ in prior.seen] == first + ([2] * 5 if first else [2] * 5 + [1])
+    tried = 10 if first else 11
+    assert caplog.messages == [
+        f"out of memory with {n} slices at once; going on with {n // 2}" for n in (tried, tried // 2)
+    ]
+    prior.seen.clear()
+    denoise(x, 0.5)  # what was found out is remembered
+    assert len(prior.seen[0][0]) == 2
+
+
+def test_no_memory_for_one_slice_is_an_error_that_helps() -> None:
+    class Full(Gaussian):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for slice_batch in (None, 4):
+        with pytest.raises(InputError, match=r"one slice of 16 x 24 on cpu; give a smaller --image_size, --precision"):
+            SliceDenoiser(Full(), Unit(), slice_batch=slice_batch)(torch.rand(5, 16, 24), 1.0)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    class Broken(Gaussian):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        SliceDenoiser(Broken(), Unit())(torch.rand(5, 16, 16), 1.0)
+
+
+def test_automatic_slice_batch_follows_cost_and_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert module.free_memory(cpu) > 1 << 20
+    monkeypatch.setattr(module, "free_memory", lambda device: 2000)
+    assert [module.slices_at_once(cost, cpu) for cost in (0, 10, 200, 300, 5000)] == [8, 8, 5, 3, 1]
+    assert [module.slices_at_once(cost, cuda) for cost in (0, 10, 50, 5000)] == [64, 64, 20, 1]
+
+    costs: list[int] = []
+    monkeypatch.setattr(module, "slices_at_once", lambda cost, device: costs.append(cost) or 4)  # type: ignore[func-returns-value]
+    net = network()
+    denoise = SliceDenoiser(net, Unit())
+    x = torch.rand(7, 32, 32)
+    torch.testing.assert_close(denoise(x, 0.5), SliceDenoiser(net, Unit(), slice_batch=1)(x, 0.5), rtol=1e-5, atol=1e-6)
+    denoise(x, 0.5)
+    assert len(costs) == 1  # once a size
+    denoise(torch.rand(2, 64, 64), 0.5)
+    assert costs[1] == pytest.approx(4 * costs[0], rel=0.1)  # the layers put out four times as much
+    assert not any(layer._forward_hooks for layer in net.modules())
+
+
+def test_bfloat16_is_close() -> None:
+    x = torch.rand(2, 16, 16)
+    full, low = (SliceDenoiser(network(), Unit(), precision=p)(x, 0.5) for p in ("float32", "bfloat16"))
+    assert 0 < float((full - low).abs().max()) < 0.02 and low.dtype == torch.float32
+    with pytest.raises(InputError, match="--precision half: give float32 or bfloat16"):
+        SliceDenoiser(network(), Unit(), precision="half")
 
 
 @pytest.mark.parametrize("name", ["ct", "mri"])
