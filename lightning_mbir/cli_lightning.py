@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 import yaml
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -20,6 +21,7 @@ from lightning_mbir.data import SliceDataModule, VolumeDataModule
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import ScorePriorModule
+from lightning_mbir.prior.progress import StepProgress
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.tasks import get_task
 
@@ -97,7 +99,11 @@ class CLI(LightningCLI):
         if self.reconstructs and config.get("logger") in (None, True):
             folder = Path(self._get(self.config_init, "model").output_dir)
             kwargs["logger"] = TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.chosen == "fit" and config.get("enable_progress_bar") in (None, True):
+            own = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
+            trainer.callbacks = [*own, StepProgress()]  # type: ignore[attr-defined]
+        return trainer
 
 
 def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:

@@ -85,6 +85,7 @@ def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, 
     imsave(folder / "prior_samples.png", sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
     if module.validation_psnr:
         curves(module.validation_psnr, reference).savefig(folder / "prior_denoising.png", dpi=110)
+    print(f"prior ({origin}) -> {folder / 'prior.safetensors'}", flush=True)
 
 
 def _card(module: ScorePriorModule, digest: str, origin: str) -> str:

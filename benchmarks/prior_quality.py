@@ -1,0 +1,101 @@
+"""The bundled priors on scans that they have not seen: denoising PSNR by noise level, and unconditional samples.
+
+    python benchmarks/prior_quality.py --data ../shared/data --output docs/figures
+
+Writes `priors_denoising.png` and `priors_samples.png`, and prints the PSNR as Markdown. The reference is the best
+Gaussian smoothing of each slice, its width chosen by the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_mbir.data.phase import smooth_phase
+from lightning_mbir.data.slice_datamodule import fit_in_plane
+from lightning_mbir.data.units import training_scale
+from lightning_mbir.data.volume import Modality, read_volume
+from lightning_mbir.prior import load_prior
+from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, magnitude, psnr, smoothing_mse
+
+SCANS: dict[str, tuple[Modality, tuple[str, ...]]] = {
+    "chest CT": ("ct", ("ct/test/lungfcp0001_chest.nii.gz",)),
+    "brain MRI": ("mri", ("mri/test/openms_p04_T1W.nii.gz", "mri/test/openms_p04_FLAIR.nii.gz")),
+}
+PRIORS = {"chest CT": ("ct", "phantom", "mri"), "brain MRI": ("mri", "phantom", "ct", "mri_complex")}
+
+
+def slices(data: Path, modality: Modality, files: tuple[str, ...], size: int, count: int) -> Tensor:
+    """``(count, 1, Y, X)`` slices spread over the volumes, in the prior's unit."""
+    chosen = []
+    for file in files:
+        volume = fit_in_plane(read_volume(data / file, modality).data, size)
+        volume = volume / training_scale(volume, modality)
+        volume = volume[(volume > 0.1).float().mean((1, 2)) > 0.05]
+        chosen.append(volume[torch.linspace(0, len(volume) - 1, count // len(files)).round().long()])
+    return torch.cat(chosen)[:, None]
+
+
+def with_phase(images: Tensor) -> Tensor:
+    """Real and imaginary part of the images with a smooth phase each, ``(B, 2, Y, X)``."""
+    rng = np.random.RandomState(0)
+    phase = torch.stack([smooth_phase(image.shape[-2:], rng) for image in images])[:, None]
+    return torch.cat((images * phase.cos(), images * phase.sin()), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--count", type=int, default=16, help="slices of each kind")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    matplotlib.rcParams.update({"font.size": 8})
+    figure = Figure(figsize=(4.2 * len(args.sizes), 6.6), layout="constrained")
+    panels = figure.subplots(len(SCANS), len(args.sizes), squeeze=False)
+    print("| scan | pixels | denoiser | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " |")
+    print("|---" * (len(SIGMAS) + 3) + "|")
+    for row, (scan, (modality, files)) in zip(panels, SCANS.items(), strict=True):
+        for axes, size in zip(row, args.sizes, strict=True):
+            images = slices(args.data, modality, files, size, args.count)
+            curves = {"best smoothing": psnr(smoothing_mse(images).mean(1)).tolist()}
+            for name in PRIORS[scan]:
+                network = load_prior(name).network
+                shown = with_phase(images) if network.in_channels == 2 else images
+                mse = torch.cat([denoising_mse(network, part) for part in shown.split(8)], 1).mean(1)
+                curves[name] = psnr(mse).tolist()
+            for name, values in curves.items():
+                axes.plot(SIGMAS, values, "k--" if name == "best smoothing" else "o-", label=name, ms=3)
+                print(f"| {scan} | {size} | {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+            axes.set(xscale="log", title=f"{scan}, {size} x {size}", xlabel="sigma", ylabel="PSNR (dB)")
+            axes.set_xticks(SIGMAS, [f"{sigma:g}" for sigma in SIGMAS])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+            axes.legend()
+    figure.savefig(args.output / "priors_denoising.png", dpi=100)
+    samples(args.output / "priors_samples.png")
+
+
+def samples(path: Path) -> None:
+    """Unconditional samples of all priors; of `mri_complex` the magnitude."""
+    sheets = [("ct", 128), ("ct", 256), ("mri", 128), ("mri", 256), ("phantom", 128), ("mri_complex", 128)]
+    figure = Figure(figsize=(12, 2.05 * len(sheets)), layout="constrained")
+    for row, (name, size) in zip(figure.subplots(len(sheets), 6), sheets, strict=True):
+        images = magnitude(generate(load_prior(name).network, 6, size, steps=40, seed=4))
+        for axes, image in zip(row, images, strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        row[0].set_ylabel(f"{name}\n{size} x {size}")
+    figure.savefig(path, dpi=80)
+
+
+if __name__ == "__main__":
+    main()
