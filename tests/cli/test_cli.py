@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lightning_mbir.cli import RECONSTRUCTION_FLAGS, TRAINING_FLAGS, UsageError, main, translate
+from lightning_mbir.prior import ScorePriorModule
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data.image_size", "32", "--method", "fbp", "--task", "sv_ct"]
@@ -157,7 +158,8 @@ def test_predict_twice_into_the_same_folder_and_again_from_its_configuration(
     ]
     first = array(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["settings"] == {"acc": 4.0, "mask": "uniform1d"} and metrics["seed"] == 7 and metrics["nfe"] == 3
+    assert metrics["settings"] == {"acc": 4.0, "mask": "uniform1d", "phase": False}
+    assert metrics["seed"] == 7 and metrics["nfe"] == 3
     (folder / "predict_config.yaml").rename(tmp_path / "saved.yaml")
     assert main(args) == 0
     assert np.array_equal(array(folder), first)
@@ -180,7 +182,7 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
         "cpu",
     ]
     assert main([*train, "--steps", "2", "--model.learning_rate", "1e-3", "--output_dir", "first"]) == 0
-    (checkpoint,) = Path("first").rglob("*.ckpt")
+    (checkpoint,) = Path("first").rglob("last.ckpt")
     assert (
         main(
             [
@@ -199,7 +201,7 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
         )
         == 0
     )
-    (resumed,) = Path("second").rglob("*.ckpt")
+    (resumed,) = Path("second").rglob("last.ckpt")
     content = torch.load(resumed, weights_only=True)
     assert content["global_step"] == 4
     assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(2e-4)
@@ -215,6 +217,54 @@ def test_test_prints_the_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert main(["test", *SMALL, "--output_dir", str(tmp_path)]) == 0
     assert "sv_ct/axial/psnr" in capfd.readouterr().out
     assert not list(tmp_path.rglob("recon.nii.gz"))
+
+
+TINY_FIT = [
+    "fit", "--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16", "--steps", "6",
+    "--model.network_options", '{"channels": [8, 16], "attention": false}', "--trainer.precision", "32-true",
+    "--trainer.accelerator", "cpu",
+]  # fmt: skip
+
+
+def test_running_out_of_memory_in_training_says_what_to_do_and_keeps_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = ScorePriorModule.training_step
+
+    def exhausting(self: ScorePriorModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ScorePriorModule, "training_step", exhausting)
+    monkeypatch.chdir(tmp_path)
+    assert main([*TINY_FIT, "--output_dir", "out"]) == 2
+    error = capsys.readouterr().err
+    (last,) = Path("out").rglob("last.ckpt")
+    assert "--data.batch_size" in error and "accumulate_grad_batches" in error
+    assert f"--ckpt_path {last}" in error
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main([*TINY_FIT, "--output_dir", "again", "--ckpt_path", str(last)]) == 0
+    assert "6 steps" in next(Path("again").rglob("prior.md")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("fill", "words"), [(None, "no volume"), (0.0, "signal"), (float("nan"), "NaN")], ids=["empty", "zero", "nan"]
+)
+def test_folders_that_cannot_be_trained_on_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fill: float | None, words: str
+) -> None:
+    folder, out = tmp_path / "scans", tmp_path / "out"
+    folder.mkdir()
+    if fill is not None:
+        nib.save(nib.Nifti1Image(np.full((16, 16, 4), fill, np.float32), np.eye(4)), folder / "p_t1.nii.gz")
+    args = [*TINY_FIT, "--data.modality", "mri", "--data.path", str(folder), "--output_dir", str(out)]
+    assert main(args) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.splitlines()[-1].startswith("lightning_mbir: error:") and words in error
+    assert str(folder) in error
+    assert not list(out.rglob("*.ckpt")) and not list(out.rglob("*.safetensors"))
 
 
 def test_two_processes_share_the_volumes(tmp_path: Path) -> None:
