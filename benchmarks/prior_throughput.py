@@ -1,0 +1,229 @@
+"""Slices a second and peak memory of the networks: ours against a plain run of the same weights.
+
+    python benchmarks/prior_throughput.py --device cpu --cases light_128 light_256 ncsnpp --ncsnpp_size 64
+    python benchmarks/prior_throughput.py --device cuda --compile --profile
+
+Ours is what `SliceDenoiser` and `fit` do: channels-last, bfloat16 autocast and, if asked for, `torch.compile`. The
+plain run is eager, float32, channels first. Both run in one process, by turns, so that a busy machine slows both; the
+ratio is that of the medians. Training is forward, backward and an Adam step. Weights are random, in the last layers
+too. Peak memory is what a step needs beyond weights and optimizer. Prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import gc
+import logging
+import os
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from lightning_mbir.prior.denoiser import posterior_mean
+from lightning_mbir.prior.networks import build_network, channels_last, compiled
+
+KINDS = {
+    "FIR resampling": ("upsample_bilinear", "depthwise", "fir"),
+    "attention": ("attention", "softmax", "bmm"),
+    "group norm": ("group_norm",),
+    "convolution": ("conv",),
+    "linear": ("addmm", "aten::mm", "linear"),
+    "elementwise": ("silu", "add", "mul", "div", "cat", "sub", "sqrt", "log", "sin", "cos", "pow"),
+    "copies and casts": ("copy", "fill", "zero", "to_copy", "contiguous", "clone"),
+}
+"""Kind of operation by parts of its name; the first that fits."""
+
+SIGMA = 0.5
+
+
+def prepare(name: str, device: torch.device) -> nn.Module:
+    """A network with random weights in all layers, whose output is of the size of its input."""
+    torch.manual_seed(0)
+    network = build_network(name, None)
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # layers that start at zero
+            nn.init.normal_(parameter, std=0.1 / parameter[0].numel() ** 0.5)
+    return network.to(device)
+
+
+class Peak:
+    """Peak memory of a block in bytes: of the allocator on CUDA, else of the process, sampled; less than at the start.
+
+    None where it cannot be measured.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes: int | None = None
+
+    def __enter__(self) -> Peak:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._start = torch.cuda.memory_allocated(self.device)
+        else:
+            gc.collect()
+            give_back_freed_memory()
+            self._start = self._top = resident()
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._sample)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._start
+            return
+        self._stop.set()
+        self._thread.join()
+        self.bytes = self._top - self._start if self._start else None
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.002):
+            self._top = max(self._top, resident())
+
+
+def resident() -> int:
+    """Resident memory of this process; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def give_back_freed_memory() -> None:
+    """Makes glibc return what was freed, which would else hide what the next step takes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
+def runner(network: nn.Module, x: Tensor, ours: bool, train: bool, compile: bool) -> Callable[[], Tensor]:
+    """One step; gives the denoised images."""
+    network = channels_last(copy.deepcopy(network)) if ours else copy.deepcopy(network)
+    network.train(train).requires_grad_(train)
+    run = compiled(network) if ours and compile else network
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-6) if train else None
+    x = x.contiguous(memory_format=torch.channels_last if ours else torch.contiguous_format)
+    sigma = torch.full((len(x),), SIGMA, device=x.device)
+
+    def step() -> Tensor:
+        with torch.set_grad_enabled(train), torch.autocast(x.device.type, torch.bfloat16, enabled=ours):
+            clean = posterior_mean(run, x, sigma)
+        if optimizer is not None:
+            clean.float().square().mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        return clean.detach().float()
+
+    return step
+
+
+def compare(name: str, size: int, batch: int, train: bool, args: argparse.Namespace) -> str:
+    """One line of the table."""
+    device = torch.device(args.device)
+    network = prepare(name, device)
+    x = torch.rand((batch, 1, size, size), generator=torch.Generator().manual_seed(0)).to(device)
+    steps = {ours: runner(network, x, ours, train, args.compile) for ours in (False, True)}
+    first = {ours: step() for ours, step in steps.items()}  # compiles and warms up
+    times: dict[bool, list[float]] = defaultdict(list)
+    for _ in range(args.repeat):
+        for ours, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[ours].append((time.perf_counter() - start) / batch)
+    memory = {}
+    for ours, step in steps.items():
+        with Peak(device) as peak:
+            step()
+        memory[ours] = "not measured" if peak.bytes is None else f"{peak.bytes / 2**20:.0f}"
+    plain, fast = (statistics.median(times[ours]) for ours in (False, True))
+    gap = float((first[True] - first[False]).abs().max())
+    extent = float(first[False].max() - first[False].min())
+    return (
+        f"| {name} | {size} | {'training' if train else 'inference'} | {batch} | {1 / plain:.3g} | {1 / fast:.3g} "
+        f"| {plain / fast:.2f} | {memory[False]} | {memory[True]} | {gap:.1e} ({gap / extent:.1e}) |"
+    )
+
+
+def shares(name: str, size: int, batch: int, args: argparse.Namespace) -> list[str]:
+    """Lines of the table of time by kind of operation, inference, ours and uncompiled."""
+    device = torch.device(args.device)
+    x = torch.rand((batch, 1, size, size)).to(device)
+    step = runner(prepare(name, device), x, ours=True, train=False, compile=False)
+    step()
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
+    with profile(activities=activities, record_shapes=True) as profiler:
+        step()
+    total: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages(group_by_input_shape=True):
+        key = event.key.lower()
+        if not key.startswith("aten::"):  # kernels are counted with the operations that launch them
+            continue
+        seconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+        if "conv" in key and is_depthwise(event.input_shapes):
+            key = "fir"
+        kind = next((kind for kind, words in KINDS.items() if any(word in key for word in words)), "other")
+        total[kind] += seconds
+    everything = sum(total.values()) or 1.0
+    rows = sorted(total.items(), key=lambda item: -item[1])
+    return [f"| {name} | {size} | {kind} | {100 * seconds / everything:.1f} |" for kind, seconds in rows]
+
+
+def is_depthwise(shapes: list[list[int]]) -> bool:
+    """Whether the weights of a convolution are those of ``fir``."""
+    return len(shapes) > 1 and list(shapes[1][1:]) == [1, 4, 4]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="threads of the CPU [all]")
+    parser.add_argument("--cases", nargs="+", default=["light_128", "light_256", "ncsnpp"])
+    parser.add_argument("--ncsnpp_size", type=int, default=256, help="side of the slices of NCSN++, full-size weights")
+    parser.add_argument("--batch", type=int, default=4, help="slices at once")
+    parser.add_argument("--ncsnpp_batch", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=5, help="repetitions of each, by turns")
+    parser.add_argument("--compile", action="store_true", help="torch.compile in ours")
+    parser.add_argument("--no_training", action="store_true", help="inference only")
+    parser.add_argument("--profile", action="store_true", help="share of time by kind of operation")
+    args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cases = []
+    for case in args.cases:
+        name, _, side = case.partition("_")
+        size = int(side) if side else args.ncsnpp_size
+        cases.append((name, size, args.ncsnpp_batch if name == "ncsnpp" else args.batch))
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
+    print(f"{args.device}, {device}, torch {torch.__version__}, medians of {args.repeat}")
+    print(f"ours {'compiled' if args.compile else 'eager'}, both by turns\n")
+    print(
+        "| network | size | step | batch | plain, slices/s | ours, slices/s | ratio "
+        "| plain, peak MiB | ours, peak MiB | largest difference of the images (of their range) |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name, size, batch in cases:
+        for train in (False,) if args.no_training else (False, True):
+            print(compare(name, size, batch, train, args), flush=True)
+    if args.profile:
+        print("\n| network | size | operation | share of time (%) |\n|---|---|---|---|")
+        for name, size, batch in cases:
+            print("\n".join(shares(name, size, batch, args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
