@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.denoiser import SliceDenoiser, Unit
-from lightning_mbir.prior.networks import build_network as build_network
+from lightning_mbir.prior.networks import build_network
 from lightning_mbir.prior.score_sde import import_score_sde
 
 BUNDLED = ("ct", "mri")
