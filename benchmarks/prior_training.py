@@ -1,12 +1,12 @@
-"""Which noise levels and preconditioning to train a prior with: the same network for the same number of steps.
+"""What to train a prior with: noise levels, preconditioning and size, for the same number of steps on the same slices.
 
-    python benchmarks/prior_objectives.py --data ../shared/data --steps 1000
+    python benchmarks/prior_training.py --data ../shared/data --steps 800
 
-Trains the light network from the same start on the training CT volumes with (a) the paper's VE-SDE: noise levels
-log-uniform from 0.01 to 378, score parametrisation; (b) the same levels with EDM preconditioning; (c) EDM
-preconditioning and log-normal levels. A step costs the same in all of them. Prints the denoising PSNR of the held-out
-patient by noise level, and the PSNR of its reconstruction from 8 views by `dds` with 50 and 20 network evaluations.
-Finished rows are kept in the output folder and not trained again.
+Trains from the same seed on the training CT volumes (whole slices at 128 x 128 pixels, crops of those at 256 x 256): (a) the paper's VE-SDE: noise levels log-uniform from 0.01 to 378, score parametrisation; (b) the same levels with EDM
+preconditioning; (c) EDM preconditioning and log-normal levels; (d) as (c), a network of ten times the parameters. A
+step of (a) to (c) costs the same. Prints the denoising PSNR of the held-out patient by noise level at both sizes, and
+the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations. Finished rows are
+kept in the output folder and not trained again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from lightning_mbir.reconstruction import TASKS, image_metrics, reconstruct
 CASES: dict[str, dict[str, Any]] = {
     "VE levels, VE preconditioning": {"objective": "dsm", "network_options": {"preconditioning": "ve"}},
     "VE levels, EDM preconditioning": {"objective": "dsm"},
-    "EDM levels, EDM preconditioning": {"objective": "edm"},
+    "EDM levels, EDM preconditioning": {},
+    "the same, 10 x the parameters": {"network_options": {"channels": [48, 80, 192, 512]}},
 }
 VOLUME, HELD_OUT, SLICES = "ct/train/acrin013_chest.nii.gz", "acrin013", "12:28"
 
@@ -37,13 +38,16 @@ VOLUME, HELD_OUT, SLICES = "ct/train/acrin013_chest.nii.gz", "acrin013", "12:28"
 def train(options: dict[str, Any], args: argparse.Namespace) -> tuple[ScorePriorModule, float]:
     """The module after training, and the seconds that it took."""
     L.seed_everything(0)
-    data = SliceDataModule(args.data / "ct/train", "ct", held_out=HELD_OUT, slices_per_epoch=8 * args.steps)
+    data = SliceDataModule(
+        args.data / "ct/train", "ct", image_size=[128, 256], held_out=HELD_OUT, slices_per_epoch=8 * args.steps
+    )
     module = ScorePriorModule(**options)
     trainer = L.Trainer(
         max_steps=args.steps,
         precision="bf16-mixed",
         gradient_clip_val=1.0,
         logger=False,
+        default_root_dir=args.output,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -68,9 +72,9 @@ def reconstruction_psnr(module: ScorePriorModule, data: Path, steps: int) -> flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=Path("outputs/objectives"))
-    parser.add_argument("--cases", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--output", type=Path, default=Path("outputs/prior_training"))
+    parser.add_argument("--cases", nargs="*", type=int, default=list(range(len(CASES))))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     names = list(CASES)
@@ -78,18 +82,22 @@ def main() -> None:
         file = args.output / f"{number}_{args.steps}.json"
         if not file.exists():
             module, seconds = train(CASES[names[number]], args)
-            row = {"seconds": seconds, "denoising": module.validation_psnr[128]}
+            parameters = sum(p.numel() for p in module.network.parameters()) / 1e6
+            row = {"seconds": seconds, "parameters": parameters, "denoising": module.validation_psnr}
             row |= {str(nfe): reconstruction_psnr(module, args.data, nfe) for nfe in (50, 20)}
             torch.save(module.ema.module.state_dict(), file.with_suffix(".pt"))
             file.write_text(json.dumps(row))
-    print("| training | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " | 8 views, 50 NFE | 20 NFE |")
-    print("|---" * (len(SIGMAS) + 3) + "|")
+    print(
+        "| training | parameters | minutes | pixels | " + " | ".join(f"{s:g}" for s in SIGMAS) + " | 50 NFE | 20 NFE |"
+    )
+    print("|---" * (len(SIGMAS) + 6) + "|")
     for number, name in enumerate(names):
         file = args.output / f"{number}_{args.steps}.json"
-        if file.exists():
-            row = json.loads(file.read_text())
-            values = [*row["denoising"], row["50"], row["20"]]
-            print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+        row = json.loads(file.read_text()) if file.exists() else {"denoising": {}}
+        for size, values in row["denoising"].items():
+            cells = [name, f"{row['parameters']:.1f} M", f"{row['seconds'] / 60:.0f}", size]
+            cells += [f"{value:.2f}" for value in (*values, row["50"], row["20"])]
+            print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
