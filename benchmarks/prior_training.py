@@ -2,7 +2,8 @@
 
     python benchmarks/prior_training.py --data ../shared/data --steps 800
 
-Trains from the same seed on the training CT volumes (whole slices at 128 x 128 pixels, crops of those at 256 x 256): (a) the paper's VE-SDE: noise levels log-uniform from 0.01 to 378, score parametrisation; (b) the same levels with EDM
+Trains from the same seed on the training CT volumes, whole slices at 128 x 128 pixels and crops of those at 256 x 256:
+(a) the paper's VE-SDE, noise levels log-uniform from 0.01 to 378, score parametrisation; (b) the same levels with EDM
 preconditioning; (c) EDM preconditioning and log-normal levels; (d) as (c), a network of ten times the parameters. A
 step of (a) to (c) costs the same. Prints the denoising PSNR of the held-out patient by noise level at both sizes, and
 the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations. Finished rows are

@@ -104,17 +104,20 @@ class KeyedSlices(Dataset[Tensor]):
 
 
 def augmentation(crop_size: int, intensity: float, with_phase: bool) -> Compose:
-    """Variations that respect anatomy: left for right, rotation by up to 9 degrees, zoom by up to 12 %, a small shift,
-    crops of ``crop_size``; the intensity by up to ``intensity``, and a smooth phase."""
-    margin = math.ceil(0.2 * crop_size)  # so that a turned crop has no empty corners
+    """Variations that respect anatomy, and crops of ``crop_size``.
+
+    Left for right, rotation by up to 9 degrees, zoom by up to 20 %, a shift by up to 8 %; the intensity by up to
+    ``intensity``, and a smooth phase.
+    """
+    margin = math.ceil(0.3 * crop_size)  # so that a turned crop has no empty corners
     steps: list[Any] = [
         RandFlip(prob=0.5, spatial_axis=1),
         AtMost(crop_size + margin),
         RandAffine(
-            prob=0.7,
+            prob=0.8,
             rotate_range=0.15,
-            scale_range=0.12,
-            translate_range=0.05 * crop_size,
+            scale_range=0.2,
+            translate_range=0.08 * crop_size,
             mode=GridSampleMode.BICUBIC,  # bilinear would teach the prior blurred slices
             padding_mode="zeros",
         ),
