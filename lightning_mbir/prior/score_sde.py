@@ -1,26 +1,30 @@
 """Import of released checkpoints: score_sde_pytorch, DiffusionMBIR and score-MRI share one layout.
 
 The file is a dict with ``model`` (parameters named by their place in a list, ``module.all_modules.N.<name>``, and a
-buffer ``module.sigmas``), ``ema`` (whose ``shadow_params`` is a bare list in the order of the trainable parameters),
-``optimizer`` and ``step``. It does not say how the network is built: that is read from the names and shapes.
+buffer ``module.sigmas``; without ``module.`` where the network was not wrapped for several GPUs), ``ema`` (whose
+``shadow_params`` is a bare list in the order of the trainable parameters), ``optimizer`` and ``step``. It does not say
+how the network is built: that is read from the names and shapes. What they cannot tell is taken to be as in the paper:
+images in [0, 1] (``centered`` False), an output divided by sigma, FIR (1, 3, 3, 1), ``skip_rescale``.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.files import check_finite, read_torch
 from lightning_mbir.prior.ncsnpp import Attention, NCSNpp, PyramidDown, ResidualBlock
 
-PREFIX = "module.all_modules."
+PREFIXES = ("module.all_modules.", "all_modules.")
+"""Of parameters: networks were saved inside ``DataParallel``, or as they were."""
 FREQUENCIES = "0.W"  # fixed, hence not in the EMA list
-UNUSED = {"module.sigmas"}  # the discrete noise levels; the continuous network takes sigma itself
+UNUSED = {"module.sigmas", "sigmas"}  # the discrete noise levels; the continuous network takes sigma itself
 
 BLOCK_NAMES = {
     "GroupNorm_0": "norm1",
@@ -55,9 +59,25 @@ def import_score_sde(path: str | Path, ema: bool = True) -> NCSNpp:
         InputError: no such file, a file that is cut short, another network, or keys that are missing or left over.
     """
     path = Path(path)
-    model, shadow = _read(path)
-    tensors = {key.removeprefix(PREFIX): value for key, value in model.items() if key not in UNUSED}
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a checkpoint (.pth) in the released layout")
+    return read_score_sde(read_torch(path), path, ema)[0]
+
+
+def read_score_sde(content: Any, path: Path, ema: bool = True) -> tuple[NCSNpp, dict[str, Any]]:
+    """The network of the content of a released checkpoint, with its weights, and the options that build it.
+
+    Raises:
+        InputError: see ``import_score_sde``; ``path`` is for these messages.
+    """
+    model, shadow = _read(content, path)
+    prefix = next((prefix for prefix in PREFIXES if all(key.startswith(prefix) or key in UNUSED for key in model)), "")
+    if not prefix or model.keys() <= UNUSED:
+        raise InputError(f"{path}: parameters are not named {PREFIXES[0]}N; this is another network than NCSN++")
+    tensors = {key.removeprefix(prefix): value for key, value in model.items() if key not in UNUSED}
     if ema:
+        if shadow is None:
+            raise InputError(f"{path}: holds no averaged weights; take the raw ones (convert with --raw, or ema=False)")
         trainable = [key for key in tensors if key != FREQUENCIES]
         if len(shadow) != len(trainable):
             raise InputError(f"{path}: {len(shadow)} averaged weights for {len(trainable)} parameters; try ema=False")
@@ -65,11 +85,19 @@ def import_score_sde(path: str | Path, ema: bool = True) -> NCSNpp:
             if value.shape != tensors[key].shape:
                 raise InputError(f"{path}: averaged {key} is {tuple(value.shape)}, not {tuple(tensors[key].shape)}")
             tensors[key] = value
+    check_finite(tensors, path)
     try:
-        layout = _infer(tensors)
-        network = NCSNpp(**vars(layout))
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        variant = _variant(tensors)
+        if variant:
+            raise InputError(f"{path}: an NCSN++ with {variant}; what can be imported is that of DiffusionMBIR")
+        options = vars(_infer(tensors))
+        network = NCSNpp(**options)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{path}: not an NCSN++ of the released layout (at {error})") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not an NCSN++ of the released layout ({error})") from error
     own = dict(network.state_dict())
     weights = {}
     for name, module in _released_order(network):
@@ -88,22 +116,47 @@ def import_score_sde(path: str | Path, ema: bool = True) -> NCSNpp:
     if missing:
         raise InputError(f"{path}: {len(missing)} weights are missing, such as {sorted(missing)[0]}")
     network.load_state_dict(weights)
-    return network.eval()
+    return network.eval(), options
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], list[Tensor]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a checkpoint (.pth) in the released layout")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: not a whole PyTorch checkpoint; get the file again") from error
-    if not isinstance(content, dict) or "model" not in content or "shadow_params" not in content.get("ema", {}):
+def _read(content: Any, path: Path) -> tuple[dict[str, Tensor], list[Tensor] | None]:
+    """Parameters by name, and the averaged ones in their order, if there are any."""
+    if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: not a released checkpoint; it must hold `model` and `ema` with `shadow_params`")
-    model = content["model"]
-    if not all(key.startswith(PREFIX) or key in UNUSED for key in model):
-        raise InputError(f"{path}: parameters are not named {PREFIX}N; this is another network")
-    return model, content["ema"]["shadow_params"]
+    model = content.get("model", content)  # without the rest of the training, the parameters alone
+    if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise InputError(f"{path}: not a released checkpoint; it must hold `model` and `ema` with `shadow_params`")
+    ema = content.get("ema")
+    shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
+    if shadow is not None and not (isinstance(shadow, list) and all(isinstance(value, Tensor) for value in shadow)):
+        raise InputError(f"{path}: the averaged weights are no list of tensors; not a released checkpoint")
+    return {str(key): value for key, value in model.items()}, shadow
+
+
+def _variant(tensors: dict[str, Tensor]) -> str:
+    """What the names and shapes say that our NCSN++ is not, by the names of the released configurations; or nothing."""
+    modules: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        modules[int(number)][name] = value
+    if "W" not in modules[0]:
+        return "embedding_type 'positional', or a DDPM: it takes time steps instead of noise levels"
+    if modules[1]["weight"].ndim != 2:
+        return "conditional False: it does not know the noise level"
+    body = [modules[number] for number in range(4, max(modules) - 1)]
+    if any({"NIN_0.W", "Conv_0.weight"} <= names.keys() for names in body):
+        return "resblock_type 'ddpm', not 'biggan'"
+    if any("Conv.weight" in names for names in body):
+        return "progressive_input 'input_skip', not 'residual'"
+    if any("weight" in names for names in body):
+        return "progressive 'output_skip' or 'residual', not 'none'"
+    if any("Conv_0.weight" in names and "GroupNorm_0.weight" not in names for names in body):
+        return "fir False"
+    skips = [names["Conv_2.weight"].shape[:2] for names in body if "Conv_2.weight" in names]
+    resamples = any(out == width for out, width in skips)  # else there would be no convolution in the skip
+    if resamples and not any("Conv2d_0.weight" in names for names in body):
+        return "progressive_input 'none', not 'residual'"
+    return ""
 
 
 def _infer(tensors: dict[str, Tensor]) -> _Layout:

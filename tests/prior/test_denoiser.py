@@ -1,15 +1,13 @@
-"""The denoiser contract and the files that priors come from."""
+"""The denoiser contract."""
 
 import logging
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit, load_prior, save_prior
+from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit
 from lightning_mbir.prior import denoiser as module
 from lightning_mbir.samplers.noise import KeyedNoise
 
@@ -160,50 +158,3 @@ def test_bfloat16_is_close() -> None:
     assert 0 < float((full - low).abs().max()) < 0.02 and low.dtype == torch.float32
     with pytest.raises(InputError, match="--precision half: give float32 or bfloat16"):
         SliceDenoiser(network(), Unit(), precision="half")
-
-
-@pytest.mark.parametrize("name", ["ct", "mri"])
-def test_bundled_priors_are_small_and_denoise(name: str) -> None:
-    from lightning_mbir.data import chest_phantom, head_phantom
-
-    prior = load_prior(name)
-    assert prior.modality == name
-    assert prior.unit.scale == (CT_SCALE if name == "ct" else 1.0)
-    phantom = (chest_phantom if name == "ct" else head_phantom)((4, 64, 64), seed=77) / prior.unit.scale
-    noisy = phantom + 0.2 * torch.randn(phantom.shape, generator=torch.Generator().manual_seed(0))
-    error = (prior(noisy, 0.2) - phantom).square().mean().sqrt()
-    assert float(error) < 0.1  # half the noise is gone, at the least
-
-    from lightning_mbir.prior import checkpoint
-
-    file = Path(checkpoint.__file__).parents[1] / "assets" / f"{name}.safetensors"
-    assert file.stat().st_size <= 8_000_000
-
-
-def test_files_come_back_and_others_are_refused(tmp_path: Path) -> None:
-    net = network()
-    config = {"network": "light", "network_options": OPTIONS, "modality": "mri"}
-    file = tmp_path / "p.safetensors"
-    digest = save_prior(file, net, config)
-    assert len(digest) == 64
-    x = torch.rand(1, 16, 16)
-    torch.testing.assert_close(load_prior(file)(x, 0.3), SliceDenoiser(net, Unit())(x, 0.3), rtol=0, atol=2e-3)
-
-    cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(file.read_bytes()[:1000])
-    other = tmp_path / "other.safetensors"
-    save_prior(other, net, {**config, "network_options": {"channels": [8, 32], "blocks": 1}})
-    rubbish = tmp_path / "rubbish.ckpt"
-    rubbish.write_bytes(b"no checkpoint")
-    foreign = tmp_path / "foreign.ckpt"
-    torch.save({"state_dict": {}, "hyper_parameters": {}}, foreign)
-    for source, words in (
-        (tmp_path / "gone.ckpt", "no such file"),
-        (cut, "not a whole safetensors"),
-        (other, "do not fit"),
-        (rubbish, "not a whole Lightning"),
-        (foreign, "another module"),
-        (tmp_path, "no such file"),
-    ):
-        with pytest.raises(InputError, match=words):
-            load_prior(source)
