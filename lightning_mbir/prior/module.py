@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
@@ -22,6 +23,8 @@ from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled
 from lightning_mbir.prior.vesde import VESDE
+
+log = logging.getLogger(__name__)
 
 Objective = Literal["dsm", "edm"]
 
@@ -232,6 +235,8 @@ class ScorePriorModule(L.LightningModule):
             state["base_lrs"] = [self.learning_rate] * len(state["base_lrs"])
 
     def on_fit_start(self) -> None:
+        if self._compiled is not None and not self._compiles():
+            self._compiled = None
         self._clock = time.monotonic()
         self._rate.pause()
 
@@ -242,6 +247,23 @@ class ScorePriorModule(L.LightningModule):
         if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             Path(folder).mkdir(parents=True, exist_ok=True)
             watch.write_prior(self, Path(folder), self._reference)
+
+    def _compiles(self) -> bool:
+        """Whether the way back compiles too; ``Compiled`` itself only minds the way there."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        size, channels = getattr(data, "crop_size", 64), int(getattr(self.network, "in_channels", 1))
+        x = torch.zeros((getattr(data, "batch_size", 1), channels, size, size), device=self.device)
+        try:
+            with self.trainer.precision_plugin.forward_context():
+                out = self._compiled(x.contiguous(memory_format=torch.channels_last), torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
+            out.float().square().mean().backward()
+        except Exception as error:  # every backend has kinds of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.warning("torch.compile failed in the backward pass (%s); training goes on uncompiled", reason[:200])
+            return False
+        finally:
+            self.network.zero_grad()
+        return True
 
     def _start_from(self, init: str) -> None:
         weights = load_prior(init).network.state_dict()

@@ -306,3 +306,42 @@ def test_a_training_that_diverges_says_so_and_keeps_its_checkpoints(tmp_path: Pa
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["global_step"] == 4
     assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiled_training_takes_the_same_steps_or_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, works: bool
+) -> None:
+    """A stand-in for the compiler: one that changes nothing, and one whose backward pass fails."""
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, *grads: Tensor) -> Tensor:
+            raise RuntimeError("no backward compiler")
+
+    calls = []
+
+    def compiler(module: torch.nn.Module) -> object:
+        def run(*args: Tensor) -> Tensor:
+            calls.append(len(args[0]))
+            out = module(*args)
+            return out if works else Fails.apply(out)  # type: ignore[no-untyped-call]
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    states = []
+    for compile in (False, True):
+        L.seed_everything(0)
+        module = tiny(compile=compile)
+        trainer(tmp_path / str(compile), 3).fit(module, tiny_data())
+        states.append(module.state_dict())
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=0)
+    assert len(calls) == (4 if works else 1)
+    assert ("uncompiled" in caplog.text) != works
