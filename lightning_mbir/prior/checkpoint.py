@@ -21,6 +21,8 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 FORMAT = "lightning_mbir.prior.1"
 KEYS = ("network", "network_options", "modality")
 """What a prior's configuration must have; other entries are free."""
+FULL = ("frequencies",)
+"""Weights that stay in full precision: NCSN++'s, rounded, shift its phases and change its scores (docs/priors.md)."""
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 """The files of a folder that holds a prior."""
 
@@ -52,7 +54,7 @@ def save_prior(
         network: its parameters and buffers.
         config: plain data with ``network``, ``network_options`` and ``modality`` (None: of no modality), and free
             entries.
-        half: store matrices and convolutions in half precision; else everything as it is.
+        half: store half precision (all but ``FULL``); else everything as it is.
         card: the model card of a folder, in Markdown.
 
     Raises:
@@ -60,7 +62,7 @@ def save_prior(
     """
     path = Path(path)
     config = {key: value for key, value in _checked(config, path).items() if key not in ("format", "sha256")}
-    tensors = {name: _stored(tensor, half) for name, tensor in network.state_dict().items()}
+    tensors = {name: _stored(name, tensor, half) for name, tensor in network.state_dict().items()}
     check_finite(tensors, path)
     data = safetensors.torch.save(tensors, metadata={"format": FORMAT, "config": json.dumps(config)})
     digest = hashlib.sha256(data).hexdigest()
@@ -82,9 +84,8 @@ def save_prior(
     return digest
 
 
-def _stored(tensor: Tensor, half: bool) -> Tensor:
-    # Vectors are small, and the frequencies of NCSN++ are among them, whose phases would feel the rounding.
-    halved = half and tensor.is_floating_point() and tensor.ndim > 1
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
+    halved = half and tensor.is_floating_point() and name not in FULL
     return (tensor.half() if halved else tensor).detach().cpu().contiguous()
 
 
