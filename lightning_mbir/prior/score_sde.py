@@ -146,12 +146,12 @@ def _variant(tensors: dict[str, Tensor]) -> str:
     body = [modules[number] for number in range(4, max(modules) - 1)]
     if any({"NIN_0.W", "Conv_0.weight"} <= names.keys() for names in body):
         return "resblock_type 'ddpm', not 'biggan'"
-    if any("Conv.weight" in names for names in body):
-        return "progressive_input 'input_skip', not 'residual'"
     if any("weight" in names for names in body):
         return "progressive 'output_skip' or 'residual', not 'none'"
-    if any("Conv_0.weight" in names and "GroupNorm_0.weight" not in names for names in body):
-        return "fir False"
+    for names in body:
+        alone = names.get("Conv.weight", names.get("Conv_0.weight"))  # a convolution outside of residual blocks
+        if alone is not None and "GroupNorm_0.weight" not in names:
+            return "fir False" if alone.shape[-1] == 3 else "progressive_input 'input_skip', not 'residual'"
     skips = [names["Conv_2.weight"].shape[:2] for names in body if "Conv_2.weight" in names]
     resamples = any(out == width for out, width in skips)  # else there would be no convolution in the skip
     if resamples and not any("Conv2d_0.weight" in names for names in body):

@@ -169,8 +169,9 @@ def test_variants_are_refused_by_name(tmp_path: Path) -> None:
     refused("embedding_type 'positional', or a DDPM", **{"0.W": None, "0.weight": torch.ones(32, 8), "0.bias": one[0]})
     refused("conditional False", **{"1.weight": one})
     refused("resblock_type 'ddpm'", **{f"{r}.NIN_0.W": torch.ones(8, 8)})
-    input_skip = {f"{p}.Conv.weight": one, f"{p}.Conv.bias": torch.ones(8)}
-    refused("progressive_input 'input_skip'", **{**pyramids, **input_skip})
+    for name in ("Conv", "Conv_0"):  # in forks, and in score_sde_pytorch
+        input_skip = {f"{p}.{name}.weight": one[..., :1, :1], f"{p}.{name}.bias": torch.ones(8)}
+        refused("progressive_input 'input_skip'", **{**pyramids, **input_skip})
     refused("progressive 'output_skip' or 'residual'", **{f"{n_modules - 3}.weight": torch.ones(8)})
     refused("fir False", **{**pyramids, f"{p}.Conv_0.weight": one, f"{p}.Conv_0.bias": torch.ones(8)})
     refused("progressive_input 'none'", **pyramids)
