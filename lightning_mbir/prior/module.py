@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import watch
-from lightning_mbir.prior.checkpoint import load_prior
+from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled
@@ -266,7 +266,7 @@ class ScorePriorModule(L.LightningModule):
         return True
 
     def _start_from(self, init: str) -> None:
-        weights = load_prior(init).network.state_dict()
+        weights = read_prior(init)[0].state_dict()
         own = self.network.state_dict()
         if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
             raise InputError(f"--model.init {init}: another network than --model.network with its options")

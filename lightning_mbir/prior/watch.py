@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from torch import Tensor
 
-from lightning_mbir.prior.checkpoint import load_prior, save_prior
+from lightning_mbir.prior.checkpoint import read_prior, save_prior
 from lightning_mbir.prior.evaluate import SIGMAS, generate, psnr, psnr_figure, sheet
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, 
     network, origin = module.ema.module, f"step {module.trainer.global_step}"
     best = getattr(module.trainer.checkpoint_callback, "best_model_path", "")
     if best and Path(best).is_file():
-        network = load_prior(best).to(module.device).network
+        network = read_prior(best)[0].to(module.device)
         origin = f"{Path(best).stem.replace('=', ' ')}, the best by held-out loss"
     config = {name: module.hparams[name] for name in ("network", "network_options", "modality")}
     digest = save_prior(folder / "prior.safetensors", network, config)
