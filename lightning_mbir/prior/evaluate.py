@@ -65,12 +65,14 @@ def generate(
     n: int,
     image_size: int,
     steps: int = 24,
-    sigma_max: float = 10.0,
+    sigma_max: float = 150.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """``(n, C, Y, X)`` unconditional samples, by Heun's method on the probability flow with levels spaced as in Karras
     et al. 2022 (EDM), algorithm 1 and equation 5, from ``sigma_max`` to 0.02.
+
+    ``sigma_max`` must hide the mean of a whole slice, which is that of a pixel times the square root of their number.
     """
     channels = int(getattr(network, "in_channels", 1))
     generator = torch.Generator().manual_seed(seed)
