@@ -49,8 +49,8 @@ class ScorePriorModule(L.LightningModule):
         init: a prior to start from (a name or a file, see ``load_prior``); it must be of the same network.
         objective: ``edm`` or ``dsm``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
-        log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et al.,
-            since averaging over more pixels makes larger images readable at higher noise.
+        log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et
+            al., since averaging over more pixels makes larger images readable at higher noise.
         sigma_data: standard deviation of clean slices, for the EDM weight.
         compile: run the network through ``torch.compile``, where that works.
         seed: of the noise, the order and the variation of the slices; by default that of ``--seed``.
