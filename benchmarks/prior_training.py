@@ -30,8 +30,10 @@ from lightning_mbir.reconstruction import TASKS, image_metrics, reconstruct
 CASES: dict[str, dict[str, Any]] = {
     "VE levels, VE preconditioning": {"objective": "dsm", "network_options": {"preconditioning": "ve"}},
     "VE levels, EDM preconditioning": {"objective": "dsm"},
-    "EDM levels, EDM preconditioning": {},
-    "the same, 10 x the parameters": {"network_options": {"channels": [48, 80, 192, 512]}},
+    "EDM levels, EDM preconditioning": {"uncertainty": False},
+    "the same, loss divided by its expectation": {},
+    "the same, lower levels": {"log_sigma_mean": -1.2, "log_sigma_std": 1.8},
+    "that, 10 x the parameters": {"log_sigma_mean": -1.2, "log_sigma_std": 1.8, "network_options": {"channels": [48, 80, 192, 512]}},
 }
 VOLUME, HELD_OUT, SLICES = "ct/train/acrin013_chest.nii.gz", "acrin013", "12:28"
 

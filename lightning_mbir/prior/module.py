@@ -52,6 +52,9 @@ class ScorePriorModule(L.LightningModule):
         log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et
             al., since averaging over more pixels makes larger images readable at higher noise.
         sigma_data: standard deviation of clean slices, for the EDM weight.
+        uncertainty: EDM: divide the loss of each noise level by its expected value, which is learned beside the
+            network (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models", equation
+            21); otherwise the highest levels, whose loss cannot get small, take most of the gradient.
         compile: run the network through ``torch.compile``, where that works.
         seed: of the noise, the order and the variation of the slices; by default that of ``--seed``.
     """
@@ -73,6 +76,7 @@ class ScorePriorModule(L.LightningModule):
         log_sigma_mean: float = -0.4,
         log_sigma_std: float = 1.9,
         sigma_data: float = 0.35,
+        uncertainty: bool = True,
         compile: bool = False,
         seed: int | None = None,
     ) -> None:
@@ -93,6 +97,9 @@ class ScorePriorModule(L.LightningModule):
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)
         self.sde = VESDE(sigma_min, sigma_max)
+        knots = math.ceil(math.log2(sigma_max / sigma_min)) + 1
+        self.log_loss = torch.nn.Parameter(torch.zeros(knots)) if uncertainty and objective == "edm" else None
+        """Logarithm of the expected loss at ``sigma_min`` and its doubles."""
         self.learning_rate = learning_rate
         self.seed = torch.initial_seed() % 2**62 if seed is None else seed
         self.init = init
@@ -135,6 +142,14 @@ class ScorePriorModule(L.LightningModule):
         sigma_data = self.hparams["sigma_data"]
         return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
+    def expected_log_loss(self, sigma: Tensor) -> Tensor:
+        """What ``log_loss`` says of each noise level, by linear interpolation in the logarithm of sigma."""
+        assert self.log_loss is not None
+        position = torch.log2(sigma / self.sde.sigma_min).clamp(0, len(self.log_loss) - 1)
+        below = position.floor().long().clamp(max=len(self.log_loss) - 2)
+        share = position - below
+        return self.log_loss[below] * (1 - share) + self.log_loss[below + 1] * share
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
         sigma = self.draw_sigma(len(batch), generator)
@@ -143,7 +158,10 @@ class ScorePriorModule(L.LightningModule):
         clean = posterior_mean(self._compiled or self.network, noisy, sigma)
         losses = self.weight(sigma) * (clean.float() - batch).square().mean((1, 2, 3))
         loss = losses.mean()
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        if self.log_loss is not None:
+            expected = self.expected_log_loss(sigma)
+            loss = (losses * (-expected).exp() + expected).mean()
         for level, value in zip(watch.level_of(sigma), losses.detach(), strict=True):
             self._by_level[level].append(value)
         return loss
@@ -217,10 +235,17 @@ class ScorePriorModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         # no weight decay, as in the released training; not fused, since that excludes gradient clipping under AMP
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+        parameters = [list(self.network.parameters()), [] if self.log_loss is None else [self.log_loss]]
+        groups = [{"params": p, "lr": lr} for p, lr in zip(parameters, self._learning_rates, strict=False) if p]
+        optimizer = torch.optim.Adam(groups)
         total = float(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(self.hparams["warmup_steps"], total, self))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def _learning_rates(self) -> tuple[float, float]:
+        """Of the network, and of ``log_loss``: some numbers that have to get from 0 to -3 in some hundred steps."""
+        return self.learning_rate, 20 * self.learning_rate
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._count_time()
@@ -231,10 +256,10 @@ class ScorePriorModule(L.LightningModule):
         for name, value in checkpoint.get("training", {}).items():
             setattr(self, name, value)
         for state in checkpoint.get("optimizer_states", []):
-            for group in state["param_groups"]:
-                group["initial_lr"] = self.learning_rate
+            for group, rate in zip(state["param_groups"], self._learning_rates, strict=False):
+                group["initial_lr"] = rate
         for state in checkpoint.get("lr_schedulers", []):
-            state["base_lrs"] = [self.learning_rate] * len(state["base_lrs"])
+            state["base_lrs"] = list(self._learning_rates[: len(state["base_lrs"])])
 
     def on_fit_start(self) -> None:
         if self._compiled is not None and not self._compiles():

@@ -1,5 +1,6 @@
 """Training of the prior: the loss, the averaged weights, resume, and the files that it leaves."""
 
+import math
 from pathlib import Path
 
 import lightning as L
@@ -76,6 +77,46 @@ def test_edm_weight_makes_an_untrained_network_equally_wrong_at_all_levels() -> 
         denoised = posterior_mean(module.network, clean + level * torch.randn_like(clean), sigma)
         loss = module.weight(sigma) * (denoised - clean).square().mean((1, 2, 3))
         assert float(loss.mean()) == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_expected_loss_is_learned_by_level_and_divides_the_loss() -> None:
+    """With losses ``l(sigma)`` the learned weight settles at ``log E l(sigma)``, where every level counts the same."""
+    module = tiny(sigma_min=0.01, sigma_max=100.0)
+    assert module.log_loss is not None
+    with torch.no_grad():
+        module.log_loss.copy_(torch.arange(float(len(module.log_loss))))
+    sigma = 0.01 * 2 ** torch.tensor([0.0, 1.0, 2.25, 11.5, 13.0])
+    torch.testing.assert_close(module.expected_log_loss(sigma), torch.tensor([0.0, 1.0, 2.25, 11.5, 13.0]))
+    assert float(module.expected_log_loss(torch.tensor([1e-4]))) == 0  # levels outside are those at the ends
+
+    batch = torch.rand(4, 1, 32, 32)
+    plain = tiny(seed=3, uncertainty=False)
+    plain.network.load_state_dict(module.network.state_dict())
+    fitted = tiny(seed=3)
+    fitted.network.load_state_dict(module.network.state_dict())
+    assert fitted.log_loss is not None and plain.log_loss is None
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    for one in (plain, fitted):
+        one.trainer = trainer
+        one.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    with torch.no_grad():
+        fitted.log_loss.fill_(0.7)
+    losses = [float(one.training_step(batch, 0)) for one in (plain, fitted)]
+    assert losses[1] == pytest.approx(losses[0] * math.exp(-0.7) + 0.7, rel=1e-5)
+
+    rng = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam([fitted.log_loss], lr=0.02)
+    with torch.no_grad():
+        fitted.log_loss.zero_()
+    for _ in range(1500):
+        sigma = fitted.draw_sigma(64, rng)
+        loss = 0.1 * sigma**0.5 * torch.rand(64, generator=rng) * 2
+        expected = fitted.expected_log_loss(sigma)
+        optimizer.zero_grad()
+        (loss * (-expected).exp() + expected).mean().backward()
+        optimizer.step()
+    sigma = torch.tensor([0.05, 0.3, 1.0, 4.0])
+    torch.testing.assert_close(fitted.expected_log_loss(sigma), (0.1 * sigma**0.5).log(), atol=0.15, rtol=0)
 
 
 def test_score_networks_become_denoisers_by_tweedie() -> None:
