@@ -9,6 +9,9 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
+CHUNK = {"cpu": 2**16}
+"""Numbers a dot product on a device; its sums are in float32, which over a whole volume costs four digits on a CPU."""
+
 
 @torch.no_grad()
 def conjugate_gradient(
@@ -42,33 +45,43 @@ def conjugate_gradient(
         raise InputError(f"conjugate_gradient: max_iterations is {max_iterations}; give 0 or more")
     if x0 is not None and x0.shape != b.shape:
         raise InputError(f"conjugate_gradient: x0 is {tuple(x0.shape)}, the right-hand side {tuple(b.shape)}")
-    dims = tuple(range(batch_dims, b.ndim))
-
-    def inner(u: Tensor, v: Tensor) -> Tensor:
-        """Real part of ``<u, v>``, one number a system (real for what CG needs, N being Hermitian)."""
-        product = torch.real(u.conj() * v) if u.is_complex() else u * v
-        return product.sum(dims, keepdim=True)
-
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - normal(x)
     p = r.clone()
-    rr = inner(r, r)
-    stop = tolerance**2 * inner(b, b)
+    rr = inner(r, r, batch_dims)
+    stop = tolerance**2 * inner(b, b, batch_dims)
     for k in range(max_iterations):
         active = rr > stop
         if not bool(active.any()):
             break
         q = normal(p)
-        pq = inner(p, q)
+        pq = inner(p, q, batch_dims)
         # A system that is solved, or has nothing along p, takes a step of zero.
         alpha = torch.where(active & (pq > 0), rr / torch.where(pq > 0, pq, 1), 0)
         x.addcmul_(alpha.to(x.dtype), p)
+        if k + 1 == max_iterations and callback is None:
+            break
         r.addcmul_(alpha.to(r.dtype), q, value=-1)
-        rr_new = inner(r, r)
+        rr_new = inner(r, r, batch_dims)
         beta = torch.where(active & (rr > 0), rr_new / torch.where(rr > 0, rr, 1), 0)
         p.mul_(beta.to(p.dtype)).add_(r)
         rr = torch.where(active, rr_new, rr)
         if callback is not None:
-            bb = inner(b, b)
+            bb = inner(b, b, batch_dims)
             callback(k + 1, x, float((rr / torch.where(bb > 0, bb, 1)).max()) ** 0.5)
     return x
+
+
+def inner(u: Tensor, v: Tensor, batch_dims: int = 0) -> Tensor:
+    """Real part of ``<u, v>``, one number a system: what CG needs, its ``N`` being Hermitian.
+
+    Without batch dimensions a number, whose sum takes no temporary; else with dimensions of length one for the others.
+    """
+    if batch_dims > 0:
+        product = torch.real(u.conj() * v) if u.is_complex() else u * v
+        return product.sum(tuple(range(batch_dims, u.ndim)), keepdim=True)
+    # Real and imaginary parts in a row: their dot product is the real part.
+    real_u, real_v = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (u, v))
+    size = CHUNK.get(u.device.type, 2**24)
+    chunks = zip(*(torch.split(t.reshape(-1), size) for t in (real_u, real_v)), strict=True)
+    return torch.stack([torch.dot(a, b) for a, b in chunks]).sum()
