@@ -60,7 +60,15 @@ def dds(
     for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
         denoised = denoise(x, sigma)
         x0, shared = admm_tv(
-            None, operator, rho=rho, lam=lam, cg_iterations=cg_iterations, x0=denoised, state=shared, rhs=rhs
+            None,
+            operator,
+            rho=rho,
+            lam=lam,
+            cg_iterations=cg_iterations,
+            x0=denoised,
+            state=shared,
+            rhs=rhs,
+            overwrite_state=True,
         )
         if sigma_next > 0:
             direction = (x - denoised) / sigma

@@ -77,7 +77,17 @@ def diffusion_mbir(
             step = 2 * (snr * _slice_norm(z) / _slice_norm(score).clamp_min(1e-12)) ** 2
             x = x + step * score + (2 * step).sqrt() * z
         # Data consistency and total variation along z, the split variables kept from level to level.
-        x, shared = admm_tv(None, operator, rho=rho, lam=lam, cg_iterations=cg_iterations, x0=x, state=shared, rhs=rhs)
+        x, shared = admm_tv(
+            None,
+            operator,
+            rho=rho,
+            lam=lam,
+            cg_iterations=cg_iterations,
+            x0=x,
+            state=shared,
+            rhs=rhs,
+            overwrite_state=True,
+        )
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, denoised, nfe))
     if final_sirt and not operator.range_complex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import EllipsisType
 
 import torch
@@ -16,6 +17,9 @@ from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient, inner
 
 SLAB = {"cpu": 2**20}
 """Voxels worked on at a time on a device: on a CPU a slab and what is made of it stay in the cache."""
+
+Index = tuple[EllipsisType | slice, ...]
+_ALL = slice(None)
 
 
 @dataclass
@@ -111,7 +115,8 @@ def admm_tv(
             alpha = float(rr / curvature) if curvature > 0 else 0.0
             x = torch.add(x, r, alpha=alpha, out=r)
         else:
-            x = conjugate_gradient(step.normal, r, max_iterations=cg_iterations).add_(x)
+            normal = partial(step.normal, out=torch.empty_like(r))
+            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, curvature=step.curvature).add_(x)
         # v = D x + w, from which z and w follow.
         v = state.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in state.v)
         step.splitting(x, state, out=v)
@@ -143,9 +148,8 @@ class _Step:
                 r[own].add_(difference_adjoint(u, dim)[crop], alpha=self.rho)
         return r
 
-    def normal(self, p: Tensor) -> Tensor:
-        """``N p``."""
-        out = torch.empty_like(p)
+    def normal(self, p: Tensor, out: Tensor) -> Tensor:
+        """``N p`` into ``out``."""
         for own, wide, crop in self._slabs(p):
             out[own] = self.operator.normal(p[own])
             for dim in self.dims:
@@ -182,10 +186,6 @@ class _Step:
             first, last = max(start - 1, 0), min(stop + 1, n)
             own, wide, crop = slice(start, stop), slice(first, last), slice(start - first, stop - first)
             yield (..., own, _ALL, _ALL), (..., wide, _ALL, _ALL), (..., crop, _ALL, _ALL)
-
-
-Index = tuple[EllipsisType | slice, ...]
-_ALL = slice(None)
 
 
 def project(v: Sequence[Tensor], radius: float, isotropic: bool = False) -> tuple[Tensor, ...]:

@@ -22,17 +22,20 @@ def conjugate_gradient(
     max_iterations: int = 10,
     tolerance: float = 0.0,
     batch_dims: int = 0,
+    curvature: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[int, Tensor, float], None] | None = None,
 ) -> Tensor:
     """Solve ``N x = b`` (Hestenes and Stiefel 1952).
 
     Args:
-        normal: ``N``, Hermitian and positive semidefinite, on tensors of ``b``'s shape.
+        normal: ``N``, Hermitian and positive semidefinite, on tensors of ``b``'s shape. What it gives is not written
+            to, and not used any more when it is called again.
         b: right-hand side, real or complex.
         x0: start; zero by default. Never written to.
         max_iterations: steps at most.
         tolerance: stop where ``||r|| <= tolerance ||b||``; a system of the batch that got there stays as it is.
         batch_dims: leading dimensions that number independent systems.
+        curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
         callback: called after each step with the step, the iterate, and the largest relative residual.
 
     Returns:
@@ -54,12 +57,16 @@ def conjugate_gradient(
         active = rr > stop
         if not bool(active.any()):
             break
-        q = normal(p)
-        pq = inner(p, q, batch_dims)
+        last = k + 1 == max_iterations and callback is None
+        if last and curvature is not None:
+            pq = curvature(p)
+        else:
+            q = normal(p)
+            pq = inner(p, q, batch_dims)
         # A system that is solved, or has nothing along p, takes a step of zero.
         alpha = torch.where(active & (pq > 0), rr / torch.where(pq > 0, pq, 1), 0)
         x.addcmul_(alpha.to(x.dtype), p)
-        if k + 1 == max_iterations and callback is None:
+        if last:
             break
         r.addcmul_(alpha.to(r.dtype), q, value=-1)
         rr_new = inner(r, r, batch_dims)
