@@ -110,7 +110,7 @@ def admm_tv(
     for k in range(iterations):
         # x: conjugate gradients on N x = A^H y + rho D^H (z - w), from the last x, that is on N dx = r from zero.
         r = step.residual(x, rhs, state)
-        if cg_iterations == 1:
+        if cg_iterations == 1:  # conjugate_gradient(...) + x without its copies of r
             rr, curvature = inner(r, r), step.curvature(r)
             alpha = float(rr / curvature) if curvature > 0 else 0.0
             x = torch.add(x, r, alpha=alpha, out=r)
