@@ -13,19 +13,22 @@ AXES = {"z": -3, "y": -2, "x": -1}
 
 def difference(x: Tensor, axis: int) -> Tensor:
     """``x[i + 1] - x[i]`` along ``axis``, zero for the last (Neumann boundary)."""
-    out = torch.zeros_like(x)
+    out = torch.empty_like(x)
     n = x.shape[axis] - 1
     torch.sub(x.narrow(axis, 1, n), x.narrow(axis, 0, n), out=out.narrow(axis, 0, n))
+    out.narrow(axis, n, 1).zero_()
     return out
 
 
 def difference_adjoint(d: Tensor, axis: int) -> Tensor:
     """The transpose of :func:`difference`: ``d[i - 1] - d[i]``, the last difference counting as zero."""
-    out = torch.zeros_like(d)
     n = d.shape[axis] - 1
-    inner = d.narrow(axis, 0, n)
-    out.narrow(axis, 0, n).sub_(inner)
-    out.narrow(axis, 1, n).add_(inner)
+    if n == 0:
+        return torch.zeros_like(d)
+    out = torch.empty_like(d)
+    torch.neg(d.narrow(axis, 0, 1), out=out.narrow(axis, 0, 1))
+    torch.sub(d.narrow(axis, 0, n - 1), d.narrow(axis, 1, n - 1), out=out.narrow(axis, 1, n - 1))
+    out.narrow(axis, n, 1).copy_(d.narrow(axis, n - 1, 1))
     return out
 
 

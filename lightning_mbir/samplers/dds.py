@@ -60,13 +60,22 @@ def dds(
     for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
         denoised = denoise(x, sigma)
         x0, shared = admm_tv(
-            None, operator, rho=rho, lam=lam, cg_iterations=cg_iterations, x0=denoised, state=shared, rhs=rhs
+            None,
+            operator,
+            rho=rho,
+            lam=lam,
+            cg_iterations=cg_iterations,
+            x0=denoised,
+            state=shared,
+            rhs=rhs,
+            overwrite_state=True,
         )
         if sigma_next > 0:
-            direction = (x - denoised) / sigma
+            direction = (x - denoised).div_(sigma)
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
             renewed = eta * (1 - (sigma_next / sigma) ** 2) ** 0.5 if ddim else eta
-            x = x0 + sigma_next * ((1 - renewed**2) ** 0.5 * direction + renewed * fresh)
+            # x = x0 + sigma_next (sqrt(1 - renewed^2) direction + renewed fresh), in the volume of the direction.
+            x = direction.mul_((1 - renewed**2) ** 0.5).add_(renewed * fresh).mul_(sigma_next).add_(x0)
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
     return x0

@@ -65,19 +65,30 @@ def diffusion_mbir(
         nfe += 1
         if sigma_next > 0:
             removed = sigma**2 - sigma_next**2
-            mean = x + (removed / sigma**2) * (denoised - x)
+            mean = (denoised - x).mul_(removed / sigma**2).add_(x)
             mean += removed**0.5 * noise(i + 1, x.shape, stream=PREDICTOR, dtype=x.dtype, device=x.device)
         x = mean
         # Corrector: annealed Langevin with a step of each slice's own.
         for k in range(corrector_steps if sigma_next > 0 else 0):
             denoised = denoise(x, sigma_next)
             nfe += 1
-            score = (denoised - x) / sigma_next**2
+            score = (denoised - x).div_(sigma_next**2)
             z = noise(i + 1, x.shape, stream=CORRECTOR + k, dtype=x.dtype, device=x.device)
             step = 2 * (snr * _slice_norm(z) / _slice_norm(score).clamp_min(1e-12)) ** 2
-            x = x + step * score + (2 * step).sqrt() * z
+            # x = x + step score + sqrt(2 step) z, in the volume of the score.
+            x = score.mul_(step).add_(x).add_((2 * step).sqrt() * z)
         # Data consistency and total variation along z, the split variables kept from level to level.
-        x, shared = admm_tv(None, operator, rho=rho, lam=lam, cg_iterations=cg_iterations, x0=x, state=shared, rhs=rhs)
+        x, shared = admm_tv(
+            None,
+            operator,
+            rho=rho,
+            lam=lam,
+            cg_iterations=cg_iterations,
+            x0=x,
+            state=shared,
+            rhs=rhs,
+            overwrite_state=True,
+        )
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, denoised, nfe))
     if final_sirt and not operator.range_complex:
@@ -87,4 +98,6 @@ def diffusion_mbir(
 
 def _slice_norm(x: Tensor) -> Tensor:
     """Euclidean norm of each slice, ``(Z, 1, 1)``."""
+    if x.is_complex():  # as pairs of reals: torch takes a hundred times longer for complex numbers
+        return torch.linalg.vector_norm(torch.view_as_real(x), dim=(-3, -2, -1), keepdim=True)[..., 0]
     return torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)

@@ -42,10 +42,10 @@ class KeyedNoise:
         """
         indices = range(shape[0]) if slices is None else slices
         # Drawn on the CPU: a GPU's generator would give other numbers.
-        drawn = [
-            torch.randn(tuple(shape[1:]), dtype=dtype, generator=self._generator(k, step, stream)) for k in indices
-        ]
-        return torch.stack(drawn).to(device)
+        drawn = torch.empty((len(indices), *shape[1:]), dtype=dtype)
+        for k, out in zip(indices, drawn, strict=True):
+            torch.randn(out.shape, generator=self._generator(k, step, stream), dtype=dtype, out=out)
+        return drawn.to(device)
 
     def _generator(self, k: int, step: int, stream: int) -> torch.Generator:
         key = repr((self.seed, str(self.volume), self.sample, int(k), step, stream)).encode()

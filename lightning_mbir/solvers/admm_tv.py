@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -11,15 +13,35 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.difference import AXES, difference, difference_adjoint
 from lightning_mbir.physics.operator import LinearOperator
-from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient
+from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient, inner
+
+SLAB = {"cpu": 2**20}
+"""Voxels worked on at a time on a device: on a CPU a slab and what is made of it stay in the cache."""
+
+Index = tuple[EllipsisType | slice, ...]
+_ALL = slice(None)
 
 
 @dataclass
 class ADMMState:
-    """Split variable and scaled dual variable, one volume each an axis; what "variable sharing" keeps."""
+    """What "variable sharing" keeps: one volume ``v = D x + w`` an axis, before the split and dual updates.
 
-    z: tuple[Tensor, ...]
-    w: tuple[Tensor, ...]
+    These are ``z = shrink(v, threshold)`` and ``w = v - z``, so both follow from ``v``.
+    """
+
+    v: tuple[Tensor, ...]
+    threshold: float
+    isotropic: bool = False
+
+    @property
+    def w(self) -> tuple[Tensor, ...]:
+        """Scaled dual variable."""
+        return project(self.v, self.threshold, self.isotropic)
+
+    @property
+    def z(self) -> tuple[Tensor, ...]:
+        """Split variable."""
+        return shrink(self.v, self.threshold, self.isotropic)
 
 
 @torch.no_grad()
@@ -36,6 +58,7 @@ def admm_tv(
     x0: Tensor | None = None,
     state: ADMMState | None = None,
     rhs: Tensor | None = None,
+    overwrite_state: bool = False,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, ADMMState]:
     """Minimise ``1/2 ||A x - y||^2 + lam ||D x||_1`` over volumes.
@@ -56,6 +79,7 @@ def admm_tv(
         x0: start ``(Z, Y, X)``; ``A^H y`` by default.
         state: split and dual variables of an earlier call; zero by default. Not written to.
         rhs: ``A^H y`` where it is known already.
+        overwrite_state: put the new state where the old one is, which saves a volume an axis.
         callback: called after each iteration with its number and the iterate.
 
     Returns:
@@ -79,36 +103,107 @@ def admm_tv(
             x = conjugate_gradient(operator.normal, rhs, x, max_iterations=cg_iterations)
             if callback is not None:
                 callback(k + 1, x)
-        return x, state if state is not None else ADMMState((), ())
-    dims = [AXES[axis] for axis in axes]
-    z = state.z if state is not None else tuple(torch.zeros_like(x) for _ in dims)
-    w = state.w if state is not None else tuple(torch.zeros_like(x) for _ in dims)
-
-    def normal(v: Tensor) -> Tensor:
-        out = operator.normal(v)
-        for dim in dims:
-            out = out.add_(difference_adjoint(difference(v, dim), dim), alpha=rho)
-        return out
-
+        return x, state if state is not None else ADMMState((), 0.0)
+    step = _Step(operator, rho, [AXES[axis] for axis in axes])
+    if state is None:
+        state, overwrite_state = ADMMState(tuple(torch.zeros_like(x) for _ in axes), lam / rho, isotropic), True
     for k in range(iterations):
-        b = rhs.clone()
-        for dim, z_d, w_d in zip(dims, z, w, strict=True):
-            b.add_(difference_adjoint(z_d - w_d, dim), alpha=rho)
-        x = conjugate_gradient(normal, b, x, max_iterations=cg_iterations)
-        v = [difference(x, dim).add_(w_d) for dim, w_d in zip(dims, w, strict=True)]
-        z = shrink(v, lam / rho, isotropic)
-        w = tuple(v_d.sub_(z_d) for v_d, z_d in zip(v, z, strict=True))
+        # x: conjugate gradients on N x = A^H y + rho D^H (z - w), from the last x, that is on N dx = r from zero.
+        r = step.residual(x, rhs, state)
+        if cg_iterations == 1:  # conjugate_gradient(...) + x without its copies of r
+            rr, curvature = inner(r, r), step.curvature(r)
+            alpha = float(rr / curvature) if curvature > 0 else 0.0
+            x = torch.add(x, r, alpha=alpha, out=r)
+        else:
+            normal = partial(step.normal, out=torch.empty_like(r))
+            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, curvature=step.curvature).add_(x)
+        # v = D x + w, from which z and w follow.
+        v = state.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in state.v)
+        step.splitting(x, state, out=v)
+        state, overwrite_state = ADMMState(v, lam / rho, isotropic), True
         if callback is not None:
             callback(k + 1, x)
-    return x, ADMMState(z, w)
+    return x, state
+
+
+class _Step:
+    """The sums over data and differences in one ADMM step, slab by slab along z.
+
+    ``N = A^H A + rho D^H D``. Differences at the edges of a slab take one slice more on either side.
+    """
+
+    def __init__(self, operator: LinearOperator, rho: float, dims: list[int]) -> None:
+        self.operator, self.rho, self.dims = operator, rho, dims
+
+    def residual(self, x: Tensor, rhs: Tensor, state: ADMMState) -> Tensor:
+        """``A^H y + rho D^H (z - w) - N x``."""
+        r = torch.empty_like(rhs)
+        for own, wide, crop in self._slabs(x):
+            torch.sub(rhs[own], self.operator.normal(x[own]), out=r[own])
+            v = [v_d[wide] for v_d in state.v]
+            w = project(v, state.threshold, state.isotropic)
+            for dim, v_d, w_d in zip(self.dims, v, w, strict=True):
+                # z - w - D x, where z = v - w.
+                u = torch.sub(v_d, w_d, alpha=2, out=w_d).sub_(difference(x[wide], dim))
+                r[own].add_(difference_adjoint(u, dim)[crop], alpha=self.rho)
+        return r
+
+    def normal(self, p: Tensor, out: Tensor) -> Tensor:
+        """``N p`` into ``out``."""
+        for own, wide, crop in self._slabs(p):
+            out[own] = self.operator.normal(p[own])
+            for dim in self.dims:
+                out[own].add_(difference_adjoint(difference(p[wide], dim), dim)[crop], alpha=self.rho)
+        return out
+
+    def curvature(self, p: Tensor) -> Tensor:
+        """``<p, N p> = ||A p||^2 + rho ||D p||^2``, which takes no adjoint."""
+        total = torch.zeros((), dtype=p.real.dtype, device=p.device)
+        for own, wide, crop in self._slabs(p):
+            q = self.operator(p[own])
+            total += inner(q, q)
+            for dim in self.dims:
+                d = difference(p[wide], dim)[crop]
+                total += self.rho * inner(d, d)
+        return total
+
+    def splitting(self, x: Tensor, state: ADMMState, out: tuple[Tensor, ...]) -> None:
+        """``v = D x + w`` into ``out``, which may be the volumes of the state."""
+        for own, wide, crop in self._slabs(x):
+            w = project([v_d[own] for v_d in state.v], state.threshold, state.isotropic)
+            for dim, w_d, out_d in zip(self.dims, w, out, strict=True):
+                torch.add(w_d, difference(x[wide], dim)[crop], out=out_d[own])
+
+    def _slabs(self, x: Tensor) -> Iterator[tuple[Index, Index, Index]]:
+        """Slices of a slab, those with their neighbours, and the former among the latter."""
+        if not self.operator.separable or x.ndim < 3:
+            yield (...,), (...,), (...,)
+            return
+        n = x.shape[-3]
+        size = max(1, SLAB.get(x.device.type, 2**24) * n // x.numel())
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            first, last = max(start - 1, 0), min(stop + 1, n)
+            own, wide, crop = slice(start, stop), slice(first, last), slice(start - first, stop - first)
+            yield (..., own, _ALL, _ALL), (..., wide, _ALL, _ALL), (..., crop, _ALL, _ALL)
+
+
+def project(v: Sequence[Tensor], radius: float, isotropic: bool = False) -> tuple[Tensor, ...]:
+    """Onto the ball of a radius: differences, real or complex, each by its magnitude, or all by their joint one."""
+    if not isotropic and not v[0].is_complex():
+        return tuple(d.clamp(-radius, radius) for d in v)
+    radius = max(radius, torch.finfo(v[0].dtype).tiny)
+    squares = [_square(d) for d in v]
+    if isotropic:
+        squares = [sum(squares[1:], squares[0])] * len(v)
+    return tuple(d * (radius / square.sqrt().clamp_min_(radius)) for d, square in zip(v, squares, strict=True))
 
 
 def shrink(v: Sequence[Tensor], threshold: float, isotropic: bool = False) -> tuple[Tensor, ...]:
-    """Soft threshold of differences, real or complex: each by its magnitude, or all by their joint one."""
-    if isotropic:
-        magnitude = torch.stack([d.abs().square() for d in v]).sum(0).sqrt_()
-        factor = (1 - threshold / magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny)).clamp_min_(0)
-        return tuple(d * factor for d in v)
-    if v[0].is_complex():
-        return tuple(d * (1 - threshold / d.abs().clamp_min(torch.finfo(d.real.dtype).tiny)).clamp_min(0) for d in v)
-    return tuple(torch.nn.functional.softshrink(d, threshold) for d in v)
+    """Soft threshold of differences: what the projection takes away."""
+    return tuple(d - w for d, w in zip(v, project(v, threshold, isotropic), strict=True))
+
+
+def _square(d: Tensor) -> Tensor:
+    """``|d|^2``; for complex numbers without the slow, overflow-proof ``abs``."""
+    return (d.real * d.real).addcmul_(d.imag, d.imag) if d.is_complex() else d.square()

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
+CHUNK = {"cpu": 2**16}
+"""Numbers a dot product on a device; its sums are in float32, which over a whole volume costs four digits on a CPU."""
+
 
 @torch.no_grad()
 def conjugate_gradient(
@@ -19,17 +22,20 @@ def conjugate_gradient(
     max_iterations: int = 10,
     tolerance: float = 0.0,
     batch_dims: int = 0,
+    curvature: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[int, Tensor, float], None] | None = None,
 ) -> Tensor:
     """Solve ``N x = b`` (Hestenes and Stiefel 1952).
 
     Args:
-        normal: ``N``, Hermitian and positive semidefinite, on tensors of ``b``'s shape.
+        normal: ``N``, Hermitian and positive semidefinite, on tensors of ``b``'s shape. What it gives is not written
+            to, and not used any more when it is called again.
         b: right-hand side, real or complex.
         x0: start; zero by default. Never written to.
         max_iterations: steps at most.
         tolerance: stop where ``||r|| <= tolerance ||b||``; a system of the batch that got there stays as it is.
         batch_dims: leading dimensions that number independent systems.
+        curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
         callback: called after each step with the step, the iterate, and the largest relative residual.
 
     Returns:
@@ -42,33 +48,47 @@ def conjugate_gradient(
         raise InputError(f"conjugate_gradient: max_iterations is {max_iterations}; give 0 or more")
     if x0 is not None and x0.shape != b.shape:
         raise InputError(f"conjugate_gradient: x0 is {tuple(x0.shape)}, the right-hand side {tuple(b.shape)}")
-    dims = tuple(range(batch_dims, b.ndim))
-
-    def inner(u: Tensor, v: Tensor) -> Tensor:
-        """Real part of ``<u, v>``, one number a system (real for what CG needs, N being Hermitian)."""
-        product = torch.real(u.conj() * v) if u.is_complex() else u * v
-        return product.sum(dims, keepdim=True)
-
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - normal(x)
     p = r.clone()
-    rr = inner(r, r)
-    stop = tolerance**2 * inner(b, b)
+    rr = inner(r, r, batch_dims)
+    stop = tolerance**2 * inner(b, b, batch_dims)
     for k in range(max_iterations):
         active = rr > stop
         if not bool(active.any()):
             break
-        q = normal(p)
-        pq = inner(p, q)
+        last = k + 1 == max_iterations and callback is None
+        if last and curvature is not None:
+            pq = curvature(p)
+        else:
+            q = normal(p)
+            pq = inner(p, q, batch_dims)
         # A system that is solved, or has nothing along p, takes a step of zero.
         alpha = torch.where(active & (pq > 0), rr / torch.where(pq > 0, pq, 1), 0)
         x.addcmul_(alpha.to(x.dtype), p)
+        if last:
+            break
         r.addcmul_(alpha.to(r.dtype), q, value=-1)
-        rr_new = inner(r, r)
+        rr_new = inner(r, r, batch_dims)
         beta = torch.where(active & (rr > 0), rr_new / torch.where(rr > 0, rr, 1), 0)
         p.mul_(beta.to(p.dtype)).add_(r)
         rr = torch.where(active, rr_new, rr)
         if callback is not None:
-            bb = inner(b, b)
+            bb = inner(b, b, batch_dims)
             callback(k + 1, x, float((rr / torch.where(bb > 0, bb, 1)).max()) ** 0.5)
     return x
+
+
+def inner(u: Tensor, v: Tensor, batch_dims: int = 0) -> Tensor:
+    """Real part of ``<u, v>``, one number a system: what CG needs, its ``N`` being Hermitian.
+
+    Without batch dimensions a number, whose sum takes no temporary; else with dimensions of length one for the others.
+    """
+    if batch_dims > 0:
+        product = torch.real(u.conj() * v) if u.is_complex() else u * v
+        return product.sum(tuple(range(batch_dims, u.ndim)), keepdim=True)
+    # Real and imaginary parts in a row: their dot product is the real part.
+    real_u, real_v = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (u, v))
+    size = CHUNK.get(u.device.type, 2**24)
+    chunks = zip(*(torch.split(t.reshape(-1), size) for t in (real_u, real_v)), strict=True)
+    return torch.stack([torch.dot(a, b) for a, b in chunks]).sum()

@@ -1,16 +1,20 @@
 """Solvers against dense solves, and ADMM against an independent method for the same convex problem."""
 
 import math
+from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import FourierSampling, LinearOperator, ParallelBeam, RealDomain, make_mask
 from lightning_mbir.physics.difference import AXES, difference, difference_adjoint
 from lightning_mbir.solvers import admm_tv, conjugate_gradient, fbp, sirt, zero_filled
-from lightning_mbir.solvers.admm_tv import shrink
+from lightning_mbir.solvers.admm_tv import SLAB, shrink
+from lightning_mbir.solvers.conjugate_gradient import inner
 from tests.physics.test_transforms import supersampled_disc
 
 
@@ -117,6 +121,114 @@ def test_admm_goes_on_from_its_state() -> None:
     torch.testing.assert_close(rest, whole)
     for before, after in zip(kept, (*state.z, *state.w), strict=True):
         assert torch.equal(before, after)
+
+
+def reference_admm_step(
+    x: Tensor, z: list[Tensor], w: list[Tensor], rhs: Tensor, op: LinearOperator, options: dict[str, Any]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Boyd et al. 2011, section 3.1.1, equation by equation, on whole volumes and with a fresh tensor for each."""
+    rho, lam, axes = options["rho"], options["lam"], [AXES[axis] for axis in options["axes"]]
+
+    def normal(v: Tensor) -> Tensor:
+        return op.normal(v) + rho * sum(difference_adjoint(difference(v, a), a) for a in axes)
+
+    b = rhs + rho * sum(difference_adjoint(z_d - w_d, a) for a, z_d, w_d in zip(axes, z, w, strict=True))
+    r = p = b - normal(x)
+    for _ in range(options["cg_iterations"]):
+        q = normal(p)
+        alpha = r.abs().square().sum() / (p.conj() * q).sum().real
+        x, smaller = x + alpha * p, r - alpha * q
+        p = smaller + smaller.abs().square().sum() / r.abs().square().sum() * p
+        r = smaller
+    v = [difference(x, a) + w_d for a, w_d in zip(axes, w, strict=True)]
+    joint = torch.stack(v).abs().square().sum(0).sqrt()
+    sizes = [joint if options["isotropic"] else v_d.abs() for v_d in v]
+    z = [torch.where(s > lam / rho, v_d - lam / rho * v_d / s, 0) for v_d, s in zip(v, sizes, strict=True)]
+    return x, z, [v_d - z_d for v_d, z_d in zip(v, z, strict=True)]
+
+
+@pytest.mark.parametrize("slab", [1, 2 * 144, 3 * 144, 10**6])
+@pytest.mark.parametrize("isotropic", [False, True])
+@pytest.mark.parametrize("axes", [("z",), ("y", "x"), ("x", "z", "y")])
+@pytest.mark.parametrize("kind", ["ct", "magnitude", "complex"])
+def test_admm_step_is_that_of_the_equations_in_slabs_of_any_size(
+    kind: str, axes: tuple[str, ...], isotropic: bool, slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SLAB, "cpu", slab)
+    fourier = FourierSampling(make_mask("gaussian1d", (12, 12), 2)).to(torch.float64)
+    ct = ParallelBeam(12, [0.0, 30, 75, 120]).to(torch.float64)
+    op: LinearOperator = {"ct": ct / ct.norm(), "magnitude": RealDomain(fourier), "complex": fourier}[kind]
+    truth = torch.randn(7, 12, 12, dtype=op.dtype, generator=torch.Generator().manual_seed(0))
+    rhs = op.normal(truth)
+    for cg_iterations in (1, 3):
+        options: dict[str, Any] = {"rho": 0.2, "lam": 0.05, "axes": axes, "isotropic": isotropic}
+        options["cg_iterations"] = cg_iterations
+        x, state = rhs, None
+        other, z, w = rhs, [torch.zeros_like(rhs)] * len(axes), [torch.zeros_like(rhs)] * len(axes)
+        for _ in range(4):
+            x, state = admm_tv(None, op, x0=x, state=state, rhs=rhs, **options)
+            other, z, w = reference_admm_step(other, z, w, rhs, op, options)
+        torch.testing.assert_close(x, other, rtol=1e-10, atol=1e-12)
+        for got, wanted in zip((*state.z, *state.w), (*z, *w), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_admm_takes_few_slices(slices: int) -> None:
+    op = RealDomain(FourierSampling(torch.ones(4, 4)))
+    y = op(torch.rand(slices, 4, 4, generator=torch.Generator().manual_seed(0)))
+    x, state = admm_tv(y, op, rho=0.3, lam=0.01, iterations=2)
+    assert x.shape == (slices, 4, 4) and bool(x.isfinite().all())
+    assert bool((state.v[0][-1] == 0).all())
+
+
+def test_admm_writes_to_its_state_only_if_told() -> None:
+    op = RealDomain(FourierSampling(make_mask("uniform1d", (8, 8), 2)))
+    rhs = op.normal(torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    start, state = admm_tv(None, op, rho=0.3, lam=0.01, rhs=rhs)
+    given = [t.clone() for t in (rhs, start)]
+    x, after = admm_tv(None, op, rho=0.3, lam=0.02, x0=start, state=state, rhs=rhs)
+    assert after.v[0].data_ptr() != state.v[0].data_ptr()
+    over, there = admm_tv(None, op, rho=0.3, lam=0.02, x0=start, state=state, rhs=rhs, overwrite_state=True)
+    assert there.v[0].data_ptr() == state.v[0].data_ptr()
+    assert torch.equal(over, x) and torch.equal(there.z[0], after.z[0]) and torch.equal(there.w[0], after.w[0])
+    assert torch.equal(rhs, given[0]) and torch.equal(start, given[1])
+
+
+def test_admm_step_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step along z: at most 4 volumes beyond what goes in, counting what the operator takes inside."""
+    monkeypatch.setitem(SLAB, "cpu", 4 * 32 * 32)
+    op = FourierSampling(make_mask("gaussian1d", (32, 32), 2))
+    rhs = op.normal(torch.rand(16, 32, 32, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)))
+    x, state = admm_tv(None, op, rho=0.3, lam=0.01, rhs=rhs)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        admm_tv(None, op, rho=0.3, lam=0.01, x0=x, state=state, rhs=rhs)
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    peak = max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+    assert peak <= 4 * rhs.numel() * rhs.element_size()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_inner_product_of_many_numbers_is_accurate(dtype: torch.dtype) -> None:
+    u, v = torch.rand(2, 3_000_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    exact = float((u.to(wide).conj() * v.to(wide)).sum().real)
+    assert float(inner(u, v)) == pytest.approx(exact, rel=1e-6)
+    assert float(inner(u[::2].conj(), v[::2].conj())) == pytest.approx(float(inner(u[::2], v[::2])), rel=1e-6)
+
+
+def test_cg_takes_the_curvature_instead_of_its_last_product() -> None:
+    matrix = positive(12, torch.complex128)[0]
+    b = torch.randn(12, dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    products: list[Tensor] = []
+
+    def normal(v: Tensor) -> Tensor:
+        products.append(v)
+        return matrix @ v
+
+    x = conjugate_gradient(normal, b, max_iterations=4, curvature=lambda p: inner(p, matrix @ p))
+    assert len(products) == 3
+    torch.testing.assert_close(x, conjugate_gradient(normal, b, max_iterations=4))
 
 
 def test_shrink_is_the_proximal_map() -> None:
