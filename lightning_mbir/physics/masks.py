@@ -50,6 +50,16 @@ def make_mask(
     return torch.from_numpy(_points(kind, shape, acc, fraction, rng)).float()
 
 
+def check_mask(mask: Tensor, operator: str, axes: str) -> None:
+    """Raise where ``mask`` is none of the two ``axes``, has values other than 0 and 1, or samples nothing."""
+    if mask.ndim != 2:
+        raise InputError(f"{operator} takes a mask of {axes}, not {tuple(mask.shape)}")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError(f"{operator} takes a mask of zeros and ones")
+    if not bool(mask.any()):
+        raise InputError("the mask samples nothing; at least one point of k-space must be 1")
+
+
 def _columns(kind: str, n: int, acc: float, fraction: float, rng: np.random.Generator) -> np.ndarray:
     budget = _budget(n, acc)
     center = _centre(n, fraction)
