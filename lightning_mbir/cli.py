@@ -28,7 +28,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--views", "--model.views", "CT: number of views [8; la_ct 90]"),
     Flag("--angle_range", "--model.angle_range", "CT: degrees that the views are spread over [180; la_ct 90]"),
     Flag("--acc", "--model.acc", "MRI: acceleration, all samples over measured ones [8]"),
-    Flag("--mask", "--model.mask", "MRI: uniform1d, gaussian1d, gaussian2d or poisson2d [gaussian1d]"),
+    Flag("--mask", "--model.mask", "MRI: uniform1d, gaussian1d, equispaced (lines), gaussian2d, poisson2d or radial (points) [gaussian1d]"),
     Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]"),
     Flag("--method", "--model.method", "dds, diffusion_mbir, admm_tv, fbp, sirt or zero_filled [dds]"),
     Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]"),
