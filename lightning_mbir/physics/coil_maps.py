@@ -51,17 +51,17 @@ def estimate_coil_maps(
         raise InputError(f"threshold {threshold:g}, crop {crop:g}: give shares from 0 to 1")
     if kspace.ndim == 4:
         return torch.stack([estimate_coil_maps(k, calibration, kernel, threshold, crop) for k in kspace])
-    coils, rows, columns = kspace.shape
+    shape = (kspace.shape[1], kspace.shape[2])
     region = _centre(kspace, calibration).to(torch.complex128)
     sampled = (region != 0).any(0)
     if not bool(sampled.any()):
         raise InputError("the centre of k-space is zero; there is nothing to estimate coil maps from")
-    if not bool((sampled.any(0).all() and sampled.any(1).all())):
+    if not bool(sampled.all()):
         raise InputError(
             f"the central {calibration} x {calibration} points of k-space are not fully sampled; "
             "give a smaller calibration, or maps of another scan"
         )
-    values, vectors = torch.linalg.eigh(_pixel_matrices(_row_space(region, kernel, threshold), kernel, (rows, columns)))
+    values, vectors = torch.linalg.eigh(_pixel_matrices(_row_space(region, kernel, threshold), kernel, shape))
     maps = vectors[..., -1].movedim(-1, 0)
     # The free phase: that of the coils' combination that holds the most energy.
     principal = torch.linalg.svd(region.flatten(1), full_matrices=False).U[:, 0]

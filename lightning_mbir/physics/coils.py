@@ -64,7 +64,7 @@ class CoilOperator(LinearOperator):
         return (self._combine * images).sum(-3)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.prepare()
         return self
 

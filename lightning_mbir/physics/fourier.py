@@ -80,6 +80,10 @@ class RealDomain(LinearOperator):
         self.separable = operator.separable
         self._probe = operator._probe
 
+    @property
+    def acceleration(self) -> float | None:
+        return self.operator.acceleration
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x)
         return out

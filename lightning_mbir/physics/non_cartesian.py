@@ -84,7 +84,7 @@ class NonCartesianFourier(CoilOperator):
         k = self._nufft.apply(self.expand(x))
         if self._maps is None:
             k = k.squeeze(-2)
-        return k.unflatten(-1, self._samples)
+        return k.reshape(*k.shape[:-1], *self._samples)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``(..., [coils,] *samples)`` to ``(..., Y, X)``."""
@@ -154,5 +154,3 @@ def _installed(backend: str) -> str:
             return name
     packages = " or ".join(modules[0].replace("_", "-") for modules in wanted.values())
     raise InputError(f"NonCartesianFourier needs the package {packages}, which is not installed; {INSTALL}")
-
-

@@ -68,6 +68,11 @@ class LinearOperator(nn.Module):
         """The adjoint as an operator of its own."""
         return Adjoint(self)
 
+    @property
+    def acceleration(self) -> float | None:
+        """MRI: how many times fewer samples there are than points of k-space."""
+        return None
+
     @torch.no_grad()
     def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
         """Spectral norm ``||A||``, by power iteration on ``A^H A`` from a fixed start; computed once.

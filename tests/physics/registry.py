@@ -15,6 +15,7 @@ from lightning_mbir.physics import (
     ParallelBeam,
     RealDomain,
     SliceDifference,
+    Weighted,
     make_mask,
     radial_trajectory,
     spiral_trajectory,
@@ -29,6 +30,10 @@ def random_mask(rows: int, columns: int) -> torch.Tensor:
 
 def random_maps(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(2))
+
+
+def random_weights(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(3)) * 100
 
 
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
@@ -49,6 +54,10 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "slice_difference": lambda: SliceDifference((5, 6, 7)),
     "difference_x": lambda: Difference((2, 3, 9), "x"),
     "scaled": lambda: ParallelBeam(10, ANGLES) * 0.3,
+    "weighted": lambda: Weighted(ParallelBeam(9, ANGLES), random_weights(7, 13)),
+    "weighted_by_slice": lambda: Weighted(ParallelBeam(6, ANGLES), random_weights(3, 7, 9)),
+    "weighted_complex": lambda: Weighted(FourierSampling(random_mask(6, 7)), random_weights(6, 7)),
+    "weighted_volume": lambda: Weighted(CartesianFourier3D(random_mask(3, 4), (3, 4, 5)), random_weights(3, 4, 5)),
     "adjoint": lambda: ParallelBeam(10, ANGLES).H,
     "composition": lambda: FourierSampling(random_mask(8, 8)) @ FourierSampling(torch.ones(8, 8)),
 }
