@@ -106,7 +106,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "angle range": ([*p, "--task", "la_ct", "--angle_range", "270"], "180"),
         "photons": ([*p, "--task", "sv_ct", "--photons", "0"], "--photons 0: give a positive number"),
         "photons in MRI": ([*p, "--task", "cs_mri", "--photons", "1e5"], "--snr"),
-        "snr": ([*p, "--task", "cs_mri", "--snr", "nan"], "--snr nan: give decibels"),
+        "snr": ([*p, "--task", "cs_mri", "--snr", ".inf"], "--snr inf: give decibels"),
         "mask": ([*p, "--task", "cs_mri", "--mask", "zigzag"], "gaussian1d"),
         "method": ([*p, "--method", "magic"], "dds"),
         "method of CT": ([*p, "--task", "cs_mri", "--method", "fbp"], "not for mri"),
