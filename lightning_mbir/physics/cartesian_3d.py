@@ -55,6 +55,7 @@ class CartesianFourier3D(CoilOperator):
         super().prepare()
         sampling = centring(self.domain_shape, self.device)[1].unsqueeze(1).to(self.dtype)
         self._sampling = self.mask[:, None, :, None] * sampling
+        self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
 
     def forward(self, x: Tensor) -> Tensor:
         """k-space: ``(..., Z, Y, X)`` to ``(..., Z, Y, X)``, with maps ``(..., Z, coils, Y, X)``; zero where the mask
@@ -66,7 +67,7 @@ class CartesianFourier3D(CoilOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Zero-filled volume ``(..., Z, Y, X)``, of all coils."""
         self.check_range(y)
-        k = (y.unsqueeze(-3) if self._maps is None else y) * self._sampling.conj()
+        k = (y.unsqueeze(-3) if self._maps is None else y) * self._sampling_conj
         return self.combine(torch.fft.ifftn(k, dim=(-4, -2, -1), norm="ortho"))
 
     def normal(self, x: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class MultiCoilFourier(CoilOperator):
     def prepare(self) -> None:
         super().prepare()
         self._sampling = self.mask * centring(self.mask.shape, self.device)[1].to(self.dtype)
+        self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
 
     def forward(self, x: Tensor) -> Tensor:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., coils, Y, X)`` complex, zero where the mask is."""
@@ -62,7 +63,7 @@ class MultiCoilFourier(CoilOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Zero-filled image of all coils: ``(..., coils, Y, X)`` to ``(..., Y, X)``."""
         self.check_range(y)
-        return self.combine(torch.fft.ifft2(y * self._sampling.conj(), norm="ortho"))
+        return self.combine(torch.fft.ifft2(y * self._sampling_conj, norm="ortho"))
 
     def normal(self, x: Tensor) -> Tensor:
         """``A^H A x``, a few slices at a time: the k-space of all coils and slices is never in memory at once."""
