@@ -84,6 +84,10 @@ class RealDomain(LinearOperator):
     def acceleration(self) -> float | None:
         return self.operator.acceleration
 
+    def of_slice(self, k: int) -> LinearOperator | None:
+        one = self.operator.of_slice(k)
+        return None if one is None else RealDomain(one)
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x)
         return out

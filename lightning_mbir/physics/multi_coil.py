@@ -47,6 +47,11 @@ class MultiCoilFourier(CoilOperator):
         """Points of k-space over sampled points."""
         return self.mask.numel() / float(self.mask.sum())
 
+    def of_slice(self, k: int) -> MultiCoilFourier | None:
+        if self.separable or self.coil_maps is None:
+            return None
+        return MultiCoilFourier(self.mask, self.coil_maps[k]).to(self.device, self.real_dtype)
+
     def modulation(self) -> Tensor:
         return centring(self.mask.shape, self.device)[0]
 

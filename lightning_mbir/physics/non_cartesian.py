@@ -74,6 +74,12 @@ class NonCartesianFourier(CoilOperator):
         """Pixels over samples. Below 1 where samples are more, such as close to the centre of radial spokes."""
         return math.prod(self._image) / math.prod(self._samples)
 
+    def of_slice(self, k: int) -> NonCartesianFourier | None:
+        if self.separable or self.coil_maps is None:
+            return None
+        one = NonCartesianFourier(self.trajectory, self._image, self.coil_maps[k], self.backend)  # type: ignore[arg-type]
+        return one.to(self.device, self.real_dtype)
+
     def prepare(self) -> None:
         super().prepare()
         self._nufft = Nufft(self.trajectory.reshape(-1, 2), self._image, self.backend)
@@ -149,8 +155,8 @@ def _installed(backend: str) -> str:
     if backend != "auto" and backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is unknown; there are auto, {', '.join(BACKENDS)}")
     wanted = BACKENDS if backend == "auto" else {backend: BACKENDS[backend]}
-    for name, modules in wanted.items():
-        if all(importlib.util.find_spec(module) for module in modules):
+    for name, module in wanted.items():
+        if importlib.util.find_spec(module):
             return name
-    packages = " or ".join(modules[0].replace("_", "-") for modules in wanted.values())
+    packages = " or ".join(module.replace("_", "-") for module in wanted.values())
     raise InputError(f"NonCartesianFourier needs the package {packages}, which is not installed; {INSTALL}")

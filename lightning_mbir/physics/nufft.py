@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
-BACKENDS = {"finufft": ("pytorch_finufft",), "kbnufft": ("torchkbnufft",)}
-"""What each needs; the better one first."""
+BACKENDS = {"finufft": "pytorch_finufft", "kbnufft": "torchkbnufft"}
+"""The module that each needs; the better one first."""
 
 
 class Nufft:

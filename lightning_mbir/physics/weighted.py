@@ -44,6 +44,10 @@ class Weighted(LinearOperator):
         self._probe = operator._probe
         self.register_buffer("root", weights.to(operator.device, operator.real_dtype).sqrt())
 
+    def of_slice(self, k: int) -> LinearOperator | None:
+        by_slice = self.operator.separable and not self.separable
+        return Weighted(self.operator, self.root[k].square()) if by_slice else None
+
     def scale(self, y: Tensor) -> Tensor:
         """``W^(1/2) y``: the measurement ``(..., *range_shape)`` that belongs to this operator."""
         self.check_range(y)

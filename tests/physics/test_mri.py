@@ -95,7 +95,7 @@ def test_volumes_are_coupled_through_kz(shape: tuple[int, int, int], coils: str)
 
 
 def installed(backend: str) -> str:
-    pytest.importorskip(BACKENDS[backend][0])
+    pytest.importorskip(BACKENDS[backend])
     return backend
 
 
