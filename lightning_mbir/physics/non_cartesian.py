@@ -60,11 +60,10 @@ class NonCartesianFourier(CoilOperator):
         self.backend = _installed(backend)
         self.register_buffer("trajectory", trajectory.to(torch.get_default_dtype()))
         samples = tuple(trajectory.shape[:-1])
-        *slices, _ = coil_maps.shape[:-2] if coil_maps is not None else (1,)
-        coils = coil_maps.shape[-3:-2] if coil_maps is not None else ()
-        self.separable = not slices
-        self.domain_shape = (*slices, *image)
-        self.range_shape = (*slices, *coils, *samples)
+        lead = () if coil_maps is None else tuple(coil_maps.shape[:-2])  # coils, or slices and coils
+        self.separable = len(lead) < 2
+        self.domain_shape = (*lead[:-1], *image)
+        self.range_shape = (*lead, *samples)
         self._samples = samples
         self._image = (image[0], image[1])
         self.set_maps(coil_maps)
