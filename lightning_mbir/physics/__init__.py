@@ -1,18 +1,34 @@
-"""Linear operators ``y = A x`` with exact adjoints, and sampling masks."""
+"""Linear operators ``y = A x`` with exact adjoints, sampling masks and trajectories, coil maps, and noise."""
 
+from lightning_mbir.physics.cartesian_3d import CartesianFourier3D
+from lightning_mbir.physics.coil_maps import estimate_coil_maps
 from lightning_mbir.physics.difference import Difference, SliceDifference
 from lightning_mbir.physics.fourier import FourierSampling, RealDomain
 from lightning_mbir.physics.masks import MASKS, make_mask
+from lightning_mbir.physics.multi_coil import MultiCoilFourier
+from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, poisson_counts
+from lightning_mbir.physics.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.physics.parallel_beam import ParallelBeam
+from lightning_mbir.physics.weighted import Weighted
 
 __all__ = [
     "MASKS",
+    "CartesianFourier3D",
     "Difference",
     "FourierSampling",
     "LinearOperator",
+    "MultiCoilFourier",
+    "NoisySinogram",
+    "NonCartesianFourier",
     "ParallelBeam",
     "RealDomain",
     "SliceDifference",
+    "Weighted",
+    "complex_gaussian",
+    "estimate_coil_maps",
     "make_mask",
+    "poisson_counts",
+    "radial_trajectory",
+    "spiral_trajectory",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_mbir.errors import InputError
+from lightning_mbir.physics.masks import check_mask
 from lightning_mbir.physics.operator import LinearOperator
 
 AXES = (-2, -1)
@@ -28,12 +28,7 @@ class FourierSampling(LinearOperator):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
-        if mask.ndim != 2:
-            raise InputError(f"FourierSampling takes a mask of (Y, X), not {tuple(mask.shape)}")
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            raise InputError("FourierSampling takes a mask of zeros and ones")
-        if not bool(mask.any()):
-            raise InputError("the mask samples nothing; at least one point of k-space must be 1")
+        check_mask(mask, "FourierSampling", "(Y, X)")
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))
         # In the FFT's own order, so that the k-space of `normal` is not shifted twice.
         self.register_buffer("_mask_fft_order", torch.fft.ifftshift(self.mask, AXES), persistent=False)
@@ -84,6 +79,14 @@ class RealDomain(LinearOperator):
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.separable = operator.separable
         self._probe = operator._probe
+
+    @property
+    def acceleration(self) -> float | None:
+        return self.operator.acceleration
+
+    def of_slice(self, k: int) -> LinearOperator | None:
+        one = self.operator.of_slice(k)
+        return None if one is None else RealDomain(one)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
-MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d")
+MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
+COLUMNS = ("uniform1d", "gaussian1d", "equispaced")
+"""Those that sample whole columns."""
 
 
 def make_mask(
@@ -18,9 +18,11 @@ def make_mask(
 ) -> Tensor:
     """A mask ``(Y, X)`` of zeros and ones, zero frequency at ``(Y // 2, X // 2)``.
 
-    ``uniform1d`` and ``gaussian1d`` sample whole columns (phase encoding along x), equally often everywhere or denser
-    towards the centre; ``gaussian2d`` and ``poisson2d`` sample points, the latter no two of them close together (a
-    Poisson disc whose radius grows away from the centre).
+    ``uniform1d``, ``gaussian1d`` and ``equispaced`` sample whole columns (phase encoding along x): drawn with equal
+    odds everywhere, drawn denser towards the centre, or at equal steps over all columns outside the centre from a
+    random start (as scanners do, and fastMRI). ``gaussian2d``, ``poisson2d`` and ``radial`` sample points: drawn denser
+    towards the centre, no two of them close together (a Poisson disc whose radius grows away from the centre), or on
+    spokes through the centre that turn by the golden angle.
 
     Args:
         kind: one of ``MASKS``.
@@ -28,7 +30,7 @@ def make_mask(
         acc: columns (points) over sampled ones, at least 1; their number is ``round(total / acc)``, exactly.
         center_fraction: share of the width (2D: of each side) that is fully sampled; by default 0.32 / acc, as in
             fastMRI (8 % at 4, 4 % at 8), yet at least 8 columns or half of the sampled ones, so that small images
-            keep a centre; for 2D masks the square root of 0.32 / acc.
+            keep a centre; for 2D masks the square root of 0.32 / acc, but 0.05 for ``radial``, dense there by itself.
         seed: other seeds give other masks.
 
     Raises:
@@ -41,19 +43,32 @@ def make_mask(
     if center_fraction is not None and not 0 <= center_fraction <= 1:
         raise InputError(f"center_fraction {center_fraction:g}: give a share from 0 to 1")
     rng = np.random.default_rng([seed, MASKS.index(kind)])
-    if kind.endswith("1d"):
+    if kind in COLUMNS:
         least = min(8, round(shape[1] / acc) // 2) / shape[1]
         fraction = max(0.32 / acc, least) if center_fraction is None else center_fraction
         columns = _columns(kind, shape[1], acc, fraction, rng)
         return torch.from_numpy(columns).float().expand(shape).clone()
-    fraction = (0.32 / acc) ** 0.5 if center_fraction is None else center_fraction
+    default = 0.05 if kind == "radial" else (0.32 / acc) ** 0.5
+    fraction = default if center_fraction is None else center_fraction
     return torch.from_numpy(_points(kind, shape, acc, fraction, rng)).float()
+
+
+def check_mask(mask: Tensor, operator: str, axes: str) -> None:
+    """Raise where ``mask`` is none of the two ``axes``, has values other than 0 and 1, or samples nothing."""
+    if mask.ndim != 2:
+        raise InputError(f"{operator} takes a mask of {axes}, not {tuple(mask.shape)}")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError(f"{operator} takes a mask of zeros and ones")
+    if not bool(mask.any()):
+        raise InputError("the mask samples nothing; at least one point of k-space must be 1")
 
 
 def _columns(kind: str, n: int, acc: float, fraction: float, rng: np.random.Generator) -> np.ndarray:
     budget = _budget(n, acc)
     center = _centre(n, fraction)
     _check_centre(int(center.sum()), budget, acc)
+    if kind == "equispaced":
+        return _equispaced(center, budget, rng)
     distance = (np.arange(n) - n // 2) / n
     density = np.exp(-0.5 * (distance / 0.18) ** 2) if kind == "gaussian1d" else np.ones(n)
     return _fill(center, density, budget, rng)
@@ -63,6 +78,8 @@ def _points(kind: str, shape: tuple[int, int], acc: float, fraction: float, rng:
     budget = _budget(shape[0] * shape[1], acc)
     center = _centre(shape[0], fraction)[:, None] & _centre(shape[1], fraction)[None, :]
     _check_centre(int(center.sum()), budget, acc)
+    if kind == "radial":
+        return _spokes(center, budget, rng)
     y, x = ((np.arange(n) - n // 2) / n for n in shape)
     radius = np.hypot(y[:, None], x[None, :])
     if kind == "gaussian2d":
@@ -105,39 +122,86 @@ def _fill(center: np.ndarray, density: np.ndarray, budget: int, rng: np.random.G
 
 
 def _poisson_disc(center: np.ndarray, radius: np.ndarray, budget: int, rng: np.random.Generator) -> np.ndarray:
-    """Darts thrown in random order, each kept if none is within its disc; discs as large as the budget allows."""
+    """Darts thrown in random order, each kept if it is in no disc of an earlier one; discs as large as the budget
+    allows. Their radius, in pixels, is ``scale (0.5 + 2 radius)``: denser towards the centre. So two darts are further
+    apart than the smaller one's radius."""
     order = np.flatnonzero(~center.ravel())
     order = order[rng.permutation(len(order))]
-    throw = _thrower(center, radius, order)
-    low, high = 0.0, 2.0 * np.sqrt(center.size / budget)  # disc radii at which the budget is met, and is not
+    discs = 0.5 + 2.0 * radius
+    low, high = 0.0, 2.0 * np.sqrt(center.size / budget)  # scales at which the budget is met, and is not
+    mask = np.ones_like(center)
     while high - low > 0.01:
         middle = (low + high) / 2
-        low, high = (middle, high) if throw(middle).sum() >= budget else (low, middle)
-    mask = throw(low)
+        thrown = _throw(center, discs * middle, order)
+        if thrown.sum() >= budget:
+            low, mask = middle, thrown
+        else:
+            high = middle
     # A few darts too many, since radii are stepwise on a grid: drop the last thrown.
     surplus = int(mask.sum()) - budget
-    thrown = order[mask.ravel()[order]]
+    kept = order[mask.ravel()[order]]
     if surplus > 0:
-        mask.ravel()[thrown[-surplus:]] = False
+        mask.ravel()[kept[-surplus:]] = False
     return mask
 
 
-def _thrower(center: np.ndarray, radius: np.ndarray, order: np.ndarray) -> Callable[[float], np.ndarray]:
-    rows, columns = center.shape
+def _throw(center: np.ndarray, discs: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The centre and the darts that are kept; one after the other, so every step is a look-up in flat arrays."""
+    border = int(discs.max()) + 1  # spares every disc the check for the border
+    width = center.shape[1] + 2 * border
+    taken = bytearray(np.pad(center, border).tobytes())
+    marks = np.frombuffer(taken, dtype=np.bool_)
+    rows, columns = np.divmod(order, center.shape[1])
+    places = ((rows + border) * width + columns + border).tolist()
+    squares = np.floor(discs.ravel()[order] ** 2).astype(int).tolist()  # distances on a grid have whole squares
+    stencils: dict[int, np.ndarray] = {}
+    kept = np.zeros(center.size, dtype=bool)
+    chosen = []
+    for number, (place, square) in enumerate(zip(places, squares, strict=True)):
+        if taken[place]:
+            continue
+        if square not in stencils:
+            reach = int(np.sqrt(square))
+            y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+            inside = np.nonzero(y**2 + x**2 <= square)
+            stencils[square] = (inside[0] - reach) * width + inside[1] - reach
+        marks[stencils[square] + place] = True
+        chosen.append(number)
+    kept[order[chosen]] = True
+    return kept.reshape(center.shape) | center
 
-    def throw(scale: float) -> np.ndarray:
-        mask = center.copy()
-        taken = center.copy()
-        for index in order:
-            i, j = divmod(int(index), columns)
-            if taken[i, j]:
-                continue
-            mask[i, j] = True
-            disc = scale * (0.5 + 2.0 * radius[i, j])  # denser towards the centre
-            reach = int(disc)
-            top, left = max(0, i - reach), max(0, j - reach)
-            y, x = np.ogrid[top : min(rows, i + reach + 1), left : min(columns, j + reach + 1)]
-            taken[top : i + reach + 1, left : j + reach + 1] |= (y - i) ** 2 + (x - j) ** 2 <= disc**2
-        return mask
 
-    return throw
+def _equispaced(center: np.ndarray, budget: int, rng: np.random.Generator) -> np.ndarray:
+    """The centre, and columns at equal steps over all the others, from a random start."""
+    outside = np.flatnonzero(~center)
+    count = budget - int(center.sum())
+    mask = center.copy()
+    if count:
+        mask[outside[((np.arange(count) + rng.random()) * (len(outside) / count)).astype(int)]] = True
+    return mask
+
+
+def _spokes(center: np.ndarray, budget: int, rng: np.random.Generator) -> np.ndarray:
+    """The centre and spokes through it at golden angles, on the nearest grid points; the last one cut short."""
+    shape = np.array(center.shape)
+    start = rng.random() * np.pi
+    steps = np.arange(2 * int(shape.max()))
+    along = np.where(steps % 2, -1, 1) * ((steps + 1) // 2) / shape.max()  # from the centre out: 0, -1, 1, ...
+    mask = center.copy()
+    spokes = 2 * (1 + budget // int(shape.max()))
+    while True:
+        angle = start + np.pi * 2 / (1 + np.sqrt(5)) * np.arange(spokes)
+        direction = np.stack((np.sin(angle), np.cos(angle)))
+        direction /= np.abs(direction).max(0)  # to the border of k-space, not to an ellipse in it
+        points = np.rint(direction[:, :, None] * along * shape[:, None, None]).astype(int) + shape[:, None, None] // 2
+        points = points.reshape(2, -1)
+        points = points[:, ((points >= 0) & (points < shape[:, None])).all(0)]
+        flat = points[0] * shape[1] + points[1]
+        _, first = np.unique(flat, return_index=True)
+        ordered = flat[np.sort(first)]
+        fresh = ordered[~center.ravel()[ordered]]
+        missing = budget - int(center.sum())
+        if len(fresh) >= missing:
+            mask.ravel()[fresh[:missing]] = True
+            return mask
+        spokes *= 2

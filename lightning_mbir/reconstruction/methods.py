@@ -51,13 +51,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its default options; ``steps`` is its number of levels or iterations, 0 where none."""
+    """A method with its default options; ``steps`` is its number of levels or iterations, 0 where none.
+
+    ``weighted`` tells whether it fits the measurement, so that statistical weights mean something to it.
+    """
 
     run: Callable[..., Tensor]
     options: dict[str, Any]
     steps: int = 0
     needs_prior: bool = False
     modalities: tuple[str, ...] = ("ct", "mri")
+    weighted: bool = True
 
 
 def run_dds(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
@@ -142,9 +146,9 @@ METHODS: dict[str, Method] = {
         {"rho": 0.01, "lam": 3e-4, "cg_iterations": 8, "axes": "zyx", "isotropic": False},
         steps=150,
     ),
-    "fbp": Method(run_fbp, {"filter": "ramp"}, modalities=("ct",)),
+    "fbp": Method(run_fbp, {"filter": "ramp"}, modalities=("ct",), weighted=False),
     "sirt": Method(run_sirt, {"relaxation": 1.0, "nonnegative": True}, steps=200, modalities=("ct",)),
-    "zero_filled": Method(run_zero_filled, {}, modalities=("mri",)),
+    "zero_filled": Method(run_zero_filled, {}, modalities=("mri",), weighted=False),
 }
 
 

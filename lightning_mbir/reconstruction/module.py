@@ -54,8 +54,10 @@ class ReconstructionModule(L.LightningModule):
         acc: MRI acceleration (default 8).
         mask: MRI mask (default gaussian1d).
         phase: MRI: simulate a smooth image phase, that the method is not told (default false).
+        photons: CT: photons a ray, for simulated counts and the weights that belong to them (default no noise).
+        snr: MRI: signal to noise of simulated k-space in dB (default no noise).
         steps: noise levels or iterations; the method's default otherwise.
-        seed: of the noise and the mask.
+        seed: of all noise and the mask.
         prior: bundled name or file; by default the bundled prior of the task's modality, for k-space with a phase
             that of complex slices.
         output_dir: where results go.
@@ -73,6 +75,8 @@ class ReconstructionModule(L.LightningModule):
         acc: float | None = None,
         mask: str | None = None,
         phase: bool | None = None,
+        photons: float | None = None,
+        snr: float | None = None,
         steps: int | None = None,
         seed: int = 0,
         prior: str | None = None,
@@ -83,7 +87,8 @@ class ReconstructionModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.task = get_task(task)
-        flags = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
+        flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
+        flags |= {"photons": photons, "snr": snr}
         self.given = [name for name, value in flags.items() if value is not None]
         self.settings = self.task.settings(**flags)
         self.method, self.steps, self.seed = method, steps, seed
@@ -171,7 +176,7 @@ class ReconstructionModule(L.LightningModule):
         self.log_dict({name: sum(values) / len(values) for name, values in scores.items()}, sync_dist=True)
 
     def _reconstruct(self, scan: Volume | Measurement, batch_idx: int, write: bool) -> None:
-        operator, y, truth = self._measure(scan)
+        operator, y, weights, truth = self._measure(scan)
         if self.prior is not None:
             self.prior.to(self.device)
         options = dict(self.method_options)
@@ -185,6 +190,7 @@ class ReconstructionModule(L.LightningModule):
                 self.method,
                 seed=self.seed,
                 volume=scan.name,
+                weights=weights if METHODS[self.method].weighted else None,
                 steps=self.steps,
                 callback=progress,
                 **options,
@@ -200,6 +206,8 @@ class ReconstructionModule(L.LightningModule):
             "nfe": result.nfe,
             "residual": result.residual,
         }
+        if operator.acceleration is not None:
+            metrics["acceleration"] = round(operator.acceleration, 4)
         scores = None
         if truth is not None:
             metrics["data_range"] = self.task.data_range or magnitude_percentile(truth)
@@ -224,20 +232,23 @@ class ReconstructionModule(L.LightningModule):
             write_results(folder, volume, metrics, figure, self.config_yaml)
             print(_summary(metrics, folder), flush=True)
 
-    def _measure(self, scan: Volume | Measurement) -> tuple[LinearOperator, Tensor, Tensor | None]:
-        """The operator, the measurement (simulated from a volume, or given), and the truth, if any."""
+    def _measure(self, scan: Volume | Measurement) -> tuple[LinearOperator, Tensor, Tensor | None, Tensor | None]:
+        """The operator, the measurement (simulated from a volume, or given), its weights, and the truth, if any."""
         if isinstance(scan, Measurement):
             operator = measured_operator(scan, self.complex).to(scan.y.device)
-            return operator, scan.y, None
+            return operator, scan.y, None, None
         _, dy, dx = scan.spacing
         size, pixel = scan.data.shape[-1], (dy + dx) / 2
         build = partial(self.task.build_operator, size, pixel, seed=self.seed, **self.settings)
         operator = build(complex=self.complex).to(scan.data.device)
         if not self.has_phase:
-            return operator, operator(scan.data), scan.data
+            return operator, *self._noisy(operator(scan.data), scan.name), scan.data
         phase = smooth_phase(scan.data.shape, np.random.RandomState(self.seed)).to(scan.data)
         y = build(complex=True).to(scan.data.device)(torch.polar(scan.data, phase))
-        return operator, y, scan.data
+        return operator, *self._noisy(y, scan.name), scan.data
+
+    def _noisy(self, y: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
+        return self.task.add_noise(y, (self.seed, name), **self.settings)
 
     def _log(self, record: Record) -> None:
         if not isinstance(self.logger, TensorBoardLogger):
@@ -281,5 +292,7 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
 def _summary(metrics: dict[str, Any], folder: Path) -> str:
     scores = ", ".join(f"{plane} {metrics[plane]['psnr']:.2f}" for plane in PLANES if plane in metrics)
     scores = f"PSNR {scores} dB, " if scores else ""
+    if "acceleration" in metrics:
+        scores = f"acceleration {metrics['acceleration']:.2f}, {scores}"
     work = f"data residual {metrics['residual']:.2e}, {metrics['seconds']:.0f} s"
     return f"{metrics['volume']}: {scores}{work} -> {folder}"

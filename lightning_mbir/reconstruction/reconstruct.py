@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import LinearOperator
+from lightning_mbir.physics import LinearOperator, Weighted
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method
 from lightning_mbir.reconstruction.units import mri_scale
@@ -60,6 +60,7 @@ def reconstruct(
     seed: int = 0,
     volume: int | str = 0,
     sample: int = 0,
+    weights: Tensor | None = None,
     steps: int | None = None,
     callback: Callback | None = None,
     **options: Any,
@@ -73,13 +74,16 @@ def reconstruct(
             bundled one of the modality. Methods without a prior do not look at it.
         method: a name in ``METHODS``.
         seed, volume, sample: key of the noise; the same key gives the same volume.
+        weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
+            ``W^(1/2) A x = W^(1/2) y``, with ``W^(1/2) A`` brought to unit norm. ``residual`` stays unweighted.
         steps: noise levels or iterations.
         callback: called after each of them.
         **options: of the method; its defaults are in ``METHODS``.
 
     Raises:
         InputError: unknown method or option, a measurement of another shape or not finite, a prior that is
-            missing or that is none, options with which the method diverges.
+            missing or that is none, weights that cannot be used or that the method has no use for, options with
+            which the method diverges.
     """
     modality: Modality = "mri" if operator.range_complex else "ct"
     check_method(method, modality, options, steps)
@@ -92,6 +96,9 @@ def reconstruct(
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise InputError("the measurement has NaN or infinite values; correct them first")
     chosen = METHODS[method]
+    if weights is not None and not chosen.weighted:
+        raise InputError(f"{method} fits no data term that weights could go into; leave weights out")
+    weighted = None if weights is None else Weighted(operator, weights.to(y.device))
     denoise: Prior | None = None
     if chosen.needs_prior:
         denoise = _as_prior(prior, modality, operator.domain_complex, y.device)
@@ -113,7 +120,11 @@ def reconstruct(
         y_unit = (y - operator(constant)) / unit.scale
     else:
         y_unit = y / unit.scale
-    norm = operator.norm()
+    fitted: LinearOperator = operator
+    if weighted is not None:
+        weighted.check_range(y)
+        fitted, y_unit = weighted, weighted.scale(y_unit)
+    norm = fitted.norm()
     if norm == 0:
         raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
     nfe = 0
@@ -125,7 +136,7 @@ def reconstruct(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample)
-    problem = Problem(y_unit / norm, operator / norm, operator, denoise, noise, report)
+    problem = Problem(y_unit / norm, fitted / norm, operator, denoise, noise, report)
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps

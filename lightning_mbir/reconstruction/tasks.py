@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.data.volume import MU_WATER, Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import MASKS, FourierSampling, LinearOperator, ParallelBeam, RealDomain, make_mask
+from lightning_mbir.physics import (
+    MASKS,
+    FourierSampling,
+    LinearOperator,
+    ParallelBeam,
+    RealDomain,
+    complex_gaussian,
+    make_mask,
+    poisson_counts,
+)
+from lightning_mbir.samplers import keyed_generator
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,7 @@ class Task:
     Attributes:
         name: what ``--task`` takes.
         modality: of its volumes.
-        defaults: its flags with their defaults; others do not belong to it.
+        defaults: its flags with their defaults, none for noise that is not simulated; others do not belong to it.
         data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes.
@@ -32,7 +45,7 @@ class Task:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def settings(self, **flags: Any) -> dict[str, Any]:
-        """The flags that were given, checked, over the defaults.
+        """The flags that were given, checked, over the defaults; without those that stay none.
 
         Raises:
             InputError: a flag of another task, or a value that cannot be.
@@ -42,7 +55,7 @@ class Task:
             if name not in self.defaults:
                 own = ", ".join(f"--{flag}" for flag in self.defaults)
                 raise InputError(f"--{name} {value}: not for task {self.name}, which takes {own}")
-        chosen = {**self.defaults, **given}
+        chosen = {name: value for name, value in {**self.defaults, **given}.items() if value is not None}
         if "views" in chosen and chosen["views"] < 1:
             raise InputError(f"--views {chosen['views']}: give at least 1 view")
         if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 180:
@@ -51,7 +64,23 @@ class Task:
             raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
         if "mask" in chosen and chosen["mask"] not in MASKS:
             raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
+        for name in ("photons", "snr"):
+            value = chosen.get(name)
+            if value is not None and not (math.isfinite(value) and (name == "snr" or value > 0)):
+                right = "decibels, such as 30" if name == "snr" else "a positive number a ray, such as 1e5"
+                raise InputError(f"--{name} {value:g}: give {right}")
         return chosen
+
+    def add_noise(
+        self, y: Tensor, key: Sequence[int | str], photons: float | None = None, snr: float | None = None, **_: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """The measurement with the noise of the settings, the same for the same ``key``; and its statistical weights,
+        where the noise differs from ray to ray."""
+        generator = keyed_generator("measurement", *key)
+        if photons is not None:
+            noisy = poisson_counts(y, photons, generator=generator)
+            return noisy.y, noisy.weights
+        return (y if snr is None else complex_gaussian(y, snr, generator)), None
 
     def build_operator(
         self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, complex: bool = False, **settings: Any
@@ -79,7 +108,7 @@ TASKS: dict[str, Task] = {
         Task(
             "sv_ct",
             "ct",
-            {"views": 8, "angle_range": 180.0},
+            {"views": 8, "angle_range": 180.0, "photons": None},
             CT_RANGE,
             {
                 "admm_tv": {"rho": 0.003, "lam": 3e-4, "isotropic": True},
@@ -90,7 +119,7 @@ TASKS: dict[str, Task] = {
         Task(
             "la_ct",
             "ct",
-            {"views": 90, "angle_range": 90.0},
+            {"views": 90, "angle_range": 90.0, "photons": None},
             CT_RANGE,
             {
                 "admm_tv": {"rho": 0.001, "lam": 1e-4, "isotropic": True},
@@ -101,7 +130,7 @@ TASKS: dict[str, Task] = {
         Task(
             "cs_mri",
             "mri",
-            {"acc": 8.0, "mask": "gaussian1d", "phase": False},
+            {"acc": 8.0, "mask": "gaussian1d", "phase": False, "snr": None},
             None,
             {
                 "admm_tv": {"rho": 0.003, "lam": 2e-3, "isotropic": True},

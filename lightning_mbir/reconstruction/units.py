@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import LinearOperator
+from lightning_mbir.physics import CartesianFourier3D, LinearOperator, NonCartesianFourier, RealDomain
+from lightning_mbir.solvers import conjugate_gradient
 
 
 @torch.no_grad()
@@ -21,17 +22,28 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     uniform1d, acceleration 2 to 12: after the correction the factor is 0.7 to 1.4 of the true one, lowest for T1
     with bright scalp fat and highest for FLAIR; the middle is within 0.9 and 1.14.
 
+    With eight coils, or undersampling along z and y, the same correction leaves 0.76 to 1.27 (acceleration 4 and 8).
+    Samples off the grid have no zero-filled image: that of ten conjugate gradient steps is taken as it is, 0.65 to 0.97
+    of the true factor for 16 and 32 radial spokes, 0.57 to 0.88 for spirals of an eighth and a quarter of the pixels.
+
     Args:
-        y: ``(Z, Y, X)`` k-space.
-        operator: the Fourier sampling.
+        y: k-space, ``(Z, Y, X)`` or as the operator measures it.
+        operator: of MRI, with one coil or several.
 
     Raises:
         InputError: k-space that is zero.
     """
-    percentile = magnitude_percentile(operator.adjoint(y))
+    inner = operator.operator if isinstance(operator, RealDomain) else operator
+    image = operator.adjoint(y)
+    if isinstance(inner, NonCartesianFourier):
+        image = conjugate_gradient(operator.normal, image, max_iterations=10, tolerance=1e-3)
+    percentile = magnitude_percentile(image)
     if percentile <= 0:
         raise InputError("the measurement is zero; there is nothing to reconstruct")
-    mask = (y != 0).any(0)
+    if isinstance(inner, NonCartesianFourier):
+        return percentile
+    # Over slices and coils; a volume whose slices are coupled is undersampled along z and y instead.
+    mask = inner.mask > 0 if isinstance(inner, CartesianFourier3D) else (y != 0).flatten(0, -3).any(0)
     along_axis = min(float(mask.any(0).float().mean()), float(mask.any(1).float().mean()))
     if along_axis > 0.9:  # points rather than lines: both axes share the undersampling
         along_axis = float(mask.float().mean()) ** 0.5

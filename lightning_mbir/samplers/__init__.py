@@ -2,7 +2,7 @@
 
 from lightning_mbir.samplers.dds import dds
 from lightning_mbir.samplers.diffusion_mbir import diffusion_mbir
-from lightning_mbir.samplers.noise import KeyedNoise
+from lightning_mbir.samplers.noise import KeyedNoise, keyed_generator
 from lightning_mbir.samplers.schedules import geometric_sigmas, karras_sigmas
 from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
 
@@ -15,4 +15,5 @@ __all__ = [
     "diffusion_mbir",
     "geometric_sigmas",
     "karras_sigmas",
+    "keyed_generator",
 ]

@@ -48,6 +48,10 @@ class KeyedNoise:
         return drawn.to(device)
 
     def _generator(self, k: int, step: int, stream: int) -> torch.Generator:
-        key = repr((self.seed, str(self.volume), self.sample, int(k), step, stream)).encode()
-        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
-        return torch.Generator().manual_seed(seed)
+        return keyed_generator(self.seed, str(self.volume), self.sample, int(k), step, stream)
+
+
+def keyed_generator(*key: int | str) -> torch.Generator:
+    """A generator on the CPU whose numbers depend on the key alone."""
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little") >> 1
+    return torch.Generator().manual_seed(seed)

@@ -1,17 +1,24 @@
 """Every linear operator by a name: one that is added here gets the whole suite."""
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
 
 from lightning_mbir.physics import (
+    CartesianFourier3D,
     Difference,
     FourierSampling,
     LinearOperator,
+    MultiCoilFourier,
+    NonCartesianFourier,
     ParallelBeam,
     RealDomain,
     SliceDifference,
+    Weighted,
     make_mask,
+    radial_trajectory,
+    spiral_trajectory,
 )
 
 ANGLES = [0.0, 13.0, 45.0, 90.0, 101.5, 135.0, 170.0]
@@ -21,6 +28,14 @@ def random_mask(rows: int, columns: int) -> torch.Tensor:
     return (torch.rand(rows, columns, generator=torch.Generator().manual_seed(1)) < 0.4).float()
 
 
+def random_maps(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(2))
+
+
+def random_weights(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(3)) * 100
+
+
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "parallel_beam_even": lambda: ParallelBeam(16, ANGLES, pixel_size=1.5),
     "parallel_beam_odd": lambda: ParallelBeam(17, ANGLES, n_detectors=12, detector_spacing=2.1),
@@ -28,9 +43,35 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "fourier_even": lambda: FourierSampling(make_mask("gaussian1d", (16, 32), 4)),
     "fourier_odd": lambda: FourierSampling(random_mask(15, 9)),
     "fourier_real": lambda: RealDomain(FourierSampling(random_mask(12, 15))),
+    "multi_coil_even": lambda: MultiCoilFourier(random_mask(8, 10), random_maps(3, 8, 10)),
+    "multi_coil_odd": lambda: MultiCoilFourier(random_mask(7, 9), random_maps(2, 7, 9)),
+    "multi_coil_by_slice": lambda: MultiCoilFourier(random_mask(5, 6), random_maps(3, 2, 5, 6)),
+    "multi_coil_real": lambda: RealDomain(MultiCoilFourier(random_mask(8, 7), random_maps(3, 8, 7))),
+    "cartesian_3d_even": lambda: CartesianFourier3D(random_mask(4, 6), (4, 6, 8)),
+    "cartesian_3d_odd": lambda: CartesianFourier3D(random_mask(5, 3), (5, 3, 7)),
+    "cartesian_3d_coils": lambda: CartesianFourier3D(random_mask(4, 5), (4, 5, 3), random_maps(2, 5, 3)),
+    "cartesian_3d_by_slice": lambda: CartesianFourier3D(random_mask(4, 5), (4, 5, 3), random_maps(4, 2, 5, 3)),
     "slice_difference": lambda: SliceDifference((5, 6, 7)),
     "difference_x": lambda: Difference((2, 3, 9), "x"),
     "scaled": lambda: ParallelBeam(10, ANGLES) * 0.3,
+    "weighted": lambda: Weighted(ParallelBeam(9, ANGLES), random_weights(7, 13)),
+    "weighted_by_slice": lambda: Weighted(ParallelBeam(6, ANGLES), random_weights(3, 7, 9)),
+    "weighted_complex": lambda: Weighted(FourierSampling(random_mask(6, 7)), random_weights(6, 7)),
+    "weighted_volume": lambda: Weighted(CartesianFourier3D(random_mask(3, 4), (3, 4, 5)), random_weights(3, 4, 5)),
     "adjoint": lambda: ParallelBeam(10, ANGLES).H,
     "composition": lambda: FourierSampling(random_mask(8, 8)) @ FourierSampling(torch.ones(8, 8)),
 }
+
+for backend, package in (("finufft", "pytorch_finufft"), ("kbnufft", "torchkbnufft")):
+    if importlib.util.find_spec(package):
+        OPERATORS |= {
+            f"radial_{backend}": lambda backend=backend: NonCartesianFourier(
+                radial_trajectory(5, 12), 10, backend=backend
+            ),
+            f"spiral_coils_{backend}": lambda backend=backend: NonCartesianFourier(
+                spiral_trajectory(3, 40, 1.5), (9, 11), random_maps(2, 9, 11), backend
+            ),
+            f"radial_by_slice_{backend}": lambda backend=backend: NonCartesianFourier(
+                radial_trajectory(4, 10).flatten(0, 1), (8, 7), random_maps(3, 2, 8, 7), backend
+            ),
+        }

@@ -1,0 +1,103 @@
+"""Coil sensitivities from the centre of k-space: ESPIRiT."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+
+AXES = (-2, -1)
+
+
+@torch.no_grad()
+def estimate_coil_maps(
+    kspace: Tensor, calibration: int = 24, kernel: int = 6, threshold: float = 0.02, crop: float = 0.95
+) -> Tensor:
+    """Sensitivities of the coils, from the fully sampled centre of their k-space.
+
+    Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI", MRM 71, 2014: all patches of the
+    calibration region span a subspace; the projection on it is, in each pixel, a Hermitian ``coils x coils`` matrix
+    whose eigenvector with eigenvalue 1 holds the sensitivities. They are worked out in double precision, with exact
+    decompositions. The phase, which stays free in each pixel, is that of the first principal component of the
+    calibration data being real: so maps are smooth, and images keep their own phase relative to it.
+
+    Args:
+        kspace: ``(coils, Y, X)`` or ``(Z, coils, Y, X)`` complex, centred; zeros where nothing was measured.
+        calibration: lines and columns of the fully sampled centre.
+        kernel: side of the patches in points.
+        threshold: singular values below this share of the largest are noise.
+        crop: maps are zero where the eigenvalue is below this, which is where there is no signal.
+
+    Returns:
+        Maps of ``kspace``'s shape and type; their sum of squares is 1, or 0 where they were cropped.
+
+    Raises:
+        InputError: k-space of another shape, not finite, or zero; a calibration region that is larger than k-space,
+            smaller than two kernels, or not fully sampled; a threshold or crop outside 0 to 1.
+    """
+    if kspace.ndim not in (3, 4) or not kspace.is_complex() or kspace.numel() == 0:
+        raise InputError(f"k-space is {tuple(kspace.shape)}; give (coils, Y, X) or (Z, coils, Y, X) complex values")
+    if not bool(torch.isfinite(torch.view_as_real(kspace)).all()):
+        raise InputError("k-space has NaN or infinite values; correct them first")
+    if kernel < 1 or calibration < 2 * kernel or calibration > min(kspace.shape[-2:]):
+        raise InputError(
+            f"calibration {calibration}, kernel {kernel}: the calibration region of a k-space of "
+            f"{tuple(kspace.shape[-2:])} must hold two kernels and be no larger than that"
+        )
+    if not (0 < threshold < 1 and 0 <= crop < 1):
+        raise InputError(f"threshold {threshold:g}, crop {crop:g}: give shares from 0 to 1")
+    if kspace.ndim == 4:
+        return torch.stack([estimate_coil_maps(k, calibration, kernel, threshold, crop) for k in kspace])
+    shape = (kspace.shape[1], kspace.shape[2])
+    region = _centre(kspace, calibration).to(torch.complex128)
+    sampled = (region != 0).any(0)
+    if not bool(sampled.any()):
+        raise InputError("the centre of k-space is zero; there is nothing to estimate coil maps from")
+    if not bool(sampled.all()):
+        raise InputError(
+            f"the central {calibration} x {calibration} points of k-space are not fully sampled; "
+            "give a smaller calibration, or maps of another scan"
+        )
+    values, vectors = torch.linalg.eigh(_pixel_matrices(_row_space(region, kernel, threshold), kernel, shape))
+    maps = vectors[..., -1].movedim(-1, 0)
+    # The free phase: that of the coils' combination that holds the most energy.
+    principal = torch.linalg.svd(region.flatten(1), full_matrices=False).U[:, 0]
+    reference = torch.einsum("c,cyx->yx", principal.conj(), maps)
+    maps = maps * torch.where(reference == 0, 1, reference.conj() / reference.abs())
+    return (maps * (values[..., -1] > crop)).to(kspace.dtype)
+
+
+def _centre(kspace: Tensor, size: int) -> Tensor:
+    """The central ``size x size`` points."""
+    top, left = (n // 2 - size // 2 for n in kspace.shape[-2:])
+    return kspace[..., top : top + size, left : left + size]
+
+
+def _row_space(region: Tensor, kernel: int, threshold: float) -> Tensor:
+    """Orthonormal basis ``(n, coils, kernel, kernel)`` of what patches of the calibration region consist of."""
+    patches = region.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (coils, positions y, positions x, kernel, kernel)
+    matrix = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
+    _, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return vh[s > threshold * s[0]].unflatten(1, (len(region), kernel, kernel))
+
+
+def _pixel_matrices(basis: Tensor, kernel: int, shape: tuple[int, int]) -> Tensor:
+    """The mean projection on the patches' subspace, ``(Y, X, coils, coils)``: a convolution of k-space with the
+    autocorrelation of the basis, so a product in each pixel."""
+    size = 2 * kernel - 1
+    spectra = torch.fft.fft2(basis, s=(size, size))
+    correlation = torch.fft.ifft2(torch.einsum("nayx,nbyx->abyx", spectra, spectra.conj()))
+    correlation = torch.fft.fftshift(correlation, AXES) / kernel**2
+    # The transform of an array of 2 kernel - 1 points to the image, by its two short factors.
+    lags = torch.arange(1 - kernel, kernel, dtype=torch.float64, device=basis.device)
+    y, x = (
+        torch.polar(
+            torch.ones(n, size, dtype=torch.float64, device=basis.device),
+            2 * math.pi / n * (torch.arange(n, dtype=torch.float64, device=basis.device) - n // 2)[:, None] * lags,
+        )
+        for n in shape
+    )
+    return torch.einsum("yi,abij,xj->yxab", y, correlation, x)

@@ -1,0 +1,95 @@
+"""Noise of measurements: photon counts of CT, receiver noise of MRI."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+
+
+@dataclass(frozen=True)
+class NoisySinogram:
+    """Line integrals with noise.
+
+    Attributes:
+        y: ``ln(photons / counts)``, of the sinogram's shape and type.
+        weights: inverse variances of ``y``, likewise; 0 for rays without counts.
+    """
+
+    y: Tensor
+    weights: Tensor
+
+
+@torch.no_grad()
+def poisson_counts(
+    sinogram: Tensor, photons: float, electronic_noise: float = 0.0, generator: torch.Generator | None = None
+) -> NoisySinogram:
+    """Line integrals as a detector that counts photons would give them.
+
+    A ray counts ``N = Poisson(photons exp(-sinogram)) + Normal(0, electronic_noise^2)``, and ``y = ln(photons / N)``.
+    To second order ``y`` has the variance ``(N + electronic_noise^2) / N^2`` (Thibault et al., "A recursive filter for
+    noise reduction in statistical iterative tomographic imaging", SPIE 6065, 2006), whose inverse is its weight in
+    least squares; without electronic noise that is ``N`` (Sauer and Bouman, "A local update strategy for iterative
+    reconstruction from projections", IEEE TSP 41, 1993).
+
+    Counts below 1 have no usable logarithm: they are taken as 1 in ``y``, so that it stays finite, and weigh what they
+    are, which is nothing at 0 or below.
+
+    Args:
+        sinogram: line integrals of any shape, without unit; values below 0 count as more photons than were sent.
+        photons: sent along each ray.
+        electronic_noise: standard deviation in photons.
+        generator: on the CPU, where the noise is drawn, in double precision.
+
+    Raises:
+        InputError: photons that are not positive, noise below 0, a sinogram that is not finite or not real, or one that
+            lets no photon through.
+    """
+    if not (math.isfinite(photons) and photons > 0):
+        raise InputError(f"--photons {photons:g}: give a positive number of photons a ray, such as 1e5")
+    if not (math.isfinite(electronic_noise) and electronic_noise >= 0):
+        raise InputError(f"electronic_noise {electronic_noise:g}: give a standard deviation in photons, at least 0")
+    if sinogram.is_complex() or not bool(torch.isfinite(sinogram).all()):
+        raise InputError("the sinogram has complex, NaN or infinite values; give line integrals")
+    expected = photons * torch.exp(-sinogram.to("cpu", torch.float64))
+    counts = torch.poisson(expected, generator=generator)
+    if electronic_noise:
+        counts += electronic_noise * torch.randn(counts.shape, dtype=counts.dtype, generator=generator)
+    y = torch.log(photons / counts.clamp_min(1))
+    seen = counts.clamp_min(0)
+    weights = torch.where(seen > 0, seen**2 / (seen + electronic_noise**2).clamp_min(1e-300), 0)
+    if not bool(weights.any()):
+        raise InputError(f"--photons {photons:g}: no photon reached the detector; give more")
+    return NoisySinogram(y.to(sinogram), weights.to(sinogram))
+
+
+@torch.no_grad()
+def complex_gaussian(kspace: Tensor, snr_db: float, generator: torch.Generator | None = None) -> Tensor:
+    """k-space with white complex Gaussian noise on the sampled points, which are those that are not 0.
+
+    ``snr_db = 10 log10(P / sigma^2)`` with the mean power ``P`` of the sampled points of the whole array, and the
+    noise's ``sigma^2 = E |n|^2``, half of it in each part. All points have the same ``sigma``: that of the receiver.
+
+    Args:
+        kspace: complex, of any shape.
+        snr_db: in decibels.
+        generator: on the CPU, where the noise is drawn, in double precision.
+
+    Raises:
+        InputError: an SNR that is not finite; k-space that is real, not finite, or zero.
+    """
+    if not math.isfinite(snr_db):
+        raise InputError(f"--snr {snr_db:g}: give decibels, such as 30")
+    if not kspace.is_complex() or not bool(torch.isfinite(torch.view_as_real(kspace)).all()):
+        raise InputError("k-space has real, NaN or infinite values; give finite complex ones")
+    sampled = kspace != 0
+    if not bool(sampled.any()):
+        raise InputError("k-space is zero; there is no signal to set noise in relation to")
+    power = float(kspace[sampled].abs().double().square().mean())
+    sigma = math.sqrt(power / 10 ** (snr_db / 10))
+    noise = torch.randn(kspace.shape, dtype=torch.complex128, generator=generator)  # variance 1
+    return kspace + (sigma * noise).to(kspace) * sampled

@@ -1,0 +1,62 @@
+"""Statistical weights of a measurement, as part of the operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics.operator import LinearOperator
+
+
+class Weighted(LinearOperator):
+    """``W^(1/2) A``, so that ``||W^(1/2) (A x - y)||^2`` is weighted least squares.
+
+    Weights of one measurement serve all slices. Weights by slice, ``(Z, *range_shape)``, make it an operator on
+    volumes: ``separable`` is false, the domain ``(Z, Y, X)``. To be used with :meth:`scale` of the measurement.
+
+    Args:
+        operator: ``A``.
+        weights: ``W``, inverse variances: ``range_shape``, or ``(Z, *range_shape)`` where ``A`` acts slice by slice.
+
+    Raises:
+        InputError: weights of another shape, negative, not finite, or all zero.
+    """
+
+    root: Tensor
+
+    def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
+        super().__init__()
+        given, one = tuple(weights.shape), operator.range_shape
+        by_slice = operator.separable and len(given) == len(one) + 1
+        if given[-len(one) :] != one or not (given == one or by_slice) or 0 in given:
+            more = f", or (Z, {', '.join(map(str, one))})" if operator.separable else ""
+            raise InputError(f"the weights are {given}; give {one}{more}, as measured")
+        if weights.is_complex() or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+            raise InputError("the weights have complex, negative, NaN or infinite values; give inverse variances")
+        if not bool(weights.any()):
+            raise InputError("the weights are all zero; nothing would be fitted")
+        slices = given[:1] if by_slice else ()
+        self.operator = operator
+        self.domain_shape, self.range_shape = (*slices, *operator.domain_shape), (*slices, *one)
+        self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
+        self.separable = operator.separable and not by_slice
+        self._probe = operator._probe
+        self.register_buffer("root", weights.to(operator.device, operator.real_dtype).sqrt())
+
+    def of_slice(self, k: int) -> LinearOperator | None:
+        by_slice = self.operator.separable and not self.separable
+        return Weighted(self.operator, self.root[k].square()) if by_slice else None
+
+    def scale(self, y: Tensor) -> Tensor:
+        """``W^(1/2) y``: the measurement ``(..., *range_shape)`` that belongs to this operator."""
+        self.check_range(y)
+        return y * self.root
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_domain(x)
+        return self.operator(x) * self.root
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self.check_range(y)
+        return self.operator.adjoint(y * self.root)
