@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.data.volume import MU_WATER, Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import MASKS, FourierSampling, LinearOperator, ParallelBeam, RealDomain, make_mask
@@ -118,11 +117,3 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise InputError(f"--task {name}: unknown; there are {', '.join(TASKS)}")
     return TASKS[name]
-
-
-def measured_operator(measurement: Measurement, complex: bool = True) -> LinearOperator:
-    """The operator of a measurement that was really made; that of MRI acts on complex volumes, or on magnitudes."""
-    if measurement.modality == "ct":
-        return ParallelBeam(**measurement.geometry)
-    sampling = FourierSampling(measurement.geometry["mask"])
-    return sampling if complex else RealDomain(sampling)

@@ -8,6 +8,23 @@ from torch import Tensor
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.solvers import sirt
+
+
+@torch.no_grad()
+def ct_scale(y: Tensor, operator: LinearOperator) -> float:
+    """Attenuation that is 1 in the prior's unit, for projections whose lengths are not known in mm.
+
+    The 99.5th percentile of a reconstruction without a prior, twenty SIRT steps: the densest part of the object then
+    looks to the prior as bone does.
+
+    Raises:
+        InputError: projections that are zero.
+    """
+    percentile = magnitude_percentile(sirt(y, operator, iterations=20, nonnegative=True))
+    if percentile <= 0:
+        raise InputError("the measurement is zero; there is nothing to reconstruct")
+    return percentile
 
 
 @torch.no_grad()
@@ -22,7 +39,7 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     with bright scalp fat and highest for FLAIR; the middle is within 0.9 and 1.14.
 
     Args:
-        y: ``(Z, Y, X)`` k-space.
+        y: ``(Z, Y, X)`` or ``(Z, coils, Y, X)`` k-space.
         operator: the Fourier sampling.
 
     Raises:
@@ -31,7 +48,7 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     percentile = magnitude_percentile(operator.adjoint(y))
     if percentile <= 0:
         raise InputError("the measurement is zero; there is nothing to reconstruct")
-    mask = (y != 0).any(0)
+    mask = (y != 0).flatten(0, -3).any(0)
     along_axis = min(float(mask.any(0).float().mean()), float(mask.any(1).float().mean()))
     if along_axis > 0.9:  # points rather than lines: both axes share the undersampling
         along_axis = float(mask.float().mean()) ** 0.5
