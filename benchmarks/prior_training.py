@@ -3,11 +3,12 @@
     python benchmarks/prior_training.py --data ../shared/data --steps 800
 
 Trains from the same seed on the training CT volumes, whole slices at 128 x 128 pixels and crops of those at 256 x 256:
-(a) the paper's VE-SDE, noise levels log-uniform from 0.01 to 378, score parametrisation; (b) the same levels with EDM
-preconditioning; (c) EDM preconditioning and log-normal levels; (d) as (c), a network of ten times the parameters. A
-step of (a) to (c) costs the same. Prints the denoising PSNR of the held-out patient by noise level at both sizes, and
-the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations. Finished rows are
-kept in the output folder and not trained again.
+the paper's VE-SDE, noise levels log-uniform from 0.01 to 378, score parametrisation; the same levels with EDM
+preconditioning; EDM preconditioning and log-normal levels, the mean and the deviation of their logarithm in brackets;
+the same with the loss of each level divided by its expected value; and the default with a network of ten times the
+parameters. A step of all but the last costs the same. Prints the denoising PSNR of the held-out patient by noise level
+at both sizes, and the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations.
+Finished rows are kept in the output folder and not trained again.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from lightning_mbir.reconstruction import TASKS, image_metrics, reconstruct
 CASES: dict[str, dict[str, Any]] = {
     "VE levels, VE preconditioning": {"objective": "dsm", "network_options": {"preconditioning": "ve"}},
     "VE levels, EDM preconditioning": {"objective": "dsm"},
-    "EDM levels, EDM preconditioning": {"uncertainty": False},
-    "the same, loss divided by its expectation": {},
-    "the same, lower levels": {"log_sigma_mean": -1.2, "log_sigma_std": 1.8},
-    "that, 10 x the parameters": {"log_sigma_mean": -1.2, "log_sigma_std": 1.8, "network_options": {"channels": [48, 80, 192, 512]}},
+    "EDM, levels (-0.4, 1.9)": {"log_sigma_mean": -0.4, "log_sigma_std": 1.9, "uncertainty": False},
+    "the same, loss over its expectation": {"log_sigma_mean": -0.4, "log_sigma_std": 1.9},
+    "that, levels (-1.2, 1.8): the default": {},
+    "the default, 10 x the parameters": {"network_options": {"channels": [48, 80, 192, 512]}},
 }
 VOLUME, HELD_OUT, SLICES = "ct/train/acrin013_chest.nii.gz", "acrin013", "12:28"
 

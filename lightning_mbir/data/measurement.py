@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mbir.data.data_exchange import is_data_exchange, read_data_exchange
+from lightning_mbir.data.kspace import kspace_axes, read_kspace
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 
@@ -19,16 +22,40 @@ REQUIRED = {"ct": ("measurement", "angles", "image_size", "pixel_size"), "mri": 
 
 
 @dataclass(frozen=True)
+class MeasurementOptions:
+    """What a file may leave open.
+
+    Attributes:
+        image_size: pixels of a slice, for projections in the Data Exchange layout.
+        detector_spacing: distance of detector bins in mm, where the file does not tell. Without it attenuation is
+            per bin and the unit of the prior is estimated from the measurement.
+        rotation_center: the bin that the rotation axis falls on, counted from 0; searched for where not given.
+        axes: names of the dimensions of raw k-space, of ``slice``, ``coil``, ``y`` and ``x``, such as ``coil y x``;
+            ``x`` is the phase-encoding direction.
+    """
+
+    image_size: int = 256
+    detector_spacing: float | None = None
+    rotation_center: float | None = None
+    axes: str | None = None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """A measurement and what is needed to build its operator.
 
     Attributes:
-        y: ``(Z, views, detectors)`` line integrals, or ``(Z, Y, X)`` centred complex k-space.
+        y: ``(Z, views, detectors)`` line integrals; centred complex k-space ``(Z, Y, X)`` or, of several coils,
+            ``(Z, coils, Y, X)``.
         geometry: CT: ``angles`` (degrees), ``image_size``, ``pixel_size`` and ``detector_spacing`` (mm),
-            ``center_offset`` (mm). MRI: ``mask`` ``(Y, X)``.
+            ``center_offset`` (mm). MRI: ``mask`` ``(Y, X)`` and, where they were measured, ``coil_maps``
+            ``(coils, Y, X)`` or ``(Z, coils, Y, X)``.
         affine: of the volume to come, from ``(x, y, z)`` to mm.
         name: what its results are filed under.
         modality: ``"ct"`` or ``"mri"``.
+        calibrated: CT: whether lengths are really mm, so that attenuation is in 1/mm. Otherwise the length of a bin
+            is the unit of all of them.
+        notes: what was done to the file's numbers, a line each, for the log.
     """
 
     y: Tensor
@@ -36,52 +63,91 @@ class Measurement:
     affine: np.ndarray
     name: str
     modality: Modality
+    calibrated: bool = True
+    notes: tuple[str, ...] = field(default=())
 
 
-def read_measurement(path: str | Path, modality: Modality) -> Measurement:
-    """Read ``measurement`` and its geometry from an HDF5 (``.h5``) or NumPy (``.npz``) file.
+def read_measurement(path: str | Path, modality: Modality, options: MeasurementOptions | None = None) -> Measurement:
+    """Read a measurement with its geometry, in any of the layouts of ``docs/measurements.md``.
 
-    Keys: ``measurement``; for CT ``angles`` (degrees), ``image_size``, ``pixel_size`` (mm) and optionally
-    ``detector_spacing`` and ``center_offset`` (mm); for MRI ``mask`` ``(Y, X)`` or ``(X,)``; for both, optionally
-    ``spacing``, the voxel size ``(z, y, x)`` in mm.
+    Ours, in HDF5 (``.h5``) or NumPy (``.npz``), has the dataset ``measurement``; for CT ``angles`` (degrees),
+    ``image_size``, ``pixel_size`` (mm) and optionally ``detector_spacing`` and ``center_offset`` (mm); for MRI
+    ``mask`` ``(Y, X)`` or ``(X,)`` and optionally ``coil_maps``; for both, optionally ``spacing``, the voxel size
+    ``(z, y, x)`` in mm. Besides, projections of the Data Exchange layout (``exchange/data``), and k-space of fastMRI's
+    (``kspace``).
 
     Raises:
         InputError: no such file, keys that are missing, wrong dimensions, values that are not finite.
     """
-    path = Path(path)
+    path, options = Path(path), options or MeasurementOptions()
     if not path.is_file():
         raise InputError(f"--data.measurement {path}: no such file; give an .h5 or .npz file")
     content = _content(path)
+    kind: Modality = "ct" if is_data_exchange(content) else "mri" if "kspace" in content else modality
+    if kind != modality:
+        raise InputError(f"{path}: holds a measurement of {kind}, the task is of {modality}; give another --task")
+    name = path.name.rsplit(".", 1)[0]
+    if is_data_exchange(content):
+        given = (options.image_size, options.detector_spacing, options.rotation_center)
+        y, geometry, notes = read_data_exchange(path, content, *given)
+        affine = _affine([geometry["slice_thickness"], geometry["pixel_size"], geometry["pixel_size"]])
+        del geometry["slice_thickness"]
+        return Measurement(y, geometry, affine, name, "ct", options.detector_spacing is not None, notes)
+    if "kspace" in content:
+        y, mask, spacing, notes = read_kspace(path, content, options.axes)
+        return Measurement(y, {"mask": mask}, _affine(spacing), name, "mri", notes=notes)
+    return _own_layout(path, content, name, modality, options.axes)
+
+
+def _own_layout(
+    path: Path, content: dict[str, np.ndarray], name: str, modality: Modality, axes: str | None
+) -> Measurement:
     missing = [key for key in REQUIRED[modality] if key not in content]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; a {modality} measurement has {REQUIRED[modality]}")
     array = content["measurement"]
     if array.ndim == 2:
         array = array[None]
-    if array.ndim != 3:
-        raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, views, bins) or (Z, Y, X)")
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: the measurement has NaN or infinite values; correct them first")
     if modality == "ct":
+        if array.ndim != 3:
+            raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, views, bins)")
         y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         geometry = _ct_geometry(path, content, array.shape)
         pixel = (geometry["pixel_size"], geometry["pixel_size"])
     else:
-        y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.complex64))
+        if axes is None and array.ndim not in (3, 4):
+            raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, Y, X) or (Z, coils, Y, X)")
+        y = kspace_axes(path, array, axes or ("slice coil y x" if array.ndim == 4 else "slice y x"))
+        shape = tuple(y.shape[-2:])
         mask = content["mask"]
-        if mask.shape not in (array.shape[1:], array.shape[2:]):
-            raise InputError(f"{path}: the mask is {mask.shape}, k-space {array.shape[1:]}; give (Y, X) or (X,)")
-        mask = np.broadcast_to(mask, array.shape[1:])
-        geometry = {"mask": torch.from_numpy(np.array(mask, dtype=np.float32))}
+        if mask.shape not in (shape, shape[1:]):
+            raise InputError(f"{path}: the mask is {mask.shape}, k-space {shape}; give (Y, X) or (X,)")
+        geometry = {"mask": torch.from_numpy(np.array(np.broadcast_to(mask, shape), dtype=np.float32))}
+        if "coil_maps" in content:
+            geometry["coil_maps"] = _coil_maps(path, content["coil_maps"], y)
         pixel = (1.0, 1.0)
+    if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
+        raise InputError(f"{path}: the measurement has NaN or infinite values; correct them first")
     spacing = np.asarray(content.get("spacing", [1.0, *pixel]), dtype=float)
     if spacing.shape != (3,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise InputError(f"{path}: spacing is {spacing.tolist()}; give the voxel size (z, y, x) in mm")
     if modality == "ct" and not np.allclose(spacing[1:], pixel, rtol=1e-3):
         raise InputError(f"{path}: spacing is {spacing.tolist()} but pixel_size {pixel[0]:g}; they must agree")
-    z, dy, dx = spacing.tolist()
-    name = path.name.rsplit(".", 1)[0]
-    return Measurement(y, geometry, np.diag([dx, dy, z, 1.0]), name, modality)
+    return Measurement(y, geometry, _affine(spacing.tolist()), name, modality)
+
+
+def _affine(spacing: Sequence[float]) -> np.ndarray:
+    z, y, x = spacing
+    return np.diag([x, y, z, 1.0])
+
+
+def _coil_maps(path: Path, maps: np.ndarray, y: Tensor) -> Tensor:
+    shape = tuple(y.shape)
+    if y.ndim != 4 or maps.shape not in (shape, shape[1:]):
+        raise InputError(f"{path}: coil_maps are {maps.shape}, k-space {shape}; give (coils, Y, X) or one set a slice")
+    if not np.isfinite(maps).all():
+        raise InputError(f"{path}: coil_maps have NaN or infinite values; correct them first")
+    return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.complex64))
 
 
 def _ct_geometry(path: Path, content: dict[str, np.ndarray], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -103,11 +169,19 @@ def _ct_geometry(path: Path, content: dict[str, np.ndarray], shape: tuple[int, .
 
 
 def _content(path: Path) -> dict[str, np.ndarray]:
+    """Every dataset by its path in the file."""
+    content: dict[str, np.ndarray] = {}
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
+
+        def keep(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                content[name] = np.asarray(item)
+
         with h5py.File(path, "r") as file:
-            return {key: np.asarray(file[key]) for key in file if isinstance(file[key], h5py.Dataset)}
+            file.visititems(keep)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as .h5 or .npz ({error}); the file may be cut short") from error
+    return content

@@ -36,12 +36,14 @@ class Volume:
         affine: ``(4, 4)`` float64, from array indices in the order ``(x, y, z)`` to RAS millimetres.
         name: what its results are filed under.
         modality: ``"ct"`` or ``"mri"``.
+        calibrated: CT: whether attenuation is in 1/mm, so that it has Hounsfield units.
     """
 
     data: Tensor
     affine: np.ndarray
     name: str
     modality: Modality
+    calibrated: bool = True
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -142,9 +144,9 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
-    """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units."""
+    """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units where it has any."""
     path = Path(path)
-    data = mu_to_hu(volume.data) if volume.modality == "ct" else volume.data
+    data = mu_to_hu(volume.data) if volume.modality == "ct" and volume.calibrated else volume.data
     array = data.detach().to("cpu", torch.float32).permute(2, 1, 0).numpy()
     image = nib.Nifti1Image(array, volume.affine)
     image.header.set_xyzt_units("mm")

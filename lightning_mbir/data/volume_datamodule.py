@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_mbir.data.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.resample import resize_in_plane
 from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume, volume_name
@@ -25,8 +25,10 @@ class VolumeDataModule(L.LightningDataModule):
     Args:
         path: a NIfTI file, a folder with a DICOM series, or a folder of those; none gives demo phantoms.
         measurement: instead of ``path``, an HDF5 or NPZ file with a measurement (see ``read_measurement``).
+        detector_spacing, rotation_center, axes: what that file leaves open, see ``MeasurementOptions``.
         modality: ``ct`` or ``mri``; follows from the task on the command line.
-        image_size: slices are padded to a square and area-resized to this; 0 keeps the size of square slices.
+        image_size: slices are padded to a square and area-resized to this; 0 keeps the size of square slices. Measured
+            projections are reconstructed at this size (0: at that of the detector), k-space at its own.
         slices: part of each volume, as ``"20:44"``.
         demo_volumes: how many phantoms, where there is no path.
     """
@@ -39,6 +41,9 @@ class VolumeDataModule(L.LightningDataModule):
         image_size: int = 128,
         slices: str | None = None,
         demo_volumes: int = 1,
+        detector_spacing: float | None = None,
+        rotation_center: float | None = None,
+        axes: str | None = None,
     ) -> None:
         super().__init__()
         if path is not None and measurement is not None:
@@ -49,12 +54,15 @@ class VolumeDataModule(L.LightningDataModule):
             raise InputError(f"--data.demo_volumes {demo_volumes}: give at least 1")
         if measurement is not None and slices is not None:
             raise InputError(f"--data.slices {slices}: a measurement is reconstructed whole; leave it out")
+        if detector_spacing is not None and not detector_spacing > 0:
+            raise InputError(f"--data.detector_spacing {detector_spacing}: give the distance of bins in mm")
         self.modality: Modality = modality
+        self.options = MeasurementOptions(image_size, detector_spacing, rotation_center, axes)
         self.image_size = image_size
         self.slices = parse_slices(slices)
         self.scans: list[Path | int]
         if measurement is not None:
-            read_measurement(measurement, modality)  # so that a wrong file is told before any work
+            self._measurement = read_measurement(measurement, modality, self.options)  # a wrong file is told at once
             self.scans = [measurement]
         elif path is not None:
             paths = list_volumes(path)
@@ -89,7 +97,7 @@ class VolumeDataModule(L.LightningDataModule):
             demo = demo_volume(self.modality, source, self.image_size or 128)
             return self._cut(demo, demo.name)
         if self.measured:
-            return read_measurement(source, self.modality)
+            return self._measurement
         volume = self._cut(read_volume(source, self.modality), source)
         if self.image_size:
             return resize_in_plane(volume, self.image_size)

@@ -10,11 +10,16 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 
 AXES = (-2, -1)
+KERNEL = 6
 
 
 @torch.no_grad()
 def estimate_coil_maps(
-    kspace: Tensor, calibration: int = 24, kernel: int = 6, threshold: float = 0.02, crop: float = 0.95
+    kspace: Tensor,
+    calibration: int | tuple[int, int] | None = None,
+    kernel: int | None = None,
+    threshold: float = 0.02,
+    crop: float = 0.7,
 ) -> Tensor:
     """Sensitivities of the coils, from the fully sampled centre of their k-space.
 
@@ -26,10 +31,11 @@ def estimate_coil_maps(
 
     Args:
         kspace: ``(coils, Y, X)`` or ``(Z, coils, Y, X)`` complex, centred; zeros where nothing was measured.
-        calibration: lines and columns of the fully sampled centre.
-        kernel: side of the patches in points.
+        calibration: rows and columns of the fully sampled centre; by default as many as there are, up to 24.
+        kernel: side of the patches in points; by default 6, or half of the calibration region where that is less.
         threshold: singular values below this share of the largest are noise.
-        crop: maps are zero where the eigenvalue is below this, which is where there is no signal.
+        crop: maps are zero where the eigenvalue is below this, which is where there is no signal. A small calibration
+            region lowers eigenvalues inside of the object too.
 
     Returns:
         Maps of ``kspace``'s shape and type; their sum of squares is 1, or 0 where they were cropped.
@@ -42,23 +48,31 @@ def estimate_coil_maps(
         raise InputError(f"k-space is {tuple(kspace.shape)}; give (coils, Y, X) or (Z, coils, Y, X) complex values")
     if not bool(torch.isfinite(torch.view_as_real(kspace)).all()):
         raise InputError("k-space has NaN or infinite values; correct them first")
-    if kernel < 1 or calibration < 2 * kernel or calibration > min(kspace.shape[-2:]):
+    if not bool(kspace.any()):
+        raise InputError("k-space is zero; there is nothing to estimate coil maps from")
+    size = sampled_centre(kspace) if calibration is None else calibration
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if kernel is None:
+        kernel = max(1, min(KERNEL, rows // 2, columns // 2))
+    fits = min(rows, columns) >= 2 * kernel and rows <= kspace.shape[-2] and columns <= kspace.shape[-1]
+    if kernel < 1 or not fits or kernel < 2 <= kspace.shape[-3]:
         raise InputError(
-            f"calibration {calibration}, kernel {kernel}: the calibration region of a k-space of "
-            f"{tuple(kspace.shape[-2:])} must hold two kernels and be no larger than that"
+            f"calibration {rows} x {columns}, kernel {kernel}: the calibration region of a k-space of "
+            f"{tuple(kspace.shape[-2:])} must hold two kernels of 2 points or more and be no larger than that; "
+            "sample more of the centre, or give maps of another scan"
         )
     if not (0 < threshold < 1 and 0 <= crop < 1):
         raise InputError(f"threshold {threshold:g}, crop {crop:g}: give shares from 0 to 1")
     if kspace.ndim == 4:
-        return torch.stack([estimate_coil_maps(k, calibration, kernel, threshold, crop) for k in kspace])
+        return torch.stack([estimate_coil_maps(k, (rows, columns), kernel, threshold, crop) for k in kspace])
     shape = (kspace.shape[1], kspace.shape[2])
-    region = _centre(kspace, calibration).to(torch.complex128)
+    region = _centre(kspace, rows, columns).to(torch.complex128)
     sampled = (region != 0).any(0)
     if not bool(sampled.any()):
         raise InputError("the centre of k-space is zero; there is nothing to estimate coil maps from")
     if not bool(sampled.all()):
         raise InputError(
-            f"the central {calibration} x {calibration} points of k-space are not fully sampled; "
+            f"the central {rows} x {columns} points of k-space are not fully sampled; "
             "give a smaller calibration, or maps of another scan"
         )
     values, vectors = torch.linalg.eigh(_pixel_matrices(_row_space(region, kernel, threshold), kernel, shape))
@@ -70,10 +84,19 @@ def estimate_coil_maps(
     return (maps * (values[..., -1] > crop)).to(kspace.dtype)
 
 
-def _centre(kspace: Tensor, size: int) -> Tensor:
-    """The central ``size x size`` points."""
-    top, left = (n // 2 - size // 2 for n in kspace.shape[-2:])
-    return kspace[..., top : top + size, left : left + size]
+def sampled_centre(kspace: Tensor, most: int = 24) -> tuple[int, int]:
+    """Rows and columns, each up to ``most``, of the largest fully sampled rectangle about the centre of k-space."""
+    sampled = (kspace != 0).flatten(0, -3).any(0)
+    height, width = (min(most, n) for n in sampled.shape)
+    sizes = [(rows, columns) for rows in range(1, height + 1) for columns in range(1, width + 1)]
+    full = [size for size in sizes if bool(_centre(sampled, *size).all())]
+    return max(full, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
+def _centre(kspace: Tensor, rows: int, columns: int) -> Tensor:
+    """The central ``rows x columns`` points."""
+    top, left = (n // 2 - size // 2 for n, size in zip(kspace.shape[-2:], (rows, columns), strict=True))
+    return kspace[..., top : top + rows, left : left + columns]
 
 
 def _row_space(region: Tensor, kernel: int, threshold: float) -> Tensor:

@@ -50,7 +50,7 @@ class ScorePriorModule(L.LightningModule):
         objective: ``edm`` or ``dsm``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
         log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et
-            al., since averaging over more pixels makes larger images readable at higher noise.
+            al., since averaging over more pixels makes larger images readable at higher noise; see docs/training.md.
         sigma_data: standard deviation of clean slices, for the EDM weight.
         uncertainty: EDM: divide the loss of each noise level by its expected value, which is learned beside the
             network (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models", equation
@@ -73,8 +73,8 @@ class ScorePriorModule(L.LightningModule):
         ema_decay: float = 0.999,
         sigma_min: float = 0.01,
         sigma_max: float = 378.0,
-        log_sigma_mean: float = -0.4,
-        log_sigma_std: float = 1.9,
+        log_sigma_mean: float = -1.2,
+        log_sigma_std: float = 1.8,
         sigma_data: float = 0.35,
         uncertainty: bool = True,
         compile: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -17,17 +17,18 @@ from torch import Tensor
 from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.data.phase import smooth_phase
 from lightning_mbir.data.units import magnitude_percentile
-from lightning_mbir.data.volume import Volume
+from lightning_mbir.data.volume import MU_WATER, Volume
 from lightning_mbir.data.volume_datamodule import VolumeDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.reconstruction.measured import measured_operator, part_of
 from lightning_mbir.reconstruction.methods import METHODS, check_method
 from lightning_mbir.reconstruction.metrics import PLANES, image_metrics
 from lightning_mbir.reconstruction.montage import montage, planes_image
 from lightning_mbir.reconstruction.progress import LevelProgress
 from lightning_mbir.reconstruction.reconstruct import load_task_prior, reconstruct
-from lightning_mbir.reconstruction.tasks import get_task, measured_operator
+from lightning_mbir.reconstruction.tasks import get_task
 from lightning_mbir.reconstruction.writer import check_writable, write_results
 
 
@@ -49,9 +50,9 @@ class ReconstructionModule(L.LightningModule):
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
         method: a name in ``METHODS``.
-        views: CT views (default 8; limited angle 90).
+        views: CT views (default 8; limited angle 90); of a measurement, how many of its views (default all).
         angle_range: degrees that the views are spread over (default 180; limited angle 90).
-        acc: MRI acceleration (default 8).
+        acc: MRI acceleration (default 8; a measurement is by default taken whole).
         mask: MRI mask (default gaussian1d).
         phase: MRI: simulate a smooth image phase, that the method is not told (default false).
         photons: CT: photons a ray, for simulated counts and the weights that belong to them (default no noise).
@@ -89,7 +90,7 @@ class ReconstructionModule(L.LightningModule):
         self.task = get_task(task)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
         flags |= {"photons": photons, "snr": snr}
-        self.given = [name for name, value in flags.items() if value is not None]
+        self.given = {name: value for name, value in flags.items() if value is not None}
         self.settings = self.task.settings(**flags)
         self.method, self.steps, self.seed = method, steps, seed
         self.method_options = {**self.task.options.get(method, {}), **(method_options or {})}
@@ -125,13 +126,12 @@ class ReconstructionModule(L.LightningModule):
                 f"task {self.task.name} is of {self.task.modality} volumes, the data of {data.modality}; "
                 f"give VolumeDataModule(modality={self.task.modality!r})"
             )
-        if data.measured and self.given:
-            flag = self.given[0]
-            raise InputError(f"--{flag}: the measurement's file tells its own geometry; leave --{flag} out")
         volumes = len(data.scans)
         if volumes < devices:
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         data.check()
+        if data.measured:
+            part_of(cast(Measurement, data.scan(0)), self.seed, **self.given)
         if data.measured and self.task.modality == "mri":
             self.has_phase = True
             if self.prior is not None and not self._prior_given:
@@ -176,6 +176,10 @@ class ReconstructionModule(L.LightningModule):
         self.log_dict({name: sum(values) / len(values) for name, values in scores.items()}, sync_dist=True)
 
     def _reconstruct(self, scan: Volume | Measurement, batch_idx: int, write: bool) -> None:
+        if isinstance(scan, Measurement):
+            scan = part_of(scan, self.seed, **self.given)
+            print("; ".join((scan.name, *scan.notes)))
+        calibrated = not isinstance(scan, Measurement) or scan.calibrated
         operator, y, weights, truth = self._measure(scan)
         if self.prior is not None:
             self.prior.to(self.device)
@@ -193,6 +197,7 @@ class ReconstructionModule(L.LightningModule):
                 weights=weights if METHODS[self.method].weighted else None,
                 steps=self.steps,
                 callback=progress,
+                calibrated=calibrated,
                 **options,
             )
         image = result.volume.abs() if self.complex else result.volume
@@ -201,7 +206,7 @@ class ReconstructionModule(L.LightningModule):
             "method": self.method,
             "volume": scan.name,
             "seed": self.seed,
-            "settings": "measured" if isinstance(scan, Measurement) else self.settings,
+            "settings": {"measured": scan.notes, **self.given} if isinstance(scan, Measurement) else self.settings,
             "seconds": round(result.seconds, 3),
             "nfe": result.nfe,
             "residual": result.residual,
@@ -213,8 +218,9 @@ class ReconstructionModule(L.LightningModule):
             metrics["data_range"] = self.task.data_range or magnitude_percentile(truth)
             scores = image_metrics(image, truth, metrics["data_range"])
             metrics.update(scores)
-        white = self.task.data_range or magnitude_percentile(image if truth is None else truth)
-        window = (0.0, white / 1.5 if self.task.modality == "ct" else white)
+        window = (0.0, 2 * MU_WATER)
+        if self.task.modality == "mri" or not calibrated:
+            window = (0.0, magnitude_percentile(image if truth is None else truth))
         index = batch_idx * self.trainer.world_size + self.global_rank
         self.records.append(Record(index, metrics, planes_image(image, window)))
         if self.global_rank == 0:
@@ -225,7 +231,7 @@ class ReconstructionModule(L.LightningModule):
             if self.method != direct_name:
                 direct = reconstruct(y, operator, method=direct_name).volume
                 direct = direct.abs() if self.complex else direct
-            volume = Volume(image.cpu(), scan.affine, scan.name, self.task.modality)
+            volume = Volume(image.cpu(), scan.affine, scan.name, self.task.modality, calibrated)
             titles = ("FBP" if direct_name == "fbp" else "zero-filled", self.method)
             figure = montage(image, direct, truth, volume.spacing, window, titles, scores)
             folder = self.output_dir / self.task.name / scan.name
@@ -235,8 +241,7 @@ class ReconstructionModule(L.LightningModule):
     def _measure(self, scan: Volume | Measurement) -> tuple[LinearOperator, Tensor, Tensor | None, Tensor | None]:
         """The operator, the measurement (simulated from a volume, or given), its weights, and the truth, if any."""
         if isinstance(scan, Measurement):
-            operator = measured_operator(scan, self.complex).to(scan.y.device)
-            return operator, scan.y, None, None
+            return measured_operator(scan, self.complex), scan.y, None, None
         _, dy, dx = scan.spacing
         size, pixel = scan.data.shape[-1], (dy + dx) / 2
         build = partial(self.task.build_operator, size, pixel, seed=self.seed, **self.settings)

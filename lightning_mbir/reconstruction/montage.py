@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lightning_mbir.reconstruction.metrics import PLANES
 
+FEW = 4  # slices, below which the other two planes are lines
+
 
 def montage(
     volume: Tensor,
@@ -23,6 +25,8 @@ def montage(
     metrics: dict[str, Any] | None = None,
 ) -> Figure:
     """The middle slice of each plane; columns truth, direct inversion, reconstruction, error.
+
+    Volumes of fewer than ``FEW`` slices are shown in the axial plane alone.
 
     Args:
         volume: reconstruction ``(Z, Y, X)``.
@@ -37,16 +41,17 @@ def montage(
     if truth is not None:
         columns.insert(0, ("ground truth", truth))
     z, y, x = (n * s for n, s in zip(volume.shape, spacing, strict=True))
-    heights = [y, z, z]  # axial, coronal, sagittal
+    planes = list(PLANES)[: 3 if len(volume) >= FEW else 1]
+    heights = [y, z, z][: len(planes)]  # axial, coronal, sagittal
     n = len(columns) + (truth is not None)
     width = 2.9
     heights_in = [width * h / max(x, y) for h in heights]
-    size = (width * n + 0.9, sum(heights_in) + 0.3 * 3 + 0.3)
+    size = (width * n + 0.9, sum(heights_in) + 0.3 * len(planes) + 0.3)
     figure = Figure(figsize=size, facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, n, gridspec_kw={"height_ratios": heights_in}, squeeze=False)
+    axes = figure.subplots(len(planes), n, gridspec_kw={"height_ratios": heights_in}, squeeze=False)
     error_peak = 0.2 * (window[1] - window[0])
-    for row, plane in enumerate(PLANES):
+    for row, plane in enumerate(planes):
         for column, (title, data) in enumerate(columns):
             ax = axes[row, column]
             _show(ax, middle(data, plane), _aspect(plane, spacing), "gray", window)

@@ -15,7 +15,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator, Weighted
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method
-from lightning_mbir.reconstruction.units import mri_scale
+from lightning_mbir.reconstruction.units import ct_scale, mri_scale
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
 
 
@@ -63,6 +63,7 @@ def reconstruct(
     weights: Tensor | None = None,
     steps: int | None = None,
     callback: Callback | None = None,
+    calibrated: bool = True,
     **options: Any,
 ) -> Reconstruction:
     """Reconstruct a volume.
@@ -78,6 +79,7 @@ def reconstruct(
             ``W^(1/2) A x = W^(1/2) y``, with ``W^(1/2) A`` brought to unit norm. ``residual`` stays unweighted.
         steps: noise levels or iterations.
         callback: called after each of them.
+        calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
         **options: of the method; its defaults are in ``METHODS``.
 
     Raises:
@@ -115,6 +117,8 @@ def reconstruct(
     unit = denoise.unit if denoise is not None else Unit.of(modality)
     if modality == "mri":
         unit = Unit(unit.scale * mri_scale(y, operator), unit.offset)
+    elif not calibrated:
+        unit = Unit(ct_scale(y, operator))
     if unit.offset:
         constant = torch.full((1, *operator.domain_shape), unit.offset, dtype=operator.dtype, device=y.device)
         y_unit = (y - operator(constant)) / unit.scale

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.data.volume import MU_WATER, Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
@@ -147,11 +146,3 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise InputError(f"--task {name}: unknown; there are {', '.join(TASKS)}")
     return TASKS[name]
-
-
-def measured_operator(measurement: Measurement, complex: bool = True) -> LinearOperator:
-    """The operator of a measurement that was really made; that of MRI acts on complex volumes, or on magnitudes."""
-    if measurement.modality == "ct":
-        return ParallelBeam(**measurement.geometry)
-    sampling = FourierSampling(measurement.geometry["mask"])
-    return sampling if complex else RealDomain(sampling)

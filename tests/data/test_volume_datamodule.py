@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.data.volume import MU_WATER, Volume
 from lightning_mbir.data.volume_datamodule import DEMO_SEED, demo_volume, parse_slices
 from lightning_mbir.errors import InputError
@@ -173,42 +171,3 @@ def test_what_cannot_be_used_is_told_in_one_line(
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         VolumeDataModule(modality="mri", image_size=32, **options)
-
-
-CT = {"measurement": np.ones((2, 5, 30)), "angles": np.arange(5.0), "image_size": 20, "pixel_size": 2.0}
-MRI = {"measurement": np.ones((2, 20, 24), complex), "mask": np.ones(24)}
-
-
-def test_measurements_bring_their_geometry(tmp_path: Path) -> None:
-    np.savez(tmp_path / "ct.npz", **CT, spacing=[3.0, 2.0, 2.0])  # type: ignore[arg-type]
-    found = VolumeDataModule(measurement=tmp_path / "ct.npz", modality="ct").scan(0)
-    assert isinstance(found, Measurement)
-    assert found.geometry["n_detectors"] == 30 and found.geometry["detector_spacing"] == 2.0
-    np.testing.assert_allclose(found.affine, np.diag([2.0, 2.0, 3.0, 1.0]))
-    with h5py.File(tmp_path / "mri.h5", "w") as file:
-        for key, value in MRI.items():
-            file[key] = value
-    found = VolumeDataModule(measurement=tmp_path / "mri.h5", modality="mri").scan(0)
-    assert isinstance(found, Measurement)
-    assert found.geometry["mask"].shape == (20, 24) and found.y.dtype == torch.complex64
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({**CT, "angles": np.arange(4.0)}, "4 angles but 5 views"),
-        ({**CT, "measurement": np.ones(5)}, "1 dimensions"),
-        ({**CT, "measurement": np.full((2, 5, 30), np.nan)}, "NaN"),
-        ({**CT, "pixel_size": [2.0, 2.0]}, "pixel_size has 2 values"),
-        ({**CT, "spacing": [3.0, 1.0, 1.0]}, "must agree"),
-        ({**CT, "spacing": [3.0]}, "voxel size"),
-        ({key: value for key, value in CT.items() if key != "angles"}, "lacks angles"),
-        ({**MRI, "mask": np.ones(20)}, r"give \(Y, X\) or \(X,\)"),
-        ({**MRI, "mask": np.ones((24, 20))}, "the mask is"),
-        ({**MRI, "spacing": [3.0, -1.0, 1.0]}, "voxel size"),
-    ],
-)
-def test_wrong_measurements_are_refused(content: dict[str, Any], words: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / "y.npz", **content)
-    with pytest.raises(InputError, match=words):
-        VolumeDataModule(measurement=tmp_path / "y.npz", modality="mri" if "mask" in content else "ct")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import FourierSampling, MultiCoilFourier, estimate_coil_maps
+from lightning_mbir.physics import FourierSampling, MultiCoilFourier, estimate_coil_maps, make_mask
+from lightning_mbir.physics.coil_maps import sampled_centre
 
 
 def smooth_maps(n: int = 48, coils: int = 5) -> Tensor:
@@ -76,10 +77,28 @@ def test_k_space_that_cannot_be_used_is_refused() -> None:
         (kspace.real, {}, "complex"),
         (kspace * float("nan"), {}, "NaN"),
         (kspace * 0, {}, "is zero"),
-        (gap, {}, "not fully sampled"),
+        (gap, {"calibration": 24}, "not fully sampled"),
+        (gap, {}, "calibration 24 x 3, kernel 1"),
         (kspace, {"calibration": 60}, "calibration 60"),
-        (kspace, {"calibration": 8}, "two kernels"),
+        (kspace, {"calibration": 8, "kernel": 6}, "two kernels"),
         (kspace, {"threshold": 2.0}, "threshold 2"),
     ):
         with pytest.raises(InputError, match=words):
             estimate_coil_maps(wrong, **options)  # type: ignore[arg-type]
+
+
+def test_the_calibration_region_is_what_was_fully_sampled() -> None:
+    kspace = torch.zeros(2, 40, 50, dtype=torch.complex64)
+    assert sampled_centre(kspace) == (0, 0)
+    kspace[:, :, 20:29] = 1  # whole columns about 25: five before it and three after
+    assert sampled_centre(kspace) == (24, 8)
+    kspace[:, 15:26, :] = 1
+    assert sampled_centre(kspace) in ((11, 24), (10, 24))
+    kspace[:] = 0
+    kspace[:, 12:28, 19:31] = 1
+    assert sampled_centre(kspace) == (16, 12)
+    kspace = MultiCoilFourier(torch.ones(48, 48), smooth_maps())(disc()) * make_mask("gaussian1d", (48, 48), 3)
+    rows, columns = sampled_centre(kspace)
+    assert rows == 24 and 4 <= columns < 24
+    whole = estimate_coil_maps(kspace)
+    torch.testing.assert_close(whole, estimate_coil_maps(kspace, (rows, columns), min(6, columns // 2)))

@@ -1,0 +1,90 @@
+"""Measurements that were really made: their operators, and parts of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import (
+    FourierSampling,
+    LinearOperator,
+    MultiCoilFourier,
+    ParallelBeam,
+    RealDomain,
+    estimate_coil_maps,
+    make_mask,
+)
+
+
+def measured_operator(measurement: Measurement, complex: bool = True) -> LinearOperator:
+    """The operator of a measurement, on its device; that of MRI acts on complex volumes, or on magnitudes.
+
+    Maps of several coils are those of the file, or estimated from the middle of k-space.
+    """
+    if measurement.modality == "ct":
+        return ParallelBeam(**measurement.geometry).to(measurement.y.device)
+    mask = measurement.geometry["mask"]
+    if measurement.y.ndim == 4:
+        maps = measurement.geometry.get("coil_maps")
+        if maps is None:
+            maps = estimate_coil_maps(measurement.y)
+        # Of one slice: maps for all slices, which is what keeps the operator separable.
+        sampling: LinearOperator = MultiCoilFourier(mask, maps[0] if maps.ndim == 4 and len(maps) == 1 else maps)
+    else:
+        sampling = FourierSampling(mask)
+    return (sampling if complex else RealDomain(sampling)).to(measurement.y.device)
+
+
+def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measurement:
+    """What would have been measured with fewer views, or with undersampled k-space.
+
+    Args:
+        measurement: everything that was measured.
+        seed: of the mask.
+        **flags: ``views`` and ``angle_range`` (degrees, from the first view on), or ``acc`` and ``mask``; those that
+            are None change nothing.
+
+    Raises:
+        InputError: more views than were measured, a range that holds none, k-space that is undersampled already.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if not given:
+        return measurement
+    for flag in ("photons", "snr", "phase"):
+        if flag in given:
+            raise InputError(f"--{flag}: {measurement.name} was measured and has its own; leave --{flag} out")
+    if measurement.modality == "ct":
+        return _fewer_views(measurement, **given)
+    measured = measurement.geometry["mask"]
+    if float(measured.mean()) < 1:
+        flag = next(iter(given))
+        acceleration = measured.numel() / float(measured.sum())
+        raise InputError(
+            f"--{flag}: {measurement.name} is undersampled {acceleration:.3g}-fold already; leave --{flag} out"
+        )
+    kind, acc = given.get("mask", "gaussian1d"), given.get("acc", 8.0)
+    mask = make_mask(kind, (measured.shape[0], measured.shape[1]), acc, seed=seed)
+    geometry = {**measurement.geometry, "mask": mask}
+    note = f"{kind} mask keeps 1 of {mask.numel() / float(mask.sum()):.3g} samples"
+    y = measurement.y * mask.to(measurement.y.device)
+    return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))
+
+
+def _fewer_views(measurement: Measurement, views: int | None = None, angle_range: float | None = None) -> Measurement:
+    angles = np.asarray(measurement.geometry["angles"])
+    inside = np.arange(len(angles))
+    if angle_range is not None:
+        inside = inside[np.abs(angles - angles[0]) < angle_range]
+    count = len(inside) if views is None else views
+    if count > len(inside):
+        raise InputError(f"--views {count}: {measurement.name} has {len(inside)} views in that range; give fewer")
+    chosen = inside[np.arange(count) * len(inside) // count]
+    geometry = {**measurement.geometry, "angles": angles[chosen].tolist()}
+    y = measurement.y[:, torch.from_numpy(chosen).to(measurement.y.device)]
+    note = f"{count} of {len(angles)} views"
+    return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))

@@ -1,0 +1,83 @@
+"""Measurements that were really made: parts of them, their unit, and what becomes of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from lightning_mbir.data import VolumeDataModule
+from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import ParallelBeam, make_mask
+from lightning_mbir.reconstruction import ReconstructionModule, reconstruct
+from lightning_mbir.reconstruction.measured import part_of
+from lightning_mbir.reconstruction.units import ct_scale
+from tests.reconstruction.conftest import gaussian_prior, smooth_volume
+from tests.reconstruction.test_module import predict
+
+GEOMETRY = {"image_size": 32, "angles": [3.0 * i + 10 for i in range(60)], "n_detectors": 46}
+
+
+def scan(calibrated: bool = True) -> Measurement:
+    y = ParallelBeam(**GEOMETRY)(smooth_volume(scale=0.02))
+    return Measurement(y, dict(GEOMETRY), np.eye(4), "scan", "ct", calibrated)
+
+
+def test_fewer_views_are_spread_evenly_over_those_that_were_measured() -> None:
+    whole = scan()
+    part = part_of(whole, views=12)
+    assert part.geometry["angles"] == [15.0 * i + 10 for i in range(12)]
+    torch.testing.assert_close(part.y, whole.y[:, ::5])
+    assert part.notes == ("12 of 60 views",) and part_of(whole) is whole
+    half = part_of(whole, angle_range=90.0)
+    assert half.geometry["angles"] == GEOMETRY["angles"][:30]
+    both = part_of(whole, angle_range=90.0, views=10)
+    assert both.geometry["angles"] == GEOMETRY["angles"][:30:3]
+    for flags in ({"views": 61}, {"views": 31, "angle_range": 90.0}):
+        with pytest.raises(InputError, match=r"--views .*: scan has"):
+            part_of(whole, **flags)
+
+
+def test_k_space_is_undersampled_once() -> None:
+    y = torch.randn(2, 3, 16, 32, dtype=torch.complex64)
+    whole = Measurement(y, {"mask": torch.ones(16, 32)}, np.eye(4), "raw", "mri")
+    part = part_of(whole, seed=5, acc=4.0, mask="uniform1d")
+    mask = make_mask("uniform1d", (16, 32), 4, seed=5)
+    torch.testing.assert_close(part.geometry["mask"], mask)
+    torch.testing.assert_close(part.y, y * mask)
+    with pytest.raises(InputError, match="--acc: raw is undersampled 4-fold already"):
+        part_of(part, acc=8.0)
+
+
+def test_the_unit_of_projections_without_a_length_is_estimated() -> None:
+    """Whatever the length of a bin, the volume comes out in proportion to it, and as with the right unit."""
+    operator, y = ParallelBeam(**GEOMETRY), scan().y
+    scale = ct_scale(y, operator)
+    assert scale == pytest.approx(0.02 * 0.95, rel=0.1)  # the volume's peak is 0.02
+    prior = gaussian_prior("ct")
+    volumes = [
+        reconstruct(y * f, operator, prior, "dds", steps=5, calibrated=False).volume / f for f in (1.0, 1e-3, 30.0)
+    ]
+    for volume in volumes[1:]:
+        torch.testing.assert_close(volume, volumes[0], rtol=1e-3, atol=1e-6)
+    with pytest.raises(InputError, match="the measurement is zero"):
+        reconstruct(torch.zeros_like(y), operator, prior, "dds", steps=5, calibrated=False)
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_scan_without_a_length_is_written_as_attenuation(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", measurement=scan().y.numpy(), **GEOMETRY, pixel_size=1.0)
+    data = VolumeDataModule(measurement=tmp_path / "scan.npz", modality="ct")
+    data._measurement = replace(data._measurement, calibrated=False)
+    predict(ReconstructionModule(task="sv_ct", method="admm_tv", views=20, output_dir=tmp_path), data, tmp_path)
+    folder = tmp_path / "sv_ct/scan"
+    back = nib.load(folder / "recon.nii.gz").get_fdata().transpose(2, 1, 0)  # type: ignore[attr-defined]
+    assert np.abs(back - smooth_volume(scale=0.02).numpy()).mean() < 0.001
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["settings"] == {"measured": ["20 of 60 views"], "views": 20}
+    with pytest.raises(InputError, match="--views 61"):
+        predict(ReconstructionModule(task="sv_ct", method="fbp", views=61, output_dir=tmp_path), data, tmp_path)
