@@ -17,12 +17,14 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from lightning_mbir.physics.projector import Projector
+
 CHUNK = 64
 """Slices a product: more of them fall out of the processor's cache."""
 
 
-class SparsePair:
-    """``A`` and ``A^T`` in CSR. Holds no module state: CSR buffers break DDP, deepcopy and dtype moves."""
+class SparsePair(Projector):
+    """``A`` and ``A^T`` in CSR. No module state: CSR buffers break DDP, deepcopy and dtype moves."""
 
     def __init__(self, matrix: scipy.sparse.csr_matrix) -> None:
         self.shape = matrix.shape
@@ -44,32 +46,12 @@ class SparsePair:
                 ).to(device=device, dtype=dtype)
         return self._cache[key]
 
-    def apply(self, x: Tensor, transpose: bool = False) -> Tensor:
-        """``(S, columns)`` to ``(S, rows)``, differentiable; with ``transpose`` the other way round."""
-        out: Tensor = _Product.apply(x, self, transpose)  # type: ignore[no-untyped-call]
-        return out
-
     def product(self, x: Tensor, transpose: bool) -> Tensor:
         matrix = self.get("At" if transpose else "A", x.device, x.dtype)
-        with torch.autocast(x.device.type, enabled=False):  # there is no half precision sparse product
-            return torch.cat([(matrix @ part.t()).t() for part in torch.split(x, CHUNK)]).contiguous()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SparsePair:
-        return self  # never changes, so copies share it
+        return torch.cat([(matrix @ part.t()).t() for part in torch.split(x, CHUNK)]).contiguous()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shape": self.shape, "_host": self._host, "_cache": {}}
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, pair: SparsePair, transpose: bool) -> Tensor:
-        ctx.pair, ctx.transpose = pair, transpose
-        return pair.product(x, transpose)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.pair.apply(grads[0].contiguous(), not ctx.transpose), None, None
 
 
 def cache_folder() -> Path:
