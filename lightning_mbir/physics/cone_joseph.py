@@ -56,10 +56,8 @@ class ConeJoseph(Projector):
                         for tap, share in zip(pixel, weight, strict=True):
                             volume.index_add_(0, tap.flatten(), (share[..., None] * plane).flatten(0, 1))
                     else:
-                        plane = sum(
-                            share[..., None] * volume.index_select(0, tap.flatten()).unflatten(0, tap.shape)
-                            for tap, share in zip(pixel, weight, strict=True)
-                        )
+                        near, far = (volume.index_select(0, tap.flatten()).view(*tap.shape, -1) for tap in pixel)
+                        plane = weight[0, ..., None] * near + weight[1, ..., None] * far
                         value = torch.lerp(plane.gather(2, lower), plane.gather(2, lower + 1), fraction)
                         view[:, column] = (value.sum(1) * length).t()
             if transpose:

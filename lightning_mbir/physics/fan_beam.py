@@ -102,7 +102,7 @@ class FanBeam(PlaneBeam):
 
     def rays(self, angle: float) -> Rays:
         fan = self.fan_angles
-        # The ray at fan angle gamma is that of a parallel beam at theta - gamma (Kak and Slaney, equation 145).
+        # The ray at fan angle gamma is that of a parallel beam at theta - gamma.
         normal = np.deg2rad(angle) - fan
         return np.cos(normal), np.sin(normal), self.source_distance * np.sin(fan)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
+
 def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[float, ...]:
     """The angles, checked; a warning where they look like radians, ``level`` calls up."""
     values = torch.as_tensor(angles, dtype=torch.float64).flatten().cpu()

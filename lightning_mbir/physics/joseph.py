@@ -102,6 +102,6 @@ class JosephRays(Projector):
                         value = (share[..., None] * part[:, None, some]).flatten(0, 1)
                         image[:, some].index_add_(0, tap.flatten(), value)
                     else:
-                        read = image[:, some].index_select(0, tap.flatten()).unflatten(0, tap.shape)
+                        read = image[:, some].index_select(0, tap.flatten()).view(*tap.shape, -1)
                         part[:, some] += (share[:, None, :] @ read)[:, 0]
         return (image if transpose else sinogram).t().contiguous()

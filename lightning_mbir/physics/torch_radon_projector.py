@@ -29,7 +29,7 @@ class TorchRadonProjector(Projector):
                 "torch-radon); the default backend sparse needs neither"
             ) from error
         if operator.image_size % 16 or operator.center_offset:
-            raise InputError("backend torch_radon needs an image size divisible by 16 and no center_offset; take sparse")
+            raise InputError("backend torch_radon needs image sizes divisible by 16, no center_offset; take sparse")
         # Its lengths are in pixels; it counts angles in radians and y against the rows, as it negates them itself.
         radians = torch.deg2rad(torch.tensor(operator.angles, dtype=torch.float32))
         spacing = operator.detector_spacing / operator.pixel_size
