@@ -19,7 +19,7 @@ def view_weights(angles: Sequence[float], period: float) -> Tensor:
     order = values.argsort()
     ordered = values[order]
     step = torch.diff(ordered, append=ordered[:1] + period)
-    usual = step.median()
+    usual = _usual(step)
     step = torch.where(step > 3 * usual, usual, step) if len(step) > 2 else step
     weight = (step + step.roll(1)) / 2
     return torch.deg2rad(torch.empty_like(weight).index_copy_(0, order, weight))
@@ -40,7 +40,7 @@ def redundancy_weights(angles: Sequence[float], fan: Tensor) -> Tensor:
     values = torch.tensor(angles, dtype=torch.float64) % 360
     ordered = values.sort().values
     step = torch.diff(ordered, append=ordered[:1] + 360)
-    usual, widest = float(step.median()), int(step.argmax())
+    usual, widest = _usual(step), int(step.argmax())
     if float(step[widest]) <= 3 * usual or len(values) < 3:
         return torch.full((len(values), len(fan)), 0.5, dtype=torch.float64)
     # Half a step beyond the first and the last view, so that these count a little.
@@ -56,3 +56,8 @@ def redundancy_weights(angles: Sequence[float], fan: Tensor) -> Tensor:
     own = importance(values)[:, None]
     other = importance(values[:, None] + 180 - 2 * torch.rad2deg(fan))
     return own / (own + other)
+
+
+def _usual(step: Tensor) -> float:
+    """The median step; views that several turns have in common count once."""
+    return float(step[step > 1e-6].median())
