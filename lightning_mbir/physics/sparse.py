@@ -19,8 +19,11 @@ from torch import Tensor
 
 from lightning_mbir.physics.projector import Projector
 
-CHUNK = 64
-"""Slices a product: more of them fall out of the processor's cache."""
+CHUNK = 32
+"""Slices a product."""
+BAND = 16384
+"""Columns a product on a CPU: with so many pixels or rays of a chunk of slices (2 MB), what a view reads is still in
+the processor's cache when the next view reads it again. Up to four times faster than all columns at once."""
 
 
 class SparsePair(Projector):
@@ -28,30 +31,52 @@ class SparsePair(Projector):
 
     def __init__(self, matrix: scipy.sparse.csr_matrix) -> None:
         self.shape = matrix.shape
-        self._host = {"A": matrix, "At": matrix.T.tocsr()}
-        self._cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self._host = {"A": _bands(matrix), "At": _bands(matrix.T.tocsr())}
+        self._cache: dict[tuple[str, torch.device, torch.dtype], list[Tensor]] = {}
 
-    def get(self, which: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The matrix on a device, made on first use."""
+    def get(self, which: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """The matrix on a device, made on first use: in bands of columns on a CPU, elsewhere in one piece."""
         key = (which, device, dtype)
         if key not in self._cache:
             host = self._host[which]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
-                self._cache[key] = torch.sparse_csr_tensor(
-                    torch.from_numpy(host.indptr.astype(np.int32)),
-                    torch.from_numpy(host.indices.astype(np.int32)),
-                    torch.from_numpy(host.data),
-                    size=host.shape,
-                ).to(device=device, dtype=dtype)
+            if device.type != "cpu":
+                host = [scipy.sparse.hstack(host, format="csr")]
+            self._cache[key] = [_to_torch(band).to(device=device, dtype=dtype) for band in host]
         return self._cache[key]
 
     def product(self, x: Tensor, transpose: bool) -> Tensor:
-        matrix = self.get("At" if transpose else "A", x.device, x.dtype)
-        return torch.cat([(matrix @ part.t()).t() for part in torch.split(x, CHUNK)]).contiguous()
+        bands = self.get("At" if transpose else "A", x.device, x.dtype)
+        out = x.new_empty(len(x), self.shape[transpose])
+        for start in range(0, len(x), CHUNK):
+            # Slices last, so that an entry of the matrix meets one contiguous piece of memory.
+            part = x[start : start + CHUNK].t().contiguous()
+            total = x.new_zeros(self.shape[transpose], part.shape[1])
+            first = 0
+            for band in bands:
+                torch.addmm(total, band, part[first : first + band.shape[1]], out=total)
+                first += band.shape[1]
+            out[start : start + CHUNK] = total.t()
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shape": self.shape, "_host": self._host, "_cache": {}}
+
+
+def _bands(matrix: scipy.sparse.csr_matrix) -> list[scipy.sparse.csr_matrix]:
+    if matrix.shape[1] <= BAND:
+        return [matrix]
+    return [matrix[:, first : first + BAND] for first in range(0, matrix.shape[1], BAND)]
+
+
+def _to_torch(matrix: scipy.sparse.csr_matrix) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int32, copy=False)),
+            torch.from_numpy(matrix.indices.astype(np.int32, copy=False)),  # int64 is 2.5 times slower
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+        )
 
 
 def cache_folder() -> Path:

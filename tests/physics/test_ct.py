@@ -195,8 +195,20 @@ def test_auto_takes_the_matrix_while_it_fits_and_says_so(caplog: pytest.LogCaptu
     assert "over max_memory_gb=1e-05" in caplog.text
     assert "FanBeam uses backend matrix_free" in caplog.text
     size = ParallelBeam(64, VIEWS)._matrix_size([ParallelBeam(64, VIEWS).rays(a) for a in VIEWS])
-    host = ParallelBeam(64, VIEWS)._projector._host["A"]  # type: ignore[attr-defined]
-    assert size == pytest.approx(2 * 8 * host.nnz / 1e9, rel=1 / 3)
+    bands = ParallelBeam(64, VIEWS)._projector._host["A"]  # type: ignore[attr-defined]
+    assert size == pytest.approx(2 * 8 * sum(band.nnz for band in bands) / 1e9, rel=1 / 3)
+
+
+def test_bands_and_chunks_of_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(7, 20, 20, generator=torch.Generator().manual_seed(0))
+    whole = ParallelBeam(20, VIEWS)
+    y = whole(x)
+    monkeypatch.setattr("lightning_mbir.physics.sparse.BAND", 150)
+    monkeypatch.setattr("lightning_mbir.physics.sparse.CHUNK", 3)
+    parts = ParallelBeam(20, VIEWS)
+    assert len(parts._projector._host["A"]) == 3  # type: ignore[attr-defined]
+    torch.testing.assert_close(parts(x), y)
+    torch.testing.assert_close(parts.adjoint(y), whole.adjoint(y))
 
 
 @pytest.mark.parametrize("beam", ["parallel", "parallel_offset", "flat", "flat_offset", "axis"])
