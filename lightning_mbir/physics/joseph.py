@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mbir.physics.projector import Projector
+from lightning_mbir.physics.sparse import to_torch
 
 Array = NDArray[Any]
 Rays = tuple[Array, Array, Array]
@@ -73,35 +74,23 @@ def _view_matrix(image_size: int, pixel_size: float, rays: Rays) -> scipy.sparse
 
 
 class JosephRays(Projector):
-    """The product with that matrix without the matrix: one view after the other, with the same weights both ways.
+    """The product with that matrix without keeping it: each view's part is made anew, used, and dropped.
 
-    For geometries whose matrix is too large. Some ten times slower than the matrix, which it does not have to keep.
+    For geometries whose matrix is too large. Making the parts takes most of the time, so many slices at once pay.
     """
-
-    SAMPLES = 2**25
-    """Interpolated samples at once, over all slices; bounds the memory."""
 
     def __init__(self, image_size: int, pixel_size: float, views: list[Rays]) -> None:
         self.image_size, self.pixel_size, self.views = image_size, pixel_size, views
 
     def product(self, x: Tensor, transpose: bool) -> Tensor:
-        n, bins = self.image_size**2, len(self.views[0][0])
-        at_once = max(1, self.SAMPLES // (bins * self.image_size))
-        # Slices last, so that a pixel is one contiguous read or write.
-        image = x.new_zeros(n, len(x)) if transpose else x.t().contiguous()
-        sinogram = x.t().contiguous() if transpose else x.new_zeros(len(self.views) * bins, len(x))
+        bins = len(self.views[0][0])
+        given = x.t().contiguous()
+        result = x.new_zeros(self.image_size**2 if transpose else len(self.views) * bins, len(x))
         for view, rays in enumerate(self.views):
-            samples = joseph_samples(self.image_size, self.pixel_size, rays)
-            pixel, weight = (torch.from_numpy(part).to(x.device) for part in samples)
-            weight = weight.to(x.dtype)
-            part = sinogram[view * bins : (view + 1) * bins]
-            for start in range(0, len(x), at_once):
-                some = slice(start, start + at_once)
-                for tap, share in zip(pixel, weight, strict=True):
-                    if transpose:
-                        value = (share[..., None] * part[:, None, some]).flatten(0, 1)
-                        image[:, some].index_add_(0, tap.flatten(), value)
-                    else:
-                        read = image[:, some].index_select(0, tap.flatten()).view(*tap.shape, -1)
-                        part[:, some] += (share[:, None, :] @ read)[:, 0]
-        return (image if transpose else sinogram).t().contiguous()
+            matrix = _view_matrix(self.image_size, self.pixel_size, rays)
+            part = slice(view * bins, (view + 1) * bins)
+            if transpose:
+                torch.addmm(result, to_torch(matrix.T.tocsr()).to(x), given[part], out=result)
+            else:
+                result[part] = to_torch(matrix).to(x) @ given
+        return result.t().contiguous()
