@@ -51,11 +51,10 @@ class SparsePair(Projector):
         for start in range(0, len(x), CHUNK):
             # Slices last, so that an entry of the matrix meets one contiguous piece of memory.
             part = x[start : start + CHUNK].t().contiguous()
-            total = x.new_zeros(self.shape[transpose], part.shape[1])
-            first = 0
-            for band in bands:
-                _add_product(total, band, part[first : first + band.shape[1]])
-                first += band.shape[1]
+            pieces = torch.split(part, [band.shape[1] for band in bands])
+            total = _multiply(bands[0], pieces[0])
+            for band, piece in zip(bands[1:], pieces[1:], strict=True):
+                total += _multiply(band, piece)
             out[start : start + CHUNK] = total.t()
         return out
 
@@ -63,11 +62,10 @@ class SparsePair(Projector):
         return {**self.__dict__, "_cache": {}}
 
 
-def _add_product(total: Tensor, matrix: Tensor, x: Tensor) -> None:
-    """``total += matrix x``."""
+def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.float32 and "fbgemm" in torch.backends.quantized.supported_engines:
         # A sum of weighted rows of a table is the same thing, and has the faster kernel, by 1.5 to 2.
-        total += F.embedding_bag(
+        return F.embedding_bag(
             matrix.col_indices(),
             x,
             matrix.crow_indices(),
@@ -75,8 +73,7 @@ def _add_product(total: Tensor, matrix: Tensor, x: Tensor) -> None:
             per_sample_weights=matrix.values(),
             include_last_offset=True,
         )
-    else:
-        torch.addmm(total, matrix, x, out=total)
+    return matrix @ x
 
 
 def _bands(matrix: scipy.sparse.csr_matrix) -> list[scipy.sparse.csr_matrix]:
