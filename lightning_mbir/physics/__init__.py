@@ -2,7 +2,9 @@
 
 from lightning_mbir.physics.cartesian_3d import CartesianFourier3D
 from lightning_mbir.physics.coil_maps import estimate_coil_maps
+from lightning_mbir.physics.cone_beam import ConeBeam
 from lightning_mbir.physics.difference import Difference, SliceDifference
+from lightning_mbir.physics.fan_beam import FanBeam
 from lightning_mbir.physics.fourier import FourierSampling, RealDomain
 from lightning_mbir.physics.masks import MASKS, make_mask
 from lightning_mbir.physics.multi_coil import MultiCoilFourier
@@ -15,7 +17,9 @@ from lightning_mbir.physics.weighted import Weighted
 __all__ = [
     "MASKS",
     "CartesianFourier3D",
+    "ConeBeam",
     "Difference",
+    "FanBeam",
     "FourierSampling",
     "LinearOperator",
     "MultiCoilFourier",

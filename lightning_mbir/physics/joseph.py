@@ -1,4 +1,4 @@
-"""The X-ray transform as a sparse matrix: Joseph's interpolation, built without a loop over rays.
+"""The X-ray transform of a slice by Joseph's interpolation, for any set of straight rays.
 
 Joseph, "An improved algorithm for reprojecting rays through pixel images", IEEE TMI 1(3), 1982: a ray steps along
 the axis that it follows more closely and interpolates linearly across the other one.
@@ -6,60 +6,91 @@ the axis that it follows more closely and interpolates linearly across the other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import scipy.sparse
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_mbir.physics.projector import Projector
+from lightning_mbir.physics.sparse import to_torch
+
+Array = NDArray[Any]
+Rays = tuple[Array, Array, Array]
+"""``cos``, ``sin`` and ``s``, each ``(rays,)``: the lines ``x cos + y sin = s``, lengths in mm."""
 
 
-def joseph_matrix(
-    image_size: int,
-    angles: Sequence[float],
-    n_detectors: int,
-    pixel_size: float,
-    detector_spacing: float,
-    center_offset: float = 0.0,
-) -> scipy.sparse.csr_matrix:
-    """System matrix ``(n_angles * n_detectors, image_size^2)`` of a parallel beam.
+def joseph_samples(image_size: int, pixel_size: float, rays: Rays) -> tuple[Array, Array]:
+    """The two pixels that each ray meets at each step, and the length in mm that it has in them.
+
+    Returns:
+        Pixels ``(2, rays, steps)``, int32 indices of the flat image, and weights of the same shape, float64; outside
+        of the image the index is 0 and the weight 0.
+    """
+    n = image_size
+    cos, sin, s = (part[:, None] for part in rays)
+    steps = np.arange(n) - (n - 1) / 2
+    along_rows = np.abs(cos) >= np.abs(sin)  # the ray runs along y: one sample a row, interpolated across columns
+    major, minor = np.where(along_rows, cos, sin), np.where(along_rows, sin, cos)
+    position = (s / pixel_size - minor * steps) / major + (n - 1) / 2
+    length = pixel_size / np.abs(major)
+    lower = np.floor(position)
+    fraction = position - lower
+    index = np.stack((lower, lower + 1))
+    weight = np.stack(((1 - fraction) * length, fraction * length))
+    inside = (index >= 0) & (index < n)
+    index = np.where(inside, index, 0).astype(np.int32)
+    step = np.arange(n, dtype=np.int32)
+    pixel = np.where(along_rows, step * n + index, index * n + step)
+    return np.where(inside, pixel, 0), np.where(inside, weight, 0)
+
+
+def joseph_matrix(image_size: int, pixel_size: float, views: Iterable[Rays]) -> scipy.sparse.csr_matrix:
+    """System matrix ``(rays, image_size^2)``, the rays of all views one after the other.
 
     Args:
         image_size: pixels along each side.
-        angles: projection angles in degrees.
-        n_detectors: detector bins a view.
         pixel_size: side of a pixel in mm.
-        detector_spacing: distance of bins in mm.
-        center_offset: detector coordinate of the rotation centre in mm.
+        views: the rays of each view.
 
     Returns:
         CSR with float32 values in mm and int32 indices; the same bits for each call.
     """
-    views = [
-        _view(image_size, np.deg2rad(angle), n_detectors, pixel_size, detector_spacing, center_offset)
-        for angle in angles
-    ]
-    return scipy.sparse.vstack(views, format="csr", dtype=np.float32)
+    return scipy.sparse.vstack(
+        [_view_matrix(image_size, pixel_size, rays) for rays in views], format="csr", dtype=np.float32
+    )
 
 
-def _view(
-    n: int, theta: float, n_detectors: int, pixel_size: float, detector_spacing: float, center_offset: float
-) -> scipy.sparse.csr_matrix:
-    cos, sin = np.cos(theta), np.sin(theta)
-    # Bins in units of pixels; the ray of bin s is { (x, y): x cos + y sin = s }.
-    s = ((np.arange(n_detectors) - (n_detectors - 1) / 2) * detector_spacing - center_offset) / pixel_size
-    steps = np.arange(n) - (n - 1) / 2
-    along_rows = abs(cos) >= abs(sin)  # the ray runs along y: one sample a row, interpolated across columns
-    major, minor = (cos, sin) if along_rows else (sin, cos)
-    position = (s[:, None] - minor * steps[None, :]) / major + (n - 1) / 2  # (bins, steps), fractional index
-    length = pixel_size / abs(major)
-    lower = np.floor(position)
-    fraction = position - lower
-    lower = lower.astype(np.int32)
-    step = np.broadcast_to(np.arange(n, dtype=np.int32), position.shape)
-    row = np.broadcast_to(np.arange(n_detectors, dtype=np.int32)[:, None], position.shape)
-    parts = []
-    for index, weight in ((lower, 1 - fraction), (lower + 1, fraction)):
-        inside = (index >= 0) & (index < n) & (weight > 0)
-        column = step[inside] * n + index[inside] if along_rows else index[inside] * n + step[inside]
-        parts.append((weight[inside] * length, row[inside], column))
-    values, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return scipy.sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(n_detectors, n * n))
+def _view_matrix(image_size: int, pixel_size: float, rays: Rays) -> scipy.sparse.csr_matrix:
+    pixel, weight = joseph_samples(image_size, pixel_size, rays)
+    row = np.broadcast_to(np.arange(pixel.shape[1], dtype=np.int32)[:, None], pixel.shape)
+    kept = weight > 0
+    return scipy.sparse.csr_matrix(
+        (weight[kept].astype(np.float32), (row[kept], pixel[kept])), shape=(pixel.shape[1], image_size**2)
+    )
+
+
+class JosephRays(Projector):
+    """The product with that matrix without keeping it: each view's part is made anew, used, and dropped.
+
+    For geometries whose matrix is too large. Making the parts takes most of the time, so many slices at once pay.
+    """
+
+    def __init__(self, image_size: int, pixel_size: float, views: list[Rays]) -> None:
+        self.image_size, self.pixel_size, self.views = image_size, pixel_size, views
+
+    def product(self, x: Tensor, transpose: bool) -> Tensor:
+        bins = len(self.views[0][0])
+        given = x.t().contiguous()
+        result = x.new_zeros(self.image_size**2 if transpose else len(self.views) * bins, len(x))
+        for view, rays in enumerate(self.views):
+            matrix = _view_matrix(self.image_size, self.pixel_size, rays)
+            part = slice(view * bins, (view + 1) * bins)
+            if transpose:
+                torch.addmm(result, to_torch(matrix.T.tocsr()).to(x), given[part], out=result)
+            else:
+                result[part] = to_torch(matrix).to(x) @ given
+        return result.t().contiguous()

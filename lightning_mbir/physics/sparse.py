@@ -15,61 +15,83 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_mbir.physics.projector import Projector
+
 CHUNK = 64
-"""Slices a product: more of them fall out of the processor's cache."""
+"""Slices a product."""
+BAND = 16384
+"""Columns a product on a CPU: with so many pixels or rays of a chunk of slices (4 MB), what a view reads is still in
+the processor's cache when the next view reads it again."""
 
 
-class SparsePair:
-    """``A`` and ``A^T`` in CSR. Holds no module state: CSR buffers break DDP, deepcopy and dtype moves."""
+class SparsePair(Projector):
+    """``A`` and ``A^T`` in CSR. No module state: CSR buffers break DDP, deepcopy and dtype moves."""
 
     def __init__(self, matrix: scipy.sparse.csr_matrix) -> None:
-        self.shape = matrix.shape
-        self._host = {"A": matrix, "At": matrix.T.tocsr()}
-        self._cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self.shape, self.nnz = matrix.shape, matrix.nnz
+        self._host = {"A": _bands(matrix), "At": _bands(matrix.T.tocsr())}
+        self._cache: dict[tuple[str, torch.device, torch.dtype], list[Tensor]] = {}
 
-    def get(self, which: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The matrix on a device, made on first use."""
+    def get(self, which: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """The matrix on a device, made on first use: in bands of columns on a CPU, elsewhere in one piece."""
         key = (which, device, dtype)
         if key not in self._cache:
             host = self._host[which]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
-                self._cache[key] = torch.sparse_csr_tensor(
-                    torch.from_numpy(host.indptr.astype(np.int32)),
-                    torch.from_numpy(host.indices.astype(np.int32)),
-                    torch.from_numpy(host.data),
-                    size=host.shape,
-                ).to(device=device, dtype=dtype)
+            if device.type != "cpu":
+                host = [scipy.sparse.hstack(host, format="csr")]
+            self._cache[key] = [to_torch(band).to(device=device, dtype=dtype) for band in host]
         return self._cache[key]
 
-    def apply(self, x: Tensor, transpose: bool = False) -> Tensor:
-        """``(S, columns)`` to ``(S, rows)``, differentiable; with ``transpose`` the other way round."""
-        out: Tensor = _Product.apply(x, self, transpose)  # type: ignore[no-untyped-call]
+    def product(self, x: Tensor, transpose: bool) -> Tensor:
+        bands = self.get("At" if transpose else "A", x.device, x.dtype)
+        out = x.new_empty(len(x), self.shape[transpose])
+        for start in range(0, len(x), CHUNK):
+            # Slices last, so that an entry of the matrix meets one contiguous piece of memory.
+            part = x[start : start + CHUNK].t().contiguous()
+            pieces = torch.split(part, [band.shape[1] for band in bands])
+            total = _multiply(bands[0], pieces[0])
+            for band, piece in zip(bands[1:], pieces[1:], strict=True):
+                total += _multiply(band, piece)
+            out[start : start + CHUNK] = total.t()
         return out
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
-        matrix = self.get("At" if transpose else "A", x.device, x.dtype)
-        with torch.autocast(x.device.type, enabled=False):  # there is no half precision sparse product
-            return torch.cat([(matrix @ part.t()).t() for part in torch.split(x, CHUNK)]).contiguous()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SparsePair:
-        return self  # never changes, so copies share it
-
     def __getstate__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "_host": self._host, "_cache": {}}
+        return {**self.__dict__, "_cache": {}}
 
 
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, pair: SparsePair, transpose: bool) -> Tensor:
-        ctx.pair, ctx.transpose = pair, transpose
-        return pair.product(x, transpose)
+def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    if x.device.type == "cpu" and x.dtype == torch.float32 and "fbgemm" in torch.backends.quantized.supported_engines:
+        # A sum of weighted rows of a table is the same thing, and has the faster kernel, by 1.5 to 2.
+        return F.embedding_bag(
+            matrix.col_indices(),
+            x,
+            matrix.crow_indices(),
+            mode="sum",
+            per_sample_weights=matrix.values(),
+            include_last_offset=True,
+        )
+    return matrix @ x
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.pair.apply(grads[0].contiguous(), not ctx.transpose), None, None
+
+def _bands(matrix: scipy.sparse.csr_matrix) -> list[scipy.sparse.csr_matrix]:
+    if matrix.shape[1] <= BAND:
+        return [matrix]
+    return [matrix[:, first : first + BAND] for first in range(0, matrix.shape[1], BAND)]
+
+
+def to_torch(matrix: scipy.sparse.csr_matrix) -> Tensor:
+    """A CSR matrix for torch, with int32 indices: int64 is 2.5 times slower."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int32, copy=False)),
+            torch.from_numpy(matrix.indices.astype(np.int32, copy=False)),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+        )
 
 
 def cache_folder() -> Path:

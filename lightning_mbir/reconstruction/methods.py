@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import LinearOperator, ParallelBeam
+from lightning_mbir.physics import ConeBeam, LinearOperator
 from lightning_mbir.samplers import (
     Callback,
     Denoiser,
@@ -25,7 +25,7 @@ from lightning_mbir.samplers import (
     geometric_sigmas,
     karras_sigmas,
 )
-from lightning_mbir.solvers import admm_tv, fbp, sirt, zero_filled
+from lightning_mbir.solvers import admm_tv, fbp, fdk, sirt, zero_filled
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ def run_admm_tv(p: Problem, *, steps: int, rho: float, lam: float, **options: An
 
 
 def run_fbp(p: Problem, *, filter: str) -> Tensor:
-    """Filtered back-projection."""
-    assert isinstance(p.physical, ParallelBeam)
-    return fbp(p.y * p.physical.norm(), p.physical, filter)
+    """Filtered back-projection; that of Feldkamp, Davis and Kress for a cone beam."""
+    y = p.y * p.physical.norm()
+    if isinstance(p.physical, ConeBeam):
+        return fdk(y, p.physical, filter)
+    return fbp(y, p.physical, filter)  # type: ignore[arg-type]  # which checks it
 
 
 def run_sirt(p: Problem, *, steps: int, **options: Any) -> Tensor:

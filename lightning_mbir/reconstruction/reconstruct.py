@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator, Weighted
+from lightning_mbir.physics.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method
 from lightning_mbir.reconstruction.units import ct_scale, mri_scale
@@ -69,7 +70,8 @@ def reconstruct(
     """Reconstruct a volume.
 
     Args:
-        y: measurement ``(Z, *range_shape)`` in physical unit.
+        y: measurement in physical unit: ``(Z, *range_shape)`` of an operator on slices, ``range_shape`` of one on
+            volumes (``separable`` false).
         operator: ``A``, in physical unit; it may have any norm.
         prior: a denoiser ``(x, sigma) -> x0`` with its ``unit``, or what ``load_prior`` takes; by default the
             bundled one of the modality. Methods without a prior do not look at it.
@@ -90,13 +92,15 @@ def reconstruct(
     modality: Modality = "mri" if operator.range_complex else "ct"
     check_method(method, modality, options, steps)
     operator.check_range(y)
-    if y.ndim != len(operator.range_shape) + 1:
-        shape = ", ".join(map(str, operator.range_shape))
-        raise InputError(f"the measurement is {tuple(y.shape)}; give (Z, {shape})")
+    if y.ndim != len(operator.range_shape) + operator.separable:
+        shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
+        raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
     if y.is_complex() and not operator.range_complex:
         raise InputError(f"the measurement is complex; {type(operator).__name__} measures real values")
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise InputError("the measurement has NaN or infinite values; correct them first")
+    if modality == "ct":
+        warn_edge_bins(y)
     chosen = METHODS[method]
     if weights is not None and not chosen.weighted:
         raise InputError(f"{method} fits no data term that weights could go into; leave weights out")
@@ -120,7 +124,7 @@ def reconstruct(
     elif not calibrated:
         unit = Unit(ct_scale(y, operator))
     if unit.offset:
-        constant = torch.full((1, *operator.domain_shape), unit.offset, dtype=operator.dtype, device=y.device)
+        constant = torch.full(operator.domain_shape, unit.offset, dtype=operator.dtype, device=y.device)
         y_unit = (y - operator(constant)) / unit.scale
     else:
         y_unit = y / unit.scale

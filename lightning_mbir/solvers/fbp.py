@@ -1,24 +1,28 @@
-"""Filtered back-projection of a parallel beam."""
+"""Filtered back-projection of parallel and fan beams."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.physics.fan_beam import FanBeam
 from lightning_mbir.physics.parallel_beam import ParallelBeam
+from lightning_mbir.solvers.scan import redundancy_weights, view_weights
 
 FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")
 
 
 @torch.no_grad()
-def fbp(y: Tensor, operator: ParallelBeam, filter: str = "ramp") -> Tensor:
-    """Attenuation from sinograms (Kak and Slaney 1988, section 3.3).
+def fbp(y: Tensor, operator: ParallelBeam | FanBeam, filter: str = "ramp") -> Tensor:
+    """Attenuation from sinograms (Kak and Slaney 1988, sections 3.3 and 3.4).
 
     The ramp is the transform of its band-limited kernel, sampled at the bins (equation 61 there), so the mean comes
-    out right. Views are weighted by the angle that each of them stands for.
+    out right. Views are weighted by the angle that each of them stands for. Rays of a fan that are measured twice, in a
+    full scan or at the ends of a short one (180 degrees and the fan angle), share their weight smoothly.
 
     Args:
         y: ``(..., n_angles, n_detectors)``.
@@ -29,24 +33,79 @@ def fbp(y: Tensor, operator: ParallelBeam, filter: str = "ramp") -> Tensor:
         ``(..., Y, X)`` in 1/mm.
 
     Raises:
-        InputError: unknown filter, or sinograms of another shape.
+        InputError: unknown filter, sinograms of another shape, or another operator.
     """
-    if filter not in FILTERS:
-        raise InputError(f"filter {filter!r} is unknown; there are {', '.join(FILTERS)}")
+    if not isinstance(operator, ParallelBeam | FanBeam):
+        raise InputError(f"fbp is for ParallelBeam and FanBeam, not {type(operator).__name__}; fdk is for ConeBeam")
     operator.check_range(y)
+    if isinstance(operator, FanBeam):
+        return _fan(y, operator, filter)
     filtered = filter_sinogram(y, operator.detector_spacing, filter)
-    weighted = filtered * view_weights(operator).to(y)[:, None]
+    weighted = filtered * view_weights(operator.angles, 180).to(y)[:, None]
     # The adjoint sums chord lengths over one bin: spacing / pixel area turns that into the mean over a pixel.
     return operator.adjoint(weighted) * (operator.detector_spacing / operator.pixel_size**2)
 
 
-def filter_sinogram(y: Tensor, spacing: float, filter: str = "ramp") -> Tensor:
-    """Convolution of each view with the filter, padded against wrapping around; in 1/mm of ``y``'s unit."""
+def _fan(y: Tensor, operator: FanBeam, filter: str) -> Tensor:
+    """Kak and Slaney, sections 3.4.1 (curved: bins at equal angles) and 3.4.2 (flat), pixel by pixel: the weights of
+    their back-projection are not those of the adjoint."""
+    source, total = operator.source_distance, operator.source_distance + operator.detector_distance
+    fan = torch.from_numpy(operator.fan_angles)
+    angles = view_weights(operator.angles, 360)[:, None]
+    weighted = y * (redundancy_weights(operator.angles, fan) * angles * fan.cos()).to(y)
+    if operator.detector == "flat":  # on a detector through the axis
+        filtered = filter_sinogram(weighted, operator.detector_spacing * source / total, filter)
+    else:
+        step = operator.detector_spacing / total
+        filtered = filter_sinogram(weighted, step, filter, arc=step) * source
+    n, pixel = operator.image_size, operator.pixel_size
+    axis = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * pixel
+    lead = y.shape[:-2]
+    filtered = filtered.reshape(-1, *operator.range_shape)
+    image = filtered.new_zeros(len(filtered), n, n)
+    for view, angle in enumerate(operator.angles):
+        across, depth = rotated(axis, axis, angle, source)
+        if operator.detector == "flat":
+            u, weight = total * across / depth, (source / depth) ** 2
+        else:
+            u, weight = total * torch.atan2(across, depth), 1 / (across**2 + depth**2)
+        # One row of bins, a channel a slice: what falls off the detector reads as zero.
+        bins = to_grid(u, operator.n_detectors, operator.detector_spacing, operator.center_offset)
+        grid = torch.stack((bins, torch.zeros_like(bins)), -1)
+        read = F.grid_sample(filtered[None, :, None, view], grid[None].to(y), align_corners=True)
+        image += read[0] * weight.to(y)
+    return image.reshape(*lead, n, n)
+
+
+def rotated(x: Tensor, y: Tensor, angle: float, source_distance: float) -> tuple[Tensor, Tensor]:
+    """Pixels ``(Y, X)`` as the source of a view sees them: how far off its central ray, how far along it, in mm."""
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return x * cos + y[:, None] * sin, source_distance - x * sin + y[:, None] * cos
+
+
+def to_grid(position: Tensor, bins: int, spacing: float, offset: float) -> Tensor:
+    """Detector coordinates in mm to those of ``grid_sample``: -1 in the first bin, 1 in the last."""
+    return (position + offset) / spacing * (2 / max(bins - 1, 1))
+
+
+def filter_sinogram(y: Tensor, spacing: float, filter: str = "ramp", arc: float = 0.0) -> Tensor:
+    """Convolution of each view with the filter, padded against wrapping around; in 1/mm of ``y``'s unit.
+
+    With ``arc``, the angle between bins in radians, the kernel is that of bins at equal angles (Kak and Slaney 1988,
+    section 3.4.1).
+
+    Raises:
+        InputError: unknown filter.
+    """
+    if filter not in FILTERS:
+        raise InputError(f"filter {filter!r} is unknown; there are {', '.join(FILTERS)}")
     n = y.shape[-1]
     size = 2 ** math.ceil(math.log2(max(64, 2 * n)))
     k = torch.fft.fftfreq(size, d=1 / size, dtype=torch.float64, device="cpu")  # integers 0, 1, ..., -1
     kernel = torch.where(k % 2 == 0, 0.0, -1 / (math.pi * k.where(k != 0, torch.ones_like(k)) * spacing) ** 2)
     kernel[0] = 1 / (4 * spacing**2)
+    if arc:
+        kernel = torch.where(k.abs() < n, kernel / torch.sinc(k * arc / math.pi) ** 2, 0)
     response = torch.fft.rfft(kernel).real * spacing
     f = torch.linspace(0, 1, len(response), dtype=torch.float64)  # 1 at the Nyquist frequency
     if filter == "shepp-logan":
@@ -59,19 +118,3 @@ def filter_sinogram(y: Tensor, spacing: float, filter: str = "ramp") -> Tensor:
         response *= 0.5 + 0.5 * torch.cos(math.pi * f)
     spectrum = torch.fft.rfft(y, size) * response.to(y)
     return torch.fft.irfft(spectrum, size)[..., :n]
-
-
-def view_weights(operator: ParallelBeam) -> Tensor:
-    """Angle in radians that each view stands for: half the way to its neighbours, modulo 180 degrees.
-
-    A gap wider than three times the median step is missing data (limited angle), for which the views beside it do
-    not stand in.
-    """
-    angles = torch.tensor(operator.angles, dtype=torch.float64) % 180
-    order = angles.argsort()
-    ordered = angles[order]
-    step = torch.diff(ordered, append=ordered[:1] + 180)
-    usual = step.median()
-    step = torch.where(step > 3 * usual, usual, step) if len(step) > 2 else step
-    weight = (step + step.roll(1)) / 2
-    return torch.deg2rad(torch.empty_like(weight).index_copy_(0, order, weight))

@@ -7,7 +7,9 @@ import torch
 
 from lightning_mbir.physics import (
     CartesianFourier3D,
+    ConeBeam,
     Difference,
+    FanBeam,
     FourierSampling,
     LinearOperator,
     MultiCoilFourier,
@@ -22,6 +24,7 @@ from lightning_mbir.physics import (
 )
 
 ANGLES = [0.0, 13.0, 45.0, 90.0, 101.5, 135.0, 170.0]
+FULL = [i * 36.0 + 5.0 for i in range(10)]
 
 
 def random_mask(rows: int, columns: int) -> torch.Tensor:
@@ -40,6 +43,29 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "parallel_beam_even": lambda: ParallelBeam(16, ANGLES, pixel_size=1.5),
     "parallel_beam_odd": lambda: ParallelBeam(17, ANGLES, n_detectors=12, detector_spacing=2.1),
     "parallel_beam_offset": lambda: ParallelBeam(12, ANGLES, n_detectors=31, detector_spacing=0.6, center_offset=0.7),
+    "parallel_beam_free": lambda: ParallelBeam(13, ANGLES, pixel_size=1.5, backend="matrix_free"),
+    "fan_beam_flat": lambda: FanBeam(16, ANGLES, source_distance=40.0, detector_distance=25.0, pixel_size=1.5),
+    "fan_beam_curved": lambda: FanBeam(
+        15, ANGLES, source_distance=30.0, detector_distance=0.0, n_detectors=33, detector="curved", center_offset=0.4
+    ),
+    "fan_beam_offset": lambda: FanBeam(
+        13, FULL, source_distance=25.0, detector_distance=20.0, detector_spacing=1.1, center_offset=-1.3
+    ),
+    "fan_beam_free": lambda: FanBeam(
+        11, FULL, source_distance=25.0, detector_distance=20.0, detector="curved", backend="matrix_free"
+    ),
+    "cone_beam": lambda: ConeBeam((4, 7, 7), FULL[::3], source_distance=20.0, detector_distance=10.0),
+    "cone_beam_offset": lambda: ConeBeam(
+        (3, 6, 9),
+        ANGLES,
+        source_distance=30.0,
+        detector_distance=0.0,
+        detector_shape=(7, 17),
+        pixel_size=1.1,
+        slice_thickness=2.3,
+        detector_spacing=(1.7, 1.2),
+        offsets=(0.8, -0.5),
+    ),
     "fourier_even": lambda: FourierSampling(make_mask("gaussian1d", (16, 32), 4)),
     "fourier_odd": lambda: FourierSampling(random_mask(15, 9)),
     "fourier_real": lambda: RealDomain(FourierSampling(random_mask(12, 15))),

@@ -102,7 +102,7 @@ def test_wrong_geometries_are_refused() -> None:
         with pytest.raises(InputError, match=words):
             ParallelBeam(*arguments)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_memory_gb"):
-        ParallelBeam(512, range(1000), max_memory_gb=1.0)
+        ParallelBeam(512, range(1000), backend="sparse", max_memory_gb=1.0)
     with pytest.raises(InputError, match="samples nothing"):
         FourierSampling(torch.zeros(8, 8))
     with pytest.raises(InputError, match="another geometry"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_mbir.data.phase import smooth_phase
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import FourierSampling, LinearOperator, RealDomain
+from lightning_mbir.physics import ConeBeam, FanBeam, FourierSampling, LinearOperator, ParallelBeam, RealDomain
 from lightning_mbir.prior import Unit
 from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
 from lightning_mbir.reconstruction.units import mri_scale
@@ -29,6 +29,12 @@ def problem(task: str, scale: float | None = None) -> tuple[LinearOperator, Tens
     truth = smooth_volume(scale=scale or (0.02 if TASKS[task].modality == "ct" else 300.0))
     flags = {"views": 24} if task == "sv_ct" else {"acc": 3.0} if task == "cs_mri" else {}
     return TASKS[task].build_operator(32, 1.5, **flags), truth
+
+
+def cone_problem() -> tuple[LinearOperator, Tensor]:
+    angles = [i * 15.0 for i in range(24)]
+    operator = ConeBeam((12, 20, 20), angles, source_distance=80.0, detector_distance=40.0)
+    return operator, smooth_volume((12, 20, 20), scale=0.02)
 
 
 @pytest.mark.parametrize(("task", "method"), PAIRS)
@@ -81,9 +87,10 @@ def test_the_scale_of_mri_is_estimated_within_the_documented_range() -> None:
     assert 0.7 < mri_scale(operator(truth), operator) / magnitude_percentile(truth) < 1.4
 
 
-def test_the_unit_of_a_prior_does_not_matter_to_users() -> None:
+@pytest.mark.parametrize("separable", [True, False])
+def test_the_unit_of_a_prior_does_not_matter_to_users(separable: bool) -> None:
     """The same prior stated in another unit: scale and offset, noise levels along."""
-    operator, truth = problem("sv_ct")
+    operator, truth = problem("sv_ct") if separable else cone_problem()
     scale, offset = 0.0384, 0.004
 
     class Stated:
@@ -212,3 +219,30 @@ def test_divergence_is_told() -> None:
 
     with pytest.raises(InputError, match="diverged"):
         reconstruct(operator(truth), operator, Broken(), steps=2)
+
+
+@pytest.mark.parametrize("method", ["dds", "admm_tv", "sirt", "fbp"])
+def test_a_volume_is_rebuilt_from_cone_beam_projections(method: str) -> None:
+    """An operator on the whole volume: its measurement has no dimension of slices."""
+    operator, truth = cone_problem()
+    y = operator(truth)
+    result = reconstruct(y, operator, gaussian_prior("ct"), method, **SHORT.get(method, {}))
+    assert result.volume.shape == truth.shape
+    assert result.residual < (0.2 if method == "fbp" else 0.1)
+    assert float((result.volume - truth).norm() / truth.norm()) < 0.25
+    with pytest.raises(InputError, match=r"give \(24, 15, 29\)"):
+        reconstruct(y[None], operator, gaussian_prior("ct"), method)
+
+
+def test_slices_are_rebuilt_from_fan_beams() -> None:
+    truth = smooth_volume(scale=0.02)
+    operator = FanBeam(32, [i * 6.0 for i in range(60)], source_distance=80.0, detector_distance=40.0)
+    for method in ("fbp", "admm_tv"):
+        volume = reconstruct(operator(truth), operator, method=method, **SHORT.get(method, {})).volume
+        assert float((volume - truth).norm() / truth.norm()) < 0.1
+
+
+def test_an_object_beyond_the_detector_is_told() -> None:
+    operator = ParallelBeam(16, [0.0, 60.0, 120.0])
+    with pytest.warns(UserWarning, match="beyond"):
+        reconstruct(torch.ones(2, *operator.range_shape), operator, method="fbp")

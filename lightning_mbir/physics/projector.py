@@ -1,0 +1,39 @@
+"""What computes a projection and its transpose: a matrix, or a rule that gives its entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Projector:
+    """A linear map and its transpose on flat images. A subclass writes ``product``; geometry is fixed when it is made.
+
+    It holds no module state and is shared by copies of the operator that it belongs to.
+    """
+
+    def product(self, x: Tensor, transpose: bool) -> Tensor:
+        """``(S, columns)`` to ``(S, rows)``; with ``transpose`` the other way round."""
+        raise TypeError(f"{type(self).__name__} does not define product")
+
+    def apply(self, x: Tensor, transpose: bool = False) -> Tensor:
+        """``product``, differentiable: its gradient is the product the other way round."""
+        out: Tensor = _Product.apply(x, self, transpose)  # type: ignore[no-untyped-call]
+        return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Projector:
+        return self  # never changes, so copies share it
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, projector: Projector, transpose: bool) -> Tensor:
+        ctx.projector, ctx.transpose = projector, transpose
+        with torch.autocast(x.device.type, enabled=False):  # half precision would break the adjoint
+            return projector.product(x, transpose)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.projector.apply(grads[0].contiguous(), not ctx.transpose), None, None
