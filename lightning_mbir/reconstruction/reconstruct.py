@@ -132,7 +132,10 @@ def reconstruct(
     if weighted is not None:
         weighted.check_range(y)
         fitted, y_unit = weighted, weighted.scale(y_unit)
-    norm = fitted.norm()
+    norm = operator.norm()
+    if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air
+        power = y.abs().square()
+        norm *= float((weights.to(power) * power).sum() / power.sum().clamp_min(1e-30)) ** 0.5
     if norm == 0:
         raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
     nfe = 0
