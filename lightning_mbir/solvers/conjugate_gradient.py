@@ -33,7 +33,9 @@ def conjugate_gradient(
         b: right-hand side, real or complex.
         x0: start; zero by default. Never written to.
         max_iterations: steps at most.
-        tolerance: stop where ``||r|| <= tolerance ||b||``; a system of the batch that got there stays as it is.
+        tolerance: stop where ``||r|| <= tolerance ||b||``; a system of the batch that got there stays as it is. At the
+            least ten times the rounding of ``b``'s type: what remains there is noise, which the null space of ``N``
+            would blow up.
         batch_dims: leading dimensions that number independent systems.
         curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
         callback: called after each step with the step, the iterate, and the largest relative residual.
@@ -52,7 +54,8 @@ def conjugate_gradient(
     r = b.clone() if x0 is None else b - normal(x)
     p = r.clone()
     rr = inner(r, r, batch_dims)
-    stop = tolerance**2 * inner(b, b, batch_dims)
+    floor = 10 * torch.finfo(b.dtype).eps
+    stop = max(tolerance, floor) ** 2 * inner(b, b, batch_dims)
     for k in range(max_iterations):
         active = rr > stop
         if not bool(active.any()):
