@@ -1,4 +1,4 @@
-"""What statistical weights are worth under counting noise: PSNR without them, with them, and with the model error added.
+"""What statistical weights are worth under counting noise: PSNR without, with them, and with the model error added.
 
     python benchmarks/noise.py --data ../shared/data
 

@@ -84,6 +84,7 @@ def read_data_exchange(
     if together > 1:
         notes.append(f"{together} bins averaged to one")
     geometry = {
+        "beam": "parallel",
         "image_size": image_size,
         "angles": angles.tolist(),
         "n_detectors": kept,

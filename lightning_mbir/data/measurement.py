@@ -18,7 +18,13 @@ from lightning_mbir.data.kspace import kspace_axes, read_kspace
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 
-REQUIRED = {"ct": ("measurement", "angles", "image_size", "pixel_size"), "mri": ("measurement", "mask")}
+SOURCE = ("source_distance", "detector_distance")
+REQUIRED = {
+    "mri": ("measurement", "mask"),
+    "parallel": ("measurement", "angles", "image_size", "pixel_size"),
+    "fan": ("measurement", "angles", "image_size", "pixel_size", *SOURCE),
+    "cone": ("measurement", "angles", "volume_shape", "pixel_size", *SOURCE),
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,10 @@ class Measurement:
     """A measurement and what is needed to build its operator.
 
     Attributes:
-        y: ``(Z, views, detectors)`` line integrals; centred complex k-space ``(Z, Y, X)`` or, of several coils,
-            ``(Z, coils, Y, X)``.
-        geometry: CT: ``angles`` (degrees), ``image_size``, ``pixel_size`` and ``detector_spacing`` (mm),
-            ``center_offset`` (mm). MRI: ``mask`` ``(Y, X)`` and, where they were measured, ``coil_maps``
-            ``(coils, Y, X)`` or ``(Z, coils, Y, X)``.
+        y: line integrals ``(Z, views, detectors)``, of a cone beam ``(views, rows, columns)``; centred complex k-space
+            ``(Z, Y, X)`` or, of several coils, ``(Z, coils, Y, X)``.
+        geometry: CT: ``beam`` (``parallel``, ``fan`` or ``cone``) and the arguments of its operator. MRI:
+            ``mask`` ``(Y, X)`` and, where they were measured, ``coil_maps`` ``(coils, Y, X)`` or ``(Z, coils, Y, X)``.
         affine: of the volume to come, from ``(x, y, z)`` to mm.
         name: what its results are filed under.
         modality: ``"ct"`` or ``"mri"``.
@@ -70,11 +75,8 @@ class Measurement:
 def read_measurement(path: str | Path, modality: Modality, options: MeasurementOptions | None = None) -> Measurement:
     """Read a measurement with its geometry, in any of the layouts of ``docs/measurements.md``.
 
-    Ours, in HDF5 (``.h5``) or NumPy (``.npz``), has the dataset ``measurement``; for CT ``angles`` (degrees),
-    ``image_size``, ``pixel_size`` (mm) and optionally ``detector_spacing`` and ``center_offset`` (mm); for MRI
-    ``mask`` ``(Y, X)`` or ``(X,)`` and optionally ``coil_maps``; for both, optionally ``spacing``, the voxel size
-    ``(z, y, x)`` in mm. Besides, projections of the Data Exchange layout (``exchange/data``), and k-space of fastMRI's
-    (``kspace``).
+    These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
+    (``exchange/data``), and fastMRI's (``kspace``), in HDF5 (``.h5``) or NumPy (``.npz``).
 
     Raises:
         InputError: no such file, keys that are missing, wrong dimensions, values that are not finite.
@@ -102,18 +104,25 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
 def _own_layout(
     path: Path, content: dict[str, np.ndarray], name: str, modality: Modality, axes: str | None
 ) -> Measurement:
-    missing = [key for key in REQUIRED[modality] if key not in content]
+    beam = _text(content["beam"]) if "beam" in content else "parallel"
+    if beam not in ("parallel", "fan", "cone"):
+        raise InputError(f"{path}: beam is {beam}; there are parallel, fan and cone")
+    required = REQUIRED[beam if modality == "ct" else "mri"]
+    missing = [key for key in required if key not in content]
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; a {modality} measurement has {REQUIRED[modality]}")
+        raise InputError(f"{path}: lacks {', '.join(missing)}; such a measurement has {', '.join(required)}")
     array = content["measurement"]
     if array.ndim == 2:
         array = array[None]
+    thickness = 1.0
     if modality == "ct":
         if array.ndim != 3:
-            raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, views, bins)")
+            axes = "(views, rows, columns)" if beam == "cone" else "(Z, views, bins)"
+            raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give {axes}")
         y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        geometry = _ct_geometry(path, content, array.shape)
+        geometry = _ct_geometry(path, content, array.shape, beam)
         pixel = (geometry["pixel_size"], geometry["pixel_size"])
+        thickness = geometry.get("slice_thickness", pixel[0] if beam == "cone" else 1.0)
     else:
         if axes is None and array.ndim not in (3, 4):
             raise InputError(f"{path}: the measurement has {array.ndim} dimensions; give (Z, Y, X) or (Z, coils, Y, X)")
@@ -128,7 +137,7 @@ def _own_layout(
         pixel = (1.0, 1.0)
     if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
         raise InputError(f"{path}: the measurement has NaN or infinite values; correct them first")
-    spacing = np.asarray(content.get("spacing", [1.0, *pixel]), dtype=float)
+    spacing = np.asarray(content.get("spacing", [thickness, *pixel]), dtype=float)
     if spacing.shape != (3,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise InputError(f"{path}: spacing is {spacing.tolist()}; give the voxel size (z, y, x) in mm")
     if modality == "ct" and not np.allclose(spacing[1:], pixel, rtol=1e-3):
@@ -150,22 +159,38 @@ def _coil_maps(path: Path, maps: np.ndarray, y: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.complex64))
 
 
-def _ct_geometry(path: Path, content: dict[str, np.ndarray], shape: tuple[int, ...]) -> dict[str, Any]:
+def _ct_geometry(path: Path, content: dict[str, np.ndarray], shape: tuple[int, ...], beam: str) -> dict[str, Any]:
+    """The beam and the arguments of its operator; what these are worth is for the operator to check."""
     angles = np.atleast_1d(content["angles"]).astype(float)
-    if len(angles) != shape[1]:
-        raise InputError(f"{path}: {len(angles)} angles but {shape[1]} views; give one angle a view, in degrees")
-    for key in ("image_size", "pixel_size", "detector_spacing", "center_offset"):
-        if key in content and content[key].size != 1:
-            raise InputError(f"{path}: {key} has {content[key].size} values; give one number")
-    pixel_size = float(content["pixel_size"].item())
-    return {
-        "image_size": int(content["image_size"].item()),
-        "angles": angles.tolist(),
-        "n_detectors": shape[2],
-        "pixel_size": pixel_size,
-        "detector_spacing": float(content["detector_spacing"].item()) if "detector_spacing" in content else pixel_size,
-        "center_offset": float(content["center_offset"].item()) if "center_offset" in content else 0.0,
-    }
+    views = shape[0] if beam == "cone" else shape[1]
+    if len(angles) != views:
+        raise InputError(f"{path}: {len(angles)} angles but {views} views; give one angle a view, in degrees")
+    geometry: dict[str, Any] = {"beam": beam, "angles": angles.tolist()}
+    numbers = {"pixel_size": 1, "detector_spacing": 1, "center_offset": 1, "image_size": 1}
+    if beam == "cone":
+        numbers = {"pixel_size": 1, "slice_thickness": 1, "volume_shape": 3, "detector_spacing": 2, "offsets": 2}
+    if beam != "parallel":
+        numbers |= {"source_distance": 1, "detector_distance": 1}
+    for key, count in numbers.items():
+        if key in content:
+            values = np.asarray(content[key]).ravel().tolist()
+            if len(values) != count:
+                raise InputError(f"{path}: {key} has {len(values)} values; give {count}")
+            geometry[key] = values[0] if count == 1 else tuple(values)
+    if beam == "cone":
+        geometry["detector_shape"] = shape[1:]
+    else:
+        geometry["n_detectors"] = shape[2]
+        geometry["image_size"] = int(geometry["image_size"])
+        geometry.setdefault("detector_spacing", geometry["pixel_size"])
+    if beam == "fan" and "detector" in content:
+        geometry["detector"] = _text(content["detector"])
+    return geometry
+
+
+def _text(value: np.ndarray) -> str:
+    text = np.asarray(value).item()
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def _content(path: Path) -> dict[str, np.ndarray]:

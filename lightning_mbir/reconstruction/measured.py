@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
+    ConeBeam,
+    FanBeam,
     FourierSampling,
     LinearOperator,
     MultiCoilFourier,
@@ -20,6 +23,8 @@ from lightning_mbir.physics import (
     make_mask,
 )
 
+BEAMS: dict[str, Callable[..., LinearOperator]] = {"parallel": ParallelBeam, "fan": FanBeam, "cone": ConeBeam}
+
 
 def measured_operator(measurement: Measurement, complex: bool = True) -> LinearOperator:
     """The operator of a measurement, on its device; that of MRI acts on complex volumes, or on magnitudes.
@@ -27,7 +32,8 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
     Maps of several coils are those of the file, or estimated from the middle of k-space.
     """
     if measurement.modality == "ct":
-        return ParallelBeam(**measurement.geometry).to(measurement.y.device)
+        geometry = dict(measurement.geometry)
+        return BEAMS[geometry.pop("beam")](**geometry).to(measurement.y.device)
     mask = measurement.geometry["mask"]
     if measurement.y.ndim == 4:
         maps = measurement.geometry.get("coil_maps")
@@ -85,6 +91,7 @@ def _fewer_views(measurement: Measurement, views: int | None = None, angle_range
         raise InputError(f"--views {count}: {measurement.name} has {len(inside)} views in that range; give fewer")
     chosen = inside[np.arange(count) * len(inside) // count]
     geometry = {**measurement.geometry, "angles": angles[chosen].tolist()}
-    y = measurement.y[:, torch.from_numpy(chosen).to(measurement.y.device)]
+    axis = 0 if measurement.geometry["beam"] == "cone" else 1
+    y = measurement.y.index_select(axis, torch.from_numpy(chosen).to(measurement.y.device))
     note = f"{count} of {len(angles)} views"
     return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))

@@ -13,7 +13,8 @@ from lightning_mbir.data.kspace import crop_readout
 from lightning_mbir.data.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.rotation_center import find_rotation_center
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import ParallelBeam
+from lightning_mbir.physics import ConeBeam, FanBeam, ParallelBeam
+from lightning_mbir.reconstruction.measured import measured_operator, part_of
 from lightning_mbir.solvers import fbp
 
 ANGLES = np.arange(90) * 2.0
@@ -67,7 +68,8 @@ def test_counts_become_line_integrals_of_the_right_attenuation(tmp_path: Path) -
     found = read_measurement(data_exchange(tmp_path), "ct", MeasurementOptions(image_size=80, detector_spacing=0.5))
     torch.testing.assert_close(found.y.double(), discs(ANGLES, 80, 43.27), atol=2e-6, rtol=1e-5)
     assert found.calibrated and found.geometry["center_offset"] == pytest.approx(0.5 * (43.27 - 39.5), abs=0.05)
-    image = fbp(found.y, ParallelBeam(**found.geometry))[0]
+    geometry = {key: value for key, value in found.geometry.items() if key != "beam"}
+    image = fbp(found.y, ParallelBeam(**geometry))[0]
     yy, xx = (0.5 * (torch.arange(80) - 39.5)[:, None], 0.5 * (torch.arange(80) - 39.5)[None])
     inside = (xx - 4.5) ** 2 + (yy - 2.0) ** 2 < 4.5**2  # the larger disc in mm, its edge left out
     assert float(image[inside].mean()) == pytest.approx(0.02 / 0.5, rel=0.02)
@@ -76,7 +78,7 @@ def test_counts_become_line_integrals_of_the_right_attenuation(tmp_path: Path) -
 def test_without_a_length_the_bin_is_the_unit(tmp_path: Path) -> None:
     found = read_measurement(data_exchange(tmp_path), "ct", MeasurementOptions(image_size=20, rotation_center=43.27))
     assert not found.calibrated
-    geometry = {key: value for key, value in found.geometry.items() if key != "angles"}
+    geometry = {key: value for key, value in found.geometry.items() if key not in ("angles", "beam")}
     # Two bins are averaged to one: bin 43.27 lies 3.77 from the middle, as before.
     assert geometry == {
         "image_size": 20,
@@ -211,13 +213,47 @@ def test_measurements_bring_their_geometry(tmp_path: Path) -> None:
     assert found.y.shape == (2, 3, 20, 24) and found.geometry["coil_maps"].shape == (3, 20, 24)
 
 
+def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
+    distances = {"source_distance": 500.0, "detector_distance": 300.0}
+    with h5py.File(tmp_path / "fan.h5", "w") as file:
+        fan = {"pixel_size": 1.0, "detector_spacing": 2.0, "beam": "fan", "detector": "curved"}
+        for key, value in {**CT, **distances, **fan}.items():
+            file[key] = value
+    found = read_measurement(tmp_path / "fan.h5", "ct")
+    operator = measured_operator(found)
+    assert isinstance(operator, FanBeam) and operator.detector == "curved" and operator.range_shape == (5, 30)
+    cone = {
+        "measurement": np.ones((5, 6, 30)),
+        "angles": np.arange(5) * 72.0,
+        "volume_shape": [4, 20, 20],
+        "pixel_size": 1.0,
+        "slice_thickness": 2.0,
+        "detector_spacing": [4.0, 2.0],
+    }
+    np.savez(tmp_path / "cone.npz", **cone, **distances, beam="cone")  # type: ignore[arg-type]
+    found = read_measurement(tmp_path / "cone.npz", "ct")
+    operator = measured_operator(part_of(found, views=3))
+    assert isinstance(operator, ConeBeam) and operator.domain_shape == (4, 20, 20)
+    assert operator.range_shape == (3, 6, 30) and operator.angles == (0.0, 72.0, 216.0)
+    np.testing.assert_allclose(found.affine, np.diag([1.0, 1.0, 2.0, 1.0]))
+    for content, words in (
+        ({**CT, "beam": "fan"}, "lacks source_distance, detector_distance"),
+        ({**CT, "beam": "pencil"}, "beam is pencil"),
+        ({**cone, **distances, "beam": "cone", "volume_shape": [20, 20]}, "volume_shape has 2 values; give 3"),
+        ({**cone, **distances, "beam": "cone", "angles": np.arange(6.0)}, "6 angles but 5 views"),
+    ):
+        np.savez(tmp_path / "bad.npz", **content)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=words):
+            read_measurement(tmp_path / "bad.npz", "ct")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ({**CT, "angles": np.arange(4.0)}, "4 angles but 5 views"),
         ({**CT, "measurement": np.ones(5)}, "1 dimensions"),
         ({**CT, "measurement": np.full((2, 5, 30), np.nan)}, "NaN"),
-        ({**CT, "pixel_size": [2.0, 2.0]}, "pixel_size has 2 values"),
+        ({**CT, "pixel_size": [2.0, 2.0]}, "pixel_size has 2 values; give 1"),
         ({**CT, "spacing": [3.0, 1.0, 1.0]}, "must agree"),
         ({**CT, "spacing": [3.0]}, "voxel size"),
         ({key: value for key, value in CT.items() if key != "angles"}, "lacks angles"),

@@ -24,7 +24,7 @@ GEOMETRY = {"image_size": 32, "angles": [3.0 * i + 10 for i in range(60)], "n_de
 
 def scan(calibrated: bool = True) -> Measurement:
     y = ParallelBeam(**GEOMETRY)(smooth_volume(scale=0.02))
-    return Measurement(y, dict(GEOMETRY), np.eye(4), "scan", "ct", calibrated)
+    return Measurement(y, {"beam": "parallel", **GEOMETRY}, np.eye(4), "scan", "ct", calibrated)
 
 
 def test_fewer_views_are_spread_evenly_over_those_that_were_measured() -> None:
