@@ -12,7 +12,7 @@ import torch
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import ParallelBeam, make_mask
+from lightning_mbir.physics import MultiCoilFourier, ParallelBeam, make_mask
 from lightning_mbir.reconstruction import ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.units import ct_scale
@@ -81,3 +81,31 @@ def test_a_scan_without_a_length_is_written_as_attenuation(tmp_path: Path) -> No
     assert metrics["settings"] == {"measured": ["20 of 60 views"], "views": 20}
     with pytest.raises(InputError, match="--views 61"):
         predict(ReconstructionModule(task="sv_ct", method="fbp", views=61, output_dir=tmp_path), data, tmp_path)
+
+
+def coil_scan(folder: Path) -> tuple[Path, torch.Tensor]:
+    """Fully sampled k-space of four coils, and the magnitude that their combination has."""
+    magnitude = smooth_volume((3, 32, 32))
+    axis = torch.linspace(-1, 1, 32)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    corners = [(-1.2, -1.2), (-1.2, 1.2), (1.2, -1.2), (1.2, 1.2)]
+    maps = torch.stack([torch.polar(torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 4), a * y + b * x) for a, b in corners])
+    kspace = MultiCoilFourier(torch.ones(32, 32), maps)(torch.polar(magnitude, 0.5 * y * x))
+    np.savez(folder / "coils.npz", kspace=kspace.numpy())
+    return folder / "coils.npz", magnitude * maps.abs().square().sum(0).sqrt()
+
+
+def test_measured_coils_are_combined_by_maps_that_are_estimated(tmp_path: Path) -> None:
+    file, magnitude = coil_scan(tmp_path)
+    for acc, error in ((None, 0.03), (2.0, 0.06)):
+        data = VolumeDataModule(measurement=file, modality="mri")
+        predict(ReconstructionModule(task="cs_mri", method="admm_tv", acc=acc, output_dir=tmp_path), data, tmp_path)
+        folder = tmp_path / "cs_mri/coils"
+        back = nib.load(folder / "recon.nii.gz").get_fdata().transpose(2, 1, 0)  # type: ignore[attr-defined]
+        assert np.linalg.norm(back - magnitude.numpy()) < error * np.linalg.norm(magnitude.numpy())
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["acceleration"] == (acc or 1)
+    for flags, words in (({"phase": True}, "--phase"), ({"snr": 30.0}, "--snr")):
+        module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path, **flags)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=words):
+            predict(module, data, tmp_path)
