@@ -48,7 +48,7 @@ def compare(measurement: Measurement, parts: list[dict[str, float]], labels: lis
             if reference is None:  # of everything, by a method that adds nothing
                 reference = image
                 if ct:
-                    reference = reconstruct(part.y, operator, method="sirt", steps=300).volume[0]
+                    reference = reconstruct(part.y, operator, method="sirt", steps=100).volume[0]
             white = magnitude_percentile(reference)
             psnr = -20 * torch.log10((image - reference).square().mean().sqrt() / white)
             ax = axes[row, column]

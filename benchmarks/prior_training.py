@@ -97,14 +97,14 @@ def main() -> None:
             row |= {str(nfe): reconstruction_psnr(module.ema.module, args.data, nfe) for nfe in (50, 20)}
             file.write_text(json.dumps(row))
     print(
-        "| training | parameters | minutes | pixels | " + " | ".join(f"{s:g}" for s in SIGMAS) + " | 50 NFE | 20 NFE |"
+        "| training | parameters | pixels | " + " | ".join(f"{s:g}" for s in SIGMAS) + " | 50 NFE | 20 NFE |"
     )
-    print("|---" * (len(SIGMAS) + 6) + "|")
+    print("|---" * (len(SIGMAS) + 5) + "|")
     for number, name in enumerate(names):
         file = args.output / f"{number}_{args.steps}.json"
         row = json.loads(file.read_text()) if file.exists() else {"denoising": {}}
         for size, values in row["denoising"].items():
-            cells = [name, f"{row['parameters']:.1f} M", f"{row['seconds'] / 60:.0f}", size]
+            cells = [name, f"{row['parameters']:.1f} M", size]
             cells += [f"{value:.2f}" for value in (*values, row["50"], row["20"])]
             print("| " + " | ".join(cells) + " |")
 

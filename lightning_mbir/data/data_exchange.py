@@ -31,7 +31,7 @@ def read_data_exchange(
     """Sinograms from the projections of a parallel beam (De Carlo et al., J. Synchrotron Rad. 21, 2014).
 
     Projections ``(views, rows, bins)`` are corrected by the means of the flat and dark fields, and turned to line
-    integrals by the law of Beer and Lambert. Bins finer than half a pixel are averaged.
+    integrals by the law of Beer and Lambert. As many bins as fit into a pixel are averaged.
 
     Args:
         path: the file, for messages.
@@ -78,7 +78,7 @@ def read_data_exchange(
     spacing = 1.0 if detector_spacing is None else detector_spacing
     image_size = image_size or bins
     pixel_size = bins * spacing / image_size
-    together = max(1, bins // (2 * image_size))
+    together = max(1, bins // image_size)
     kept = bins // together
     y = y[..., : kept * together].reshape(*y.shape[:-1], kept, together).mean(-1)
     if together > 1:

@@ -79,15 +79,15 @@ def test_without_a_length_the_bin_is_the_unit(tmp_path: Path) -> None:
     found = read_measurement(data_exchange(tmp_path), "ct", MeasurementOptions(image_size=20, rotation_center=43.27))
     assert not found.calibrated
     geometry = {key: value for key, value in found.geometry.items() if key not in ("angles", "beam")}
-    # Two bins are averaged to one: bin 43.27 lies 3.77 from the middle, as before.
+    # Four bins are averaged to one: bin 43.27 lies 3.77 from the middle, as before.
     assert geometry == {
         "image_size": 20,
-        "n_detectors": 40,
+        "n_detectors": 20,
         "pixel_size": 4.0,
-        "detector_spacing": 2.0,
+        "detector_spacing": 4.0,
         "center_offset": pytest.approx(3.77),
     }
-    assert "2 bins averaged to one" in found.notes
+    assert "4 bins averaged to one" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_wrong_projections_are_refused(changes: dict[str, Any], words: str, tmp_
 
 def test_the_tooth_turns_about_where_it_is_known_to(shared: Path) -> None:
     found = read_measurement(shared / "data/raw/tooth_parallel_projections.h5", "ct")
-    assert found.y.shape == (2, 181, 640) and not found.calibrated
-    offset = found.geometry["center_offset"] / found.geometry["detector_spacing"]
-    assert 295 < offset + 319.5 < 297
+    assert found.y.shape == (2, 181, 320) and not found.calibrated
+    assert found.geometry["detector_spacing"] == 2.0
+    assert 295 < found.geometry["center_offset"] + 319.5 < 297
 
 
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
