@@ -41,6 +41,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),
     Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]"),
     Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead"),
+    Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
     Flag("--data.image_size", "--data.image_size", "slices are resized to this; 0 keeps their size [128]"),
     Flag("--data.slices", "--data.slices", "part of the volume, such as 20:44 [all]"),
     Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
