@@ -4,7 +4,8 @@
 
 Reads the raw files as `predict --data.measurement` does, reconstructs a slice by the direct method, ADMM-TV and `dds`,
 and draws `measured_tooth.png` and `measured_brain.png`. The figure under a picture is its PSNR against the direct
-reconstruction of everything that was measured (tooth: SIRT), which has noise of its own, and the data residual.
+reconstruction of everything that was measured (tooth: with the Hann filter), which has noise of its own, and the data
+residual.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def compare(measurement: Measurement, parts: list[dict[str, float]], labels: lis
             if reference is None:  # of everything, by a method that adds nothing
                 reference = image
                 if ct:
-                    reference = reconstruct(part.y, operator, method="sirt", steps=100).volume[0]
+                    reference = reconstruct(part.y, operator, method="fbp", filter="hann").volume[0]
             white = magnitude_percentile(reference)
             psnr = -20 * torch.log10((image - reference).square().mean().sqrt() / white)
             ax = axes[row, column]

@@ -91,6 +91,7 @@ class ScorePriorModule(L.LightningModule):
             centred = {} if network == "ncsnpp" else {"mean": 0.0}  # real and imaginary parts have either sign
             network_options = {"in_channels": 2, **centred, **(network_options or {})}
         self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
+        self.hparams["network_options"] = network_options  # on the command line those given are saved instead
         self.network = channels_last(build_network(network, network_options))
         if init is not None:
             self._start_from(init)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lightning_mbir.cli import RECONSTRUCTION_FLAGS, TRAINING_FLAGS, UsageError, main, translate
-from lightning_mbir.prior import ScorePriorModule
+from lightning_mbir.prior import ScorePriorModule, load_prior
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data.image_size", "32", "--method", "fbp", "--task", "sv_ct"]
@@ -214,6 +214,19 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
     assert main([*args, "--data.image_size", "32", "--output_dir", "out"]) == 0
     metrics = json.loads(next(Path("out").rglob("metrics.json")).read_text())
     assert metrics["settings"]["views"] == 5 and metrics["task"] == "sv_ct"
+
+
+def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit", "--trainer.accelerator", "cpu"]
+    train += ["--model.network_options", '{"channels": [8, 16], "attention": false}', "--trainer.precision", "32-true"]
+    train += ["--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
+    assert main(train) == 0
+    (prior,) = Path("fit").rglob("prior.safetensors")
+    assert load_prior(prior).complex and load_prior(next(Path("fit").rglob("last.ckpt"))).complex
+    args = ["predict", "--task", "cs_mri", "--acc", "3", "--phase", "true", "--steps", "2", "--prior", str(prior)]
+    assert main([*args, "--data.image_size", "32", "--output_dir", "out"]) == 0
+    assert next(Path("out").rglob("recon.nii.gz")).is_file()
 
 
 def test_test_prints_the_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
