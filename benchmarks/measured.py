@@ -77,7 +77,7 @@ def main() -> None:
     tooth = replace(tooth, y=tooth.y[:1])
     views = (181, 36, 12)
     compare(tooth, [{"views": n} for n in views], [f"{n} views" for n in views], args.output / "measured_tooth.png")
-    brain = read_measurement(args.data / BRAIN, "mri", MeasurementOptions(axes="coil x y"))
+    brain = read_measurement(args.data / BRAIN, "mri", MeasurementOptions(axes="coil y x"))
     parts: list[dict[str, float]] = [{}, {"acc": 4.0}, {"acc": 8.0}]
     compare(brain, parts, ["everything", "a quarter", "an eighth"], args.output / "measured_brain.png")
 
