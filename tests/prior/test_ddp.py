@@ -33,9 +33,11 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
         sigma = module.draw_sigma(BATCH, generator)
         noise = torch.randn(batch.shape, generator=generator)
         clean = posterior_mean(module.network, batch + sigma[:, None, None, None] * noise, sigma)
-        loss = loss + (module.weight(sigma) * (clean - batch).square().mean((1, 2, 3))).mean() / 2
+        losses = module.weight(sigma) * (clean - batch).square().mean((1, 2, 3))
+        expected = module.expected_log_loss(sigma)
+        loss = loss + (losses * (-expected).exp() + expected).mean() / 2
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(module.network.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_((*module.network.parameters(), module.log_loss), 1.0)  # type: ignore[arg-type]
     torch.optim.Adam(module.network.parameters(), lr=1e-3).step()
     return {name: value.detach() for name, value in module.network.named_parameters()}
 
