@@ -21,8 +21,11 @@ TINY = {"channels": [8, 16], "blocks": 1, "attention": False}
 SEED, BATCH = 11, 4
 
 
-def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[str, Tensor]:
-    """The weights after one step on the mean loss of two ranks."""
+def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[str, tuple[Tensor, Tensor]]:
+    """The weights after one step on the mean loss of two ranks, and where their gradient is more than rounding.
+
+    Adam's first step is the sign of the gradient: before a group norm it is zero, and its rounding's sign is anybody's.
+    """
     assert data._train is not None
     slices = KeyedSlices(data._train[0], augmentation(data.crop_size, 0.0, False))
     loss = torch.zeros(())
@@ -39,7 +42,8 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_((*module.network.parameters(), module.log_loss), 1.0)  # type: ignore[arg-type]
     torch.optim.Adam(module.network.parameters(), lr=1e-3).step()
-    return {name: value.detach() for name, value in module.network.named_parameters()}
+    parameters = module.network.named_parameters()
+    return {name: (p.detach(), p.grad.abs() > 1e-6) for name, p in parameters if p.grad is not None}
 
 
 def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
@@ -72,8 +76,11 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
     module = ScorePriorModule(network_options=TINY, init=str(tmp_path / "start.safetensors"))
     data = SliceDataModule(image_size=32, batch_size=BATCH, phantom_volumes=1, slices_per_epoch=8)
     data.setup("fit")
-    for name, value in one_step_by_hand(module, data).items():
-        torch.testing.assert_close(trained[f"network.{name}"], value, rtol=1e-4, atol=2e-6)
+    certain = total = 0
+    for name, (value, sure) in one_step_by_hand(module, data).items():
+        torch.testing.assert_close(trained[f"network.{name}"][sure], value[sure], rtol=1e-4, atol=2e-6)
+        certain, total = certain + int(sure.sum()), total + sure.numel()
+    assert certain > 0.9 * total
 
     # Held-out slices: each once, though 32 of them are dealt to two ranks in batches of their own.
     (card,) = (tmp_path / "out").rglob("prior.md")
