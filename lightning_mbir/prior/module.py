@@ -21,7 +21,7 @@ from lightning_mbir.prior import watch
 from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
-from lightning_mbir.prior.networks import build_network, channels_last, compiled
+from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -286,6 +286,8 @@ class ScorePriorModule(L.LightningModule):
                 out = self._compiled(x.contiguous(memory_format=torch.channels_last), torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
             out.float().square().mean().backward()
         except Exception as error:  # every backend has kinds of its own
+            if is_out_of_memory(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning("torch.compile failed in the backward pass (%s); training goes on uncompiled", reason[:200])
             return False

@@ -56,7 +56,7 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
             are None change nothing.
 
     Raises:
-        InputError: more views than were measured, a range that holds none, k-space that is undersampled already.
+        InputError: more views than were measured, a flag of what is simulated, k-space that is undersampled already.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     if not given:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lightning_mbir.data.volume import Volume, write_volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.files import write_whole
 
 
 def check_writable(folder: Path) -> None:
@@ -25,27 +25,15 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"--output_dir {folder}: {existing} {reason}; give a folder that you may write to")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
 def write_results(
     folder: Path, volume: Volume, metrics: dict[str, Any], figure: Figure, config_yaml: str | None
 ) -> None:
     """``recon.nii.gz``, ``metrics.json``, ``montage.png`` and ``predict_config.yaml`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_volume(folder / "recon.nii.gz", volume)
-    write_bytes(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    write_whole(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="black")
-    write_bytes(folder / "montage.png", buffer.getvalue())
+    write_whole(folder / "montage.png", buffer.getvalue())
     if config_yaml is not None:
-        write_bytes(folder / "predict_config.yaml", config_yaml.encode())
+        write_whole(folder / "predict_config.yaml", config_yaml.encode())

@@ -15,6 +15,7 @@ import torch
 
 from lightning_mbir.cli import RECONSTRUCTION_FLAGS, TRAINING_FLAGS, UsageError, main, translate
 from lightning_mbir.prior import ScorePriorModule, load_prior
+from lightning_mbir.prior.checkpoint import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data.image_size", "32", "--method", "fbp", "--task", "sv_ct"]
@@ -323,8 +324,8 @@ def test_wheel_carries_defaults_configurations_and_priors(tmp_path: Path) -> Non
     for name in (
         "LightningCLI.yaml",
         "configs/prior_ct.yaml",
-        "assets/ct.safetensors",
-        "assets/mri.safetensors",
+        "assets/SHA256SUMS",
+        *(f"assets/{prior}.safetensors" for prior in BUNDLED),
         "py.typed",
     ):
         assert f"lightning_mbir/{name}" in names

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,9 @@ from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import LightUNet, NCSNpp, SliceDenoiser, Unit, checkpoint, load_prior, save_prior
 from lightning_mbir.prior.checkpoint import ASSETS, BUNDLED, FORMAT, read_prior
+from tests.prior.conftest import OPTIONS, network
 
-OPTIONS = {"channels": [8, 16], "blocks": 1}
 CONFIG = {"network": "light", "network_options": OPTIONS, "modality": "mri"}
-
-
-def network() -> LightUNet:
-    torch.manual_seed(0)
-    net = LightUNet(**OPTIONS)  # type: ignore[arg-type]
-    for parameter in net.parameters():  # the last layers start at zero: fill them, so that something is tested
-        torch.nn.init.normal_(parameter, std=0.05)
-    return net
 
 
 def refused(source: Path, words: str) -> None:
@@ -76,20 +66,6 @@ def test_a_damaged_install_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checkpoint.bundled_sums() == {}
 
 
-def test_the_wheel_holds_the_sums_and_the_priors(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling")
-    root = Path(checkpoint.__file__).parents[2]
-    if not (root / "pyproject.toml").is_file():
-        pytest.skip("not run from a checkout")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = set(wheel.namelist())
-    wanted = {"SHA256SUMS", *(f"{name}.safetensors" for name in BUNDLED)}
-    assert {f"lightning_mbir/assets/{name}" for name in wanted} <= names
-
-
-@pytest.mark.parametrize("name", ["p.safetensors", "folder"])
 def test_priors_come_back(tmp_path: Path, name: str) -> None:
     net, x = network(), torch.rand(1, 16, 16)
     expected = SliceDenoiser(net, Unit())(x, 0.3)

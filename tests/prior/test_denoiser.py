@@ -7,19 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit
+from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.prior import denoiser as module
 from lightning_mbir.samplers.noise import KeyedNoise
-
-OPTIONS = {"channels": [8, 16], "blocks": 1}
-
-
-def network() -> LightUNet:
-    torch.manual_seed(0)
-    net = LightUNet(**OPTIONS)  # type: ignore[arg-type]
-    for parameter in net.parameters():  # the last layers start at zero: fill them, so that something is tested
-        torch.nn.init.normal_(parameter, std=0.05)
-    return net
+from tests.prior.conftest import network
 
 
 def test_result_does_not_depend_on_slice_batch() -> None:
