@@ -66,6 +66,7 @@ def test_a_damaged_install_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checkpoint.bundled_sums() == {}
 
 
+@pytest.mark.parametrize("name", ["p.safetensors", "folder"])
 def test_priors_come_back(tmp_path: Path, name: str) -> None:
     net, x = network(), torch.rand(1, 16, 16)
     expected = SliceDenoiser(net, Unit())(x, 0.3)
