@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +38,8 @@ class Problem:
         operator: ``A / ||A||``.
         physical: ``A`` itself, for what needs its geometry.
         denoise: the prior, for methods that use one.
+        second: a prior of coronal slices, for methods that need ``second_prior``.
+        network: file of a trained network, for methods that need ``network``.
         noise: keyed noise.
         report: takes progress after each noise level or iteration.
     """
@@ -47,13 +50,16 @@ class Problem:
     denoise: Denoiser | None
     noise: KeyedNoise
     report: Callback
+    second: Denoiser | None = None
+    network: Path | None = None
 
 
 @dataclass(frozen=True)
 class Method:
     """A method with its default options; ``steps`` is its number of levels or iterations, 0 where none.
 
-    ``weighted`` tells whether it fits the measurement, so that statistical weights mean something to it.
+    ``weighted`` tells whether it fits the measurement, so that statistical weights mean something to it. ``needs``
+    names what else it cannot do without, of ``NEEDS``.
     """
 
     run: Callable[..., Tensor]
@@ -62,6 +68,16 @@ class Method:
     needs_prior: bool = False
     modalities: tuple[str, ...] = ("ct", "mri")
     weighted: bool = True
+    needs: tuple[str, ...] = ()
+
+
+NEEDS = {
+    "second_prior": "a prior of coronal slices: give --second_prior, such as one of `fit --data.axis coronal`",
+    "network": "a network that was trained for this measurement: give --network FILE",
+    "gradients": "a prior with gradients (a method `vjp`), which this one has not",
+    "coil_maps": "k-space of several coils, which this measurement is not",
+}
+"""What a method may need beside a measurement and a prior, and what a user is told who lacks it."""
 
 
 def run_dds(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
@@ -172,6 +188,18 @@ def check_method(name: str, modality: str, options: dict[str, Any], steps: int |
         raise InputError(f"--steps {steps}: give at least 1")
     if steps is not None and method.steps == 0:
         raise InputError(f"--steps {steps}: {name} has no steps; leave it out")
+
+
+def check_needs(name: str, **present: bool) -> None:
+    """Raise where something that a method needs is known to be missing.
+
+    Args:
+        name: of the method.
+        **present: keys of ``NEEDS`` and whether they are there; those left out are not known yet.
+    """
+    for need in METHODS[name].needs:
+        if not present.get(need, True):
+            raise InputError(f"--method {name} needs {NEEDS[need]}")
 
 
 def _check_option(method: str, key: str, value: Any, default: Any) -> None:

@@ -23,7 +23,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
-from lightning_mbir.reconstruction.methods import METHODS, check_method
+from lightning_mbir.reconstruction.methods import METHODS, check_method, check_needs
 from lightning_mbir.reconstruction.metrics import PLANES, image_metrics
 from lightning_mbir.reconstruction.montage import montage, planes_image
 from lightning_mbir.reconstruction.progress import LevelProgress
@@ -61,6 +61,8 @@ class ReconstructionModule(L.LightningModule):
         seed: of all noise and the mask.
         prior: bundled name or file; by default the bundled prior of the task's modality, for k-space with a phase
             that of complex slices.
+        second_prior: prior of coronal slices, for methods that need one: a name or a file.
+        network: file of a trained network, for methods that need one.
         output_dir: where results go.
         slice_batch: slices that pass the network at once; by the free memory, where not given.
         precision: of the network, ``float32`` or ``bfloat16``.
@@ -81,6 +83,8 @@ class ReconstructionModule(L.LightningModule):
         steps: int | None = None,
         seed: int = 0,
         prior: str | None = None,
+        second_prior: str | None = None,
+        network: Path | None = None,
         output_dir: Path = Path("outputs"),
         slice_batch: int | None = None,
         precision: str = "float32",
@@ -97,6 +101,10 @@ class ReconstructionModule(L.LightningModule):
         check_method(method, self.task.modality, self.method_options, steps)
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
+        check_needs(method, second_prior=second_prior is not None, network=network is not None)
+        if network is not None and not network.is_file():
+            raise InputError(f"--network {network}: no such file")
+        self.network = network
         self.output_dir = Path(output_dir)
         check_writable(self.output_dir)
         self.has_phase = bool(self.settings.get("phase", False))
@@ -108,6 +116,11 @@ class ReconstructionModule(L.LightningModule):
             if self.prior.modality not in (None, self.task.modality):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
                 print(f"note: a prior of {self.prior.modality} for a task of {self.task.modality}")
+        self.second_prior: SliceDenoiser | None = None
+        if second_prior is not None:
+            self.second_prior = load_task_prior(
+                second_prior, self.task.modality, self.has_phase, slice_batch=slice_batch, precision=precision
+            )
         self.config_yaml: str | None = None
         self.records: list[Record] = []
 
@@ -130,6 +143,8 @@ class ReconstructionModule(L.LightningModule):
         if volumes < devices:
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         data.check()
+        if not data.measured:
+            check_needs(self.method, coil_maps=False)
         if data.measured:
             part_of(cast(Measurement, data.scan(0)), self.seed, **self.given)
         if data.measured and self.task.modality == "mri":
@@ -183,6 +198,8 @@ class ReconstructionModule(L.LightningModule):
         operator, y, weights, truth = self._measure(scan)
         if self.prior is not None:
             self.prior.to(self.device)
+        if self.second_prior is not None:
+            self.second_prior.to(self.device)
         options = dict(self.method_options)
         loop = self.trainer.num_predict_batches if write else self.trainer.num_test_batches
         count = f"volume {batch_idx + 1} of {loop[0]}: " if loop and loop[0] > 1 else ""
@@ -195,6 +212,8 @@ class ReconstructionModule(L.LightningModule):
                 seed=self.seed,
                 volume=scan.name,
                 weights=weights if METHODS[self.method].weighted else None,
+                second_prior=self.second_prior,
+                network=self.network,
                 steps=self.steps,
                 callback=progress,
                 calibrated=calibrated,

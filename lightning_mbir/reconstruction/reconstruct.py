@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import LinearOperator, Weighted
+from lightning_mbir.physics import LinearOperator, MultiCoilFourier, RealDomain, Weighted
 from lightning_mbir.physics.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
-from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method
+from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method, check_needs
 from lightning_mbir.reconstruction.units import ct_scale, mri_scale
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
 
@@ -62,6 +62,8 @@ def reconstruct(
     volume: int | str = 0,
     sample: int = 0,
     weights: Tensor | None = None,
+    second_prior: Prior | str | Path | None = None,
+    network: str | Path | None = None,
     steps: int | None = None,
     callback: Callback | None = None,
     calibrated: bool = True,
@@ -79,6 +81,8 @@ def reconstruct(
         seed, volume, sample: key of the noise; the same key gives the same volume.
         weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
             ``W^(1/2) A x = W^(1/2) y``, with ``W^(1/2) A`` brought to unit norm. ``residual`` stays unweighted.
+        second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
+        network: file of a trained network; of methods that need one.
         steps: noise levels or iterations.
         callback: called after each of them.
         calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
@@ -86,8 +90,8 @@ def reconstruct(
 
     Raises:
         InputError: unknown method or option, a measurement of another shape or not finite, a prior that is
-            missing or that is none, weights that cannot be used or that the method has no use for, options with
-            which the method diverges.
+            missing or that is none, something else that the method needs and that is missing, weights that cannot be
+            used or that the method has no use for, options with which the method diverges.
     """
     modality: Modality = "mri" if operator.range_complex else "ct"
     check_method(method, modality, options, steps)
@@ -102,6 +106,9 @@ def reconstruct(
     if modality == "ct":
         warn_edge_bins(y)
     chosen = METHODS[method]
+    sampling = operator.operator if isinstance(operator, RealDomain) else operator
+    coil_maps = isinstance(sampling, MultiCoilFourier)
+    check_needs(method, second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
     if weights is not None and not chosen.weighted:
         raise InputError(f"{method} fits no data term that weights could go into; leave weights out")
     weighted = None if weights is None else Weighted(operator, weights.to(y.device))
@@ -114,6 +121,10 @@ def reconstruct(
             )
         if getattr(denoise, "complex", False) and not operator.domain_complex:
             raise InputError(f"{method}: the prior is of complex slices; give an operator on these, without RealDomain")
+        check_needs(method, gradients=hasattr(denoise, "vjp"))
+    second: Prior | None = None
+    if "second_prior" in chosen.needs:
+        second = _as_prior(second_prior, modality, operator.domain_complex, y.device)
     y = y.to(operator.range_dtype)
 
     _wait(y)
@@ -147,7 +158,8 @@ def reconstruct(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample)
-    problem = Problem(y_unit / norm, fitted / norm, operator, denoise, noise, report)
+    path = None if network is None else Path(network)
+    problem = Problem(y_unit / norm, fitted / norm, operator, denoise, noise, report, second, path)
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps
