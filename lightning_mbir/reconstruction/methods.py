@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,26 @@ NEEDS = {
 """What a method may need beside a measurement and a prior, and what a user is told who lacks it."""
 
 
-def run_dds(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
+SCHEDULES = {"karras": karras_sigmas, "geometric": geometric_sigmas}
+
+
+def run_dds(
+    p: Problem,
+    *,
+    steps: int,
+    sigma_max: float,
+    sigma_min: float,
+    schedule: str,
+    start: str,
+    correlation: float,
+    **options: Any,
+) -> Tensor:
     """Decomposed diffusion sampling; ``steps`` network evaluations."""
     assert p.denoise is not None
-    sigmas = karras_sigmas(steps, sigma_max, sigma_min)
-    return dds(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
+    sigmas = SCHEDULES[schedule](steps, sigma_max, sigma_min)
+    init = START[start](p)
+    noise = replace(p.noise, correlation=correlation)
+    return dds(p.denoise, p.operator, p.y, sigmas, noise=noise, init=init, callback=p.report, **options)
 
 
 def run_diffusion_mbir(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
@@ -129,6 +144,26 @@ def run_zero_filled(p: Problem) -> Tensor:
     return zero_filled(p.y, p.operator)
 
 
+def run_direct(p: Problem) -> Tensor:
+    """Filtered back-projection or the zero-filled volume, as the modality is."""
+    return run_zero_filled(p) if p.physical.range_complex else run_fbp(p, filter="ramp")
+
+
+def _start_from_admm_tv(p: Problem) -> Tensor:
+    quiet = replace(p, report=lambda state: None)
+    return run_admm_tv(quiet, steps=50, **METHODS["admm_tv"].options)
+
+
+START: dict[str, Callable[[Problem], Tensor | None]] = {
+    "noise": lambda p: None,
+    "direct": run_direct,
+    "admm_tv": _start_from_admm_tv,
+}
+"""Volumes that noise of the highest level is added to."""
+
+CHOICES: dict[str, dict[str, Any]] = {"schedule": SCHEDULES, "start": START}
+"""Options that are one of several names."""
+
 METHODS: dict[str, Method] = {
     "dds": Method(
         run_dds,
@@ -140,6 +175,9 @@ METHODS: dict[str, Method] = {
             "cg_iterations": 15,
             "eta": 0.85,
             "ddim": False,
+            "schedule": "karras",
+            "start": "noise",
+            "correlation": 0.0,
         },
         steps=50,
         needs_prior=True,
@@ -208,6 +246,8 @@ def _check_option(method: str, key: str, value: Any, default: Any) -> None:
         if not isinstance(value, bool):
             raise InputError(f"{method}: {key} is {value!r}; give true or false")
         return
+    if key in CHOICES and value not in CHOICES[key]:
+        raise InputError(f"{method}: {key} is {value!r}; give {' or '.join(CHOICES[key])}")
     if not isinstance(default, int | float):
         return
     kinds = (int,) if isinstance(default, int) else (int, float)
@@ -217,5 +257,5 @@ def _check_option(method: str, key: str, value: Any, default: Any) -> None:
     least = 1 if key == "cg_iterations" else 0
     if value < least:
         raise InputError(f"{method}: {key} is {value}; give at least {least}")
-    if key == "eta" and value > 1:
-        raise InputError(f"{method}: eta is {value}, the share of fresh noise; give 0 to 1")
+    if key in ("eta", "correlation") and value > 1:
+        raise InputError(f"{method}: {key} is {value}, a share; give 0 to 1")

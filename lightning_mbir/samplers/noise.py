@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COMMON = -1  # the slice whose noise all slices share
+
 
 @dataclass(frozen=True)
 class KeyedNoise:
@@ -18,11 +20,13 @@ class KeyedNoise:
         seed: the user's.
         volume: which volume, by number or name.
         sample: which posterior sample.
+        correlation: of any two slices, from 0 (independent) to 1 (the same noise in all of them).
     """
 
     seed: int = 0
     volume: int | str = 0
     sample: int = 0
+    correlation: float = 0.0
 
     def __call__(
         self,
@@ -45,6 +49,10 @@ class KeyedNoise:
         drawn = torch.empty((len(indices), *shape[1:]), dtype=dtype)
         for k, out in zip(indices, drawn, strict=True):
             torch.randn(out.shape, generator=self._generator(k, step, stream), dtype=dtype, out=out)
+        if self.correlation:
+            common = torch.empty(shape[1:], dtype=dtype)
+            torch.randn(common.shape, generator=self._generator(COMMON, step, stream), dtype=dtype, out=common)
+            drawn.mul_((1 - self.correlation) ** 0.5).add_(common, alpha=self.correlation**0.5)
         return drawn.to(device)
 
     def _generator(self, k: int, step: int, stream: int) -> torch.Generator:
