@@ -1,54 +1,192 @@
-"""Scan options of a method on one training volume.
+"""Search the options of methods on training volumes with Optuna, and keep the best in ``configs/tuned``.
 
-    python benchmarks/tune.py TASK METHOD VOLUME --slices 10:22 --grid '{"rho": [0.01, 0.1], "lam": [0.001]}'
+    python benchmarks/tune.py --data ../shared/data --tasks sv_ct --methods admm_tv dds --trials 30
 
-Prints a line for each combination, best axial PSNR last. Only training volumes belong here: the tables of the README
-are on volumes that neither the priors nor this scan has seen.
+The volumes are those of the patients that the bundled priors held out (acrin013, openms_p20), 8 slices at 128 x 128
+pixels; tables are on other volumes. A trial's score is the PSNR averaged over the three planes and over seeds. The
+first trial is what the task uses today, so a search never makes it worse on these volumes. Searches lie in
+``--output`` as Optuna journals and go on where they stopped; ``--show`` prints the best trials and how much each option
+mattered, without running any.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
+import statistics
+import time
 from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volume import Volume
-from lightning_mbir.prior import load_prior
+from lightning_mbir.errors import InputError
+from lightning_mbir.prior import SliceDenoiser, load_prior
+from lightning_mbir.prior.files import write_whole
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
+from lightning_mbir.reconstruction.tasks import tuned_file
+
+VOLUMES = {"ct": ("ct/train/acrin013_chest.nii.gz", "20:28"), "mri": ("mri/train/openms_p20_T1W.nii.gz", "28:36")}
+Range = tuple[float, float]
+SPACES: dict[str, dict[str, Range | list[Any]]] = {
+    "admm_tv": {"rho": (1e-4, 0.3), "lam": (1e-5, 1e-2), "isotropic": [True, False]},
+    "dds": {
+        "sigma_max": (0.5, 10.0),
+        "sigma_min": (0.005, 0.1),
+        "rho": (1e-3, 1.0),
+        "lam": (3e-5, 1e-2),
+        "eta": [0.7, 0.85, 1.0],
+        "cg_iterations": [2, 5, 10, 15, 30],
+    },
+    "diffusion_mbir": {
+        "sigma_max": (2.0, 40.0),
+        "rho": (1e-3, 1.0),
+        "lam": (1e-5, 1e-2),
+        "cg_iterations": [1, 2, 5],
+        "snr": (0.05, 0.3),
+    },
+}
+"""What is searched: a range, on a logarithmic scale, or a list of choices."""
+STEPS = {"diffusion_mbir": 60}
+"""Levels, where the default would take too long for a search."""
+RANDOM_SEEDS = (0, 1)
+"""Of methods with noise."""
+
+
+class Problem:
+    """The measurement of a task's training volume."""
+
+    def __init__(self, task: str, data: Path) -> None:
+        self.task = TASKS[task]
+        file, slices = VOLUMES[self.task.modality]
+        volume = VolumeDataModule(data / file, modality=self.task.modality, image_size=128, slices=slices).scan(0)
+        assert isinstance(volume, Volume)
+        self.truth, self.name = volume.data, volume.name
+        self.data_range = self.task.data_range or magnitude_percentile(volume.data)
+        self.operator = self.task.build_operator(128, volume.spacing[1])
+        self.y = self.operator(volume.data)
+        self.prior: SliceDenoiser | None = None
+
+    def score(self, method: str, options: dict[str, Any], steps: int | None) -> float:
+        """PSNR, averaged over planes and seeds, with the task's options under ``options``."""
+        if METHODS[method].needs_prior and self.prior is None:
+            self.prior = load_prior(self.task.modality)
+        scores = []
+        for seed in RANDOM_SEEDS if METHODS[method].needs_prior else (0,):
+            result = reconstruct(
+                self.y, self.operator, self.prior, method, seed=seed, volume=self.name, steps=steps, **options
+            )
+            metrics = image_metrics(result.volume, self.truth, self.data_range)
+            scores += [metrics[plane]["psnr"] for plane in ("axial", "coronal", "sagittal")]
+        return statistics.mean(scores)
+
+
+def suggest(trial: optuna.Trial, method: str) -> dict[str, Any]:
+    return {
+        name: trial.suggest_categorical(name, space)
+        if isinstance(space, list)
+        else trial.suggest_float(name, *space, log=True)
+        for name, space in SPACES[method].items()
+    }
+
+
+def known(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of today that are searched, within their ranges."""
+    today = {**METHODS[method].options, **options}
+    out: dict[str, Any] = {}
+    for name, space in SPACES[method].items():
+        value = today[name]
+        if isinstance(space, list):
+            out[name] = value if value in space else space[0]
+        else:
+            out[name] = min(max(float(value), space[0]), space[1])
+    return out
+
+
+def search(problem: Problem, method: str, trials: int, folder: Path, show: bool) -> None:
+    task = problem.task
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(folder / f"{task.name}_{method}.journal")))
+    sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, n_startup_trials=8)
+    study = optuna.create_study(
+        study_name=method, storage=storage, sampler=sampler, direction="maximize", load_if_exists=True
+    )
+    if not study.trials and not show:
+        study.enqueue_trial(known(method, task.options.get(method, {})))
+
+    def objective(trial: optuna.Trial) -> float:
+        started = time.perf_counter()
+        options = suggest(trial, method)
+        try:
+            score = problem.score(method, options, STEPS.get(method))
+        except InputError as error:  # options with which it diverges
+            print(f"{task.name} {method}: {error}")
+            return 0.0
+        words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in options.items())
+        seconds = time.perf_counter() - started
+        print(f"{task.name} {method} {trial.number}: {score:.2f} dB, {seconds:.0f} s: {words}", flush=True)
+        return score
+
+    if not show:
+        study.optimize(objective, max(0, trials - len([t for t in study.trials if t.state.is_finished()])))
+        keep(study, task.name, method)
+    report(study, task.name, method)
+
+
+def keep(study: optuna.Study, task: str, method: str) -> None:
+    """The best options into the task's file, rounded to what was told apart."""
+    path = tuned_file(task)
+    options = yaml.safe_load(path.read_text())
+    best = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in study.best_params.items()}
+    options[method] = {**options.get(method, {}), **best}
+    head = "# Options that benchmarks/tune.py found on training volumes; what is not here is the method's default.\n"
+    write_whole(path, (head + yaml.safe_dump(options, default_flow_style=None, width=110)).encode())
+
+
+def report(study: optuna.Study, task: str, method: str) -> None:
+    """A line of the table of docs/method.md: first and best score, and how much of the variance an option explains."""
+    done = [trial for trial in study.trials if trial.value is not None]
+    if len(done) < 2:
+        print(f"{task} {method}: too few trials to tell")
+        return
+    try:
+        shares = optuna.importance.get_param_importances(study)
+        words = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    except (RuntimeError, ImportError, ValueError) as error:
+        words = str(error).splitlines()[0]
+    best = ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in study.best_params.items())
+    print(f"| {task} | {method} | {len(done)} | {done[0].value:.2f} | {study.best_value:.2f} | {best} | {words} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("method", choices=list(METHODS))
-    parser.add_argument("volume", type=Path)
-    parser.add_argument("--slices", default=None)
-    parser.add_argument("--image_size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--prior", default=None)
-    parser.add_argument("--grid", type=json.loads, required=True, help="JSON: option to list of values")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--methods", nargs="+", default=list(SPACES), choices=list(SPACES))
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, default=Path("outputs/tune"))
+    parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
-    task = TASKS[args.task]
-    data = VolumeDataModule(args.volume, modality=task.modality, image_size=args.image_size, slices=args.slices)
-    volume = data.scan(0)
-    assert isinstance(volume, Volume)
-    operator = task.build_operator(args.image_size, volume.spacing[1])
-    y = operator(volume.data)
-    data_range = task.data_range or magnitude_percentile(volume.data)
-    prior = load_prior(args.prior or task.modality) if METHODS[args.method].needs_prior else None
-    rows = []
-    for values in itertools.product(*args.grid.values()):
-        options = dict(zip(args.grid, values, strict=True))
-        given = {**task.options.get(args.method, {}), **options}
-        result = reconstruct(y, operator, prior, args.method, steps=args.steps, volume=volume.name, **given)
-        scores = image_metrics(result.volume, volume.data, data_range)
-        planes = " ".join(f"{scores[plane]['psnr']:.2f}" for plane in ("axial", "coronal", "sagittal"))
-        rows.append((scores["axial"]["psnr"], f"{planes}  residual {result.residual:.1e}  {json.dumps(options)}"))
-        print(rows[-1][1], flush=True)
-    print("best:", max(rows)[1])
+    torch.set_num_threads(args.threads)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    print("| task | method | trials | first, dB | best, dB | best options | shares of the variance |")
+    print("|---|---|---|---|---|---|---|")
+    for task in args.tasks:
+        problem = Problem(task, args.data)
+        for method in args.methods:
+            if task_fits(method, problem.task.modality):
+                search(problem, method, args.trials, args.output, args.show)
+
+
+def task_fits(method: str, modality: str) -> bool:
+    return modality in METHODS[method].modalities
 
 
 if __name__ == "__main__":

@@ -20,18 +20,11 @@ from lightning_mbir.cli import Flag, fail
 from lightning_mbir.data import SliceDataModule, VolumeDataModule
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
 from lightning_mbir.prior.progress import StepProgress
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.tasks import get_task
-
-PACKAGE = Path(__file__).resolve().parent
-
-
-def packaged(name: str) -> Path:
-    """A file that ships with the package: inside it (wheel) or beside it (checkout)."""
-    inside = PACKAGE / name
-    return inside if inside.exists() else PACKAGE.parent / name
 
 
 class Parser(LightningArgumentParser):

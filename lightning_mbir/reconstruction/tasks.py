@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
 from lightning_mbir.data.volume import MU_WATER, Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.packaged import packaged
 from lightning_mbir.physics import (
     MASKS,
     FourierSampling,
@@ -34,7 +37,7 @@ class Task:
         defaults: its flags with their defaults, none for noise that is not simulated; others do not belong to it.
         data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the
             range is the 99.5th percentile of the true volume.
-        options: options of methods that were tuned for it on training volumes.
+        options: options of methods that were tuned for it on training volumes, from ``configs/tuned``.
     """
 
     name: str
@@ -101,45 +104,27 @@ outweighing those through the body by so much that a few conjugate gradient step
 CT_RANGE = 3 * MU_WATER
 """-1000 to 2000 HU, in 1/mm."""
 
-# Scanned with benchmarks/tune.py: ADMM-TV on training volumes (lidc0314, openms_p03), dds on the patients that the
-# bundled priors had held out (acrin013, openms_p20).
-# diffusion_mbir is run with far fewer levels than the published 2000: CT then wants five conjugate gradient steps a
-# level; MRI must keep one, since more of them smooth the noise where k-space was not measured (8 dB instead of 24).
+
+def tuned_file(task: str) -> Path:
+    """Where ``benchmarks/tune.py`` keeps the options that it found for a task."""
+    return packaged("configs") / "tuned" / f"{task}.yaml"
+
+
+def _tuned(task: str) -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(tuned_file(task).read_text())
+
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task(
-            "sv_ct",
-            "ct",
-            {"views": 8, "angle_range": 180.0, "photons": None},
-            CT_RANGE,
-            {
-                "admm_tv": {"rho": 0.003, "lam": 3e-4, "isotropic": True},
-                "dds": {"sigma_max": 2.0, "rho": 0.01, "lam": 3e-4},
-                "diffusion_mbir": {"sigma_max": 5.0, "cg_iterations": 5, "rho": 0.01, "lam": 3e-4},
-            },
-        ),
-        Task(
-            "la_ct",
-            "ct",
-            {"views": 90, "angle_range": 90.0, "photons": None},
-            CT_RANGE,
-            {
-                "admm_tv": {"rho": 0.001, "lam": 1e-4, "isotropic": True},
-                "dds": {"sigma_max": 5.0, "rho": 0.01, "lam": 1e-4},
-                "diffusion_mbir": {"sigma_max": 5.0, "cg_iterations": 5, "rho": 0.01, "lam": 1e-4},
-            },
-        ),
+        Task("sv_ct", "ct", {"views": 8, "angle_range": 180.0, "photons": None}, CT_RANGE, _tuned("sv_ct")),
+        Task("la_ct", "ct", {"views": 90, "angle_range": 90.0, "photons": None}, CT_RANGE, _tuned("la_ct")),
         Task(
             "cs_mri",
             "mri",
             {"acc": 8.0, "mask": "gaussian1d", "phase": False, "snr": None},
             None,
-            {
-                "admm_tv": {"rho": 0.003, "lam": 2e-3, "isotropic": True},
-                "dds": {"sigma_max": 1.0, "rho": 0.01, "lam": 2e-4, "eta": 1.0, "cg_iterations": 5},
-                "diffusion_mbir": {"sigma_max": 20.0, "rho": 0.01, "lam": 1e-4},
-            },
+            _tuned("cs_mri"),
         ),
     )
 }
