@@ -41,8 +41,8 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
         "sigma_min": (0.005, 0.1),
         "rho": (1e-3, 1.0),
         "lam": (3e-5, 1e-2),
-        "eta": [0.7, 0.85, 1.0],
-        "cg_iterations": [2, 5, 10, 15, 30],
+        "eta": [0.0, 0.2, 0.4, 0.55, 0.7, 0.85, 1.0],
+        "cg_iterations": [2, 5, 10, 15],
     },
     "diffusion_mbir": {
         "sigma_max": (2.0, 40.0),
