@@ -1,10 +1,10 @@
-"""The tables of docs/results.md: every task, acceleration and method on volumes that neither priors nor tuning have seen.
+"""The tables of docs/results.md: tasks, accelerations and methods on volumes that neither priors nor tuning have seen.
 
     python benchmarks/sweep.py --data ../shared/data --output outputs/sweep --parts headline --threads 1
     python benchmarks/sweep.py --data ../shared/data --output outputs/sweep --parts noiseless noisy other
 
-Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, where its command, its
-seed and the revision are kept; it goes on where it stopped. Prints the tables as Markdown. Volumes are 32 slices at
+Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, where its seed and the
+revision are kept; it goes on where it stopped. Prints the tables as Markdown. Volumes are 32 slices at
 128 x 128 pixels. ``--show`` prints what is there and runs nothing. Supervised networks, of ``fit_unet``, are looked for
 as ``NETWORKS/<task>/unet.safetensors`` and left out where they are not.
 """
@@ -147,10 +147,9 @@ def table(settings: list[Setting], output: Path) -> str:
             planes = [row[plane] for plane in ("axial", "coronal", "sagittal")]
             scores = " | ".join(f"{plane['psnr']:.2f} / {plane['ssim']:.3f}" for plane in planes)
             name = f"{row['method']}, mean of {row['samples']}" if row["samples"] > 1 else row["method"]
-            lines.append(
-                f"| {setting.name} | {name} | {scores} | {row['volume_psnr']:.2f} | {row['residual']:.1e} | {row['nfe']} "
-                f"| {row['seconds']:.0f} | {row['peak_mib'] or 0:.0f} |"
-            )
+            cost = f"{row['nfe']} | {row['seconds']:.0f} | {row['peak_mib'] or 0:.0f}"
+            fit = f"{row['volume_psnr']:.2f} | {row['residual']:.1e}"
+            lines.append(f"| {setting.name} | {name} | {scores} | {fit} | {cost} |")
     return "\n".join(lines)
 
 
