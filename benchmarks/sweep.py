@@ -3,7 +3,7 @@
     python benchmarks/sweep.py --data ../shared/data --output outputs/sweep --parts headline --threads 1
     python benchmarks/sweep.py --data ../shared/data --output outputs/sweep --parts noiseless noisy other
 
-Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, where its seed and the
+Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, with its seed and the
 revision are kept; it goes on where it stopped. Prints the tables as Markdown. Volumes are 32 slices at
 128 x 128 pixels. ``--show`` prints what is there and runs nothing. Supervised networks, of ``fit_unet``, are looked for
 as ``NETWORKS/<task>/unet.safetensors`` and left out where they are not.
