@@ -24,8 +24,8 @@ def diffpir(
     *,
     noise: KeyedNoise,
     lam: float = 7.0,
-    sigma_n: float = 0.01,
-    zeta: float = 0.3,
+    sigma_n: float = 0.001,
+    zeta: float = 1.0,
     cg_iterations: int = 10,
     tv: float = 0.0,
     tv_rho: float = 0.01,
@@ -45,7 +45,8 @@ def diffpir(
         noise: keyed noise.
         lam: trust in the prior; only ``lam sigma_n^2`` counts, at 0 the data term is all.
         sigma_n: noise of the measurement, in the unit of ``y``.
-        zeta: share of the variance of the noise that is renewed, 0 (deterministic) to 1.
+        zeta: share of the variance of the noise that is renewed, 0 (deterministic) to 1. Renewing it at each level
+            averages over levels, which favours the mean of the posterior over a sample of it.
         cg_iterations: conjugate gradient steps a level.
         tv, tv_rho: weight of total variation along z in the proximal step, which the paper has not, and of its
             augmented term (see :func:`lightning_mbir.solvers.admm_tv`; one ADMM step a level, variables kept).

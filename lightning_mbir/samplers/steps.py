@@ -58,7 +58,7 @@ def nearer_to_data(x: Tensor, operator: LinearOperator, rhs: Tensor, iterations:
         return operator.normal(u) if pull == 0 else operator.normal(u).add(u, alpha=pull)
 
     b = rhs if pull == 0 else rhs + pull * x
-    return conjugate_gradient(normal, b, x, max_iterations=iterations, batch_dims=int(operator.separable))
+    return conjugate_gradient(normal, b, x, max_iterations=iterations, batch_dims=int(uncoupled(operator)))
 
 
 def guidance(
@@ -70,11 +70,16 @@ def guidance(
     the mean square over them, so that steps mean the same.
     """
     residual = operator(denoised) - y
-    if operator.separable:
+    if uncoupled(operator):
         norm = residual.abs().square().sum(tuple(range(1, y.ndim)), keepdim=True).sqrt()
     else:
         norm = torch.linalg.vector_norm(residual) / len(x) ** 0.5
     return denoise.vjp(x, sigma, operator.adjoint(residual / norm.clamp_min(1e-12)))
+
+
+def uncoupled(operator: LinearOperator) -> bool:
+    """Whether a slice of the measurement is of one slice of the volume, as with coil maps or weights by slice too."""
+    return operator.separable or operator.of_slice(0) is not None
 
 
 def slice_norm(x: Tensor) -> Tensor:
