@@ -181,35 +181,35 @@ METHODS: dict[str, Method] = {
     "score_slices": Method(
         run_score_slices,
         {
-            "sigma_max": 5.0,
+            "sigma_max": 2.0,
             "sigma_min": 0.02,
             "relaxation": 1.0,
             "cg_iterations": 5,
-            "snr": 0.16,
+            "snr": 0.3,
             "corrector_steps": 1,
             "consistency": "tweedie",
         },
-        steps=100,
+        steps=50,
         needs_prior=True,
     ),
     "mcg": Method(
         run_mcg,
-        {"sigma_max": 5.0, "sigma_min": 0.02, "zeta": 1.0, "cg_iterations": 5},
-        steps=100,
+        {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0, "cg_iterations": 5},
+        steps=50,
         needs_prior=True,
         needs=("gradients",),
     ),
     "dps": Method(
         run_dps,
-        {"sigma_max": 5.0, "sigma_min": 0.02, "zeta": 1.0},
-        steps=200,
+        {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0},
+        steps=100,
         needs_prior=True,
         needs=("gradients",),
     ),
     "diffpir": Method(
         run_diffpir,
         {
-            "sigma_max": 5.0,
+            "sigma_max": 2.0,
             "sigma_min": 0.02,
             "lam": 7.0,
             "sigma_n": 0.001,
@@ -224,7 +224,7 @@ METHODS: dict[str, Method] = {
     "tpdm": Method(
         run_tpdm,
         {
-            "sigma_max": 5.0,
+            "sigma_max": 2.0,
             "sigma_min": 0.02,
             "period": 2,
             "eta": 0.85,

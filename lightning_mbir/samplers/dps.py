@@ -21,7 +21,7 @@ def dps(
     sigmas: Tensor,
     *,
     noise: KeyedNoise,
-    zeta: float = 1.0,
+    zeta: float = 3.0,
     callback: Callback | None = None,
 ) -> Tensor:
     """Chung et al., "Diffusion posterior sampling for general noisy inverse problems", ICLR 2023, algorithm 1.

@@ -21,7 +21,7 @@ def mcg(
     sigmas: Tensor,
     *,
     noise: KeyedNoise,
-    zeta: float = 1.0,
+    zeta: float = 3.0,
     cg_iterations: int = 5,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -30,7 +30,7 @@ def mcg(
 
     The measurement gets the noise that the slices carry after their step, so that the projection is one of the clean
     estimate; conjugate gradients take its place, since ``A A^H`` is no identity for line integrals. The weight
-    of the gradient is ``zeta / ||y - A x0||``, as in the paper's experiments.
+    of the gradient (alpha of the paper) is ``zeta / ||y - A x0||``, as in ``dps``, but not scaled from a VP-SDE.
 
     Args:
         denoise: posterior mean of clean slices, with its ``vjp``.

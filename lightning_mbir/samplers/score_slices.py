@@ -26,7 +26,7 @@ def score_slices(
     noise: KeyedNoise,
     relaxation: float = 1.0,
     cg_iterations: int = 5,
-    snr: float = 0.16,
+    snr: float = 0.3,
     corrector_steps: int = 1,
     consistency: str = "tweedie",
     callback: Callback | None = None,
