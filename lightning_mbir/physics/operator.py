@@ -176,6 +176,10 @@ class ScaledOperator(LinearOperator):
         self.separable = operator.separable
         self._probe = operator._probe
 
+    def of_slice(self, k: int) -> LinearOperator | None:
+        one = self.operator.of_slice(k)
+        return None if one is None else one * self.factor
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x) * self.factor
         return out

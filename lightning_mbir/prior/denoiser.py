@@ -114,36 +114,70 @@ class SliceDenoiser:
         Raises:
             InputError: complex slices and a real prior, or the reverse; not enough memory for a single slice.
         """
+        return self._in_batches(x, sigma)
+
+    def vjp(self, x: Tensor, sigma: float, cotangent: Tensor) -> Tensor:
+        """``J(x)^H v`` with ``J`` the derivative of ``self(x, sigma)``: its adjoint under ``Re <u, v>``, in float32.
+
+        It runs the network forward once more, and back; under ``no_grad`` and ``inference_mode`` too.
+
+        Args:
+            x, sigma: as for a call.
+            cotangent: ``v``, of the shape of ``x``.
+
+        Raises:
+            InputError: a cotangent of another shape, and as for a call.
+        """
+        if cotangent.shape != x.shape or cotangent.is_complex() != x.is_complex():
+            raise InputError(f"vjp: the cotangent is {tuple(cotangent.shape)}; give one like x, {tuple(x.shape)}")
+        with torch.inference_mode(False), torch.no_grad():
+            _leave_inference(self.network)
+            return self._in_batches(x.clone(), sigma, cotangent.clone())
+
+    def _in_batches(self, x: Tensor, sigma: float, cotangent: Tensor | None = None) -> Tensor:
+        """The posterior mean or, with a cotangent, the product with it, in slice batches."""
         if x.is_complex() and not self.complex:
             raise InputError("this prior was trained on real slices; give magnitude data, or a two-channel prior")
         if self.complex and not x.is_complex():
             raise InputError("this prior was trained on complex slices; give complex data, or a one-channel prior")
         slices = x.reshape(-1, *x.shape[-2:])
+        cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
         out = torch.empty_like(slices)
         level = sigma / math.sqrt(2) if self.complex else sigma
-        key = (*x.shape[-2:], x.device.index or 0)
+        key = (*x.shape[-2:], x.device.index or 0, int(cotangent is not None))  # what is kept to go back takes more
+        run = self._run if cotangent is None else self.network
         start = 0
         while start < len(slices):
             at_once = self._chosen.get(key) or self.slice_batch
+            batch = slice(start, start + (at_once or 1))
+            v = None if cotangents is None else cotangents[batch]
             if at_once is None:  # the first slice tells what a slice costs
                 with _Outputs(self.network) as outputs:
-                    clean = self._denoise_or_none(self.network, slices[:1], level)
-                self._chosen[key] = at_once = slices_at_once(outputs.bytes // 2, x.device)
+                    done = self._one_batch(self.network, slices[batch], level, v)
+                cost = outputs.bytes // 2 if cotangent is None else 2 * outputs.bytes
+                self._chosen[key] = at_once = slices_at_once(cost, x.device)
             else:
-                clean = self._denoise_or_none(self._run, slices[start : start + at_once], level)
-            if clean is None:
+                done = self._one_batch(run, slices[batch], level, v)
+            if done is None:
                 at_once = min(at_once, len(slices) - start)
                 self._chosen[key] = at_once // 2
                 log.warning("out of memory with %d slices at once; going on with %d", at_once, at_once // 2)
                 continue
-            out[start : start + len(clean)] = clean
-            start += len(clean)
+            out[start : start + len(done)] = done
+            start += len(done)
         return out.reshape(x.shape)
 
-    def _denoise_or_none(self, network: Callable[..., Tensor], slices: Tensor, level: float) -> Tensor | None:
+    def _one_batch(
+        self, network: Callable[..., Tensor], slices: Tensor, level: float, cotangent: Tensor | None
+    ) -> Tensor | None:
         """None if memory ran out for several slices, with what was allocated given back."""
         try:
-            return self._denoise(network, slices, level)
+            if cotangent is None:
+                return self._denoise(network, slices, level, self.precision)
+            with torch.enable_grad():
+                slices = slices.detach().requires_grad_()
+                clean = self._denoise(network, slices, level, "float32")
+                return torch.autograd.grad(clean, slices, cotangent.to(clean.dtype))[0]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -156,22 +190,35 @@ class SliceDenoiser:
             torch.cuda.empty_cache()  # freed blocks of the wrong size are of no use to a smaller batch
         return None
 
-    def _denoise(self, network: Callable[..., Tensor], slices: Tensor, level: float) -> Tensor:
+    def _denoise(self, network: Callable[..., Tensor], slices: Tensor, level: float, precision: str) -> Tensor:
         """Posterior mean of ``(B, Y, X)`` slices, with ``level`` the deviation in each channel."""
         rows, columns = slices.shape[-2:]
         # reals and imaginaries lie side by side in memory, so this is channels-last already
         part = torch.view_as_real(slices).permute(0, 3, 1, 2) if self.complex else slices[:, None]
         part = part.float()
         if rows % self.stride or columns % self.stride:
-            part = F.pad(part, (0, -columns % self.stride, 0, -rows % self.stride), mode="reflect")
+            bottom, right = -rows % self.stride, -columns % self.stride
+            mode = "reflect" if bottom < rows and right < columns else "replicate"  # a few slices make a low image
+            part = F.pad(part, (0, right, 0, bottom), mode=mode)
         part = part.contiguous(memory_format=torch.channels_last)
         sigma = torch.full((len(part),), level, dtype=torch.float32, device=part.device)
-        with torch.autocast(part.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             clean = posterior_mean(network, part, sigma)
         clean = clean[..., :rows, :columns].float()
         if self.complex:
             return torch.view_as_complex(clean.permute(0, 2, 3, 1).contiguous())
         return clean[:, 0]
+
+
+def _leave_inference(network: nn.Module) -> None:
+    """Copy weights that were loaded under ``inference_mode``, which autograd refuses to keep for the way back."""
+    for module in network.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_inference():
+                module._parameters[name] = nn.Parameter(parameter.clone(), requires_grad=False)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                module._buffers[name] = buffer.clone()
 
 
 class _Outputs:

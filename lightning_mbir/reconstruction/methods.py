@@ -16,6 +16,13 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, LinearOperator
+from lightning_mbir.reconstruction.diffusion_methods import (
+    run_diffpir,
+    run_dps,
+    run_mcg,
+    run_score_slices,
+    run_tpdm,
+)
 from lightning_mbir.samplers import (
     Callback,
     Denoiser,
@@ -190,6 +197,10 @@ METHODS: dict[str, Method] = {
             "rho": 0.026,
             "lam": 1.04e-4,
             "cg_iterations": 1,
+            "admm_iterations": 1,
+            "sharing": True,
+            "axes": "z",
+            "consistency": "noisy",
             "snr": 0.16,
             "corrector_steps": 1,
             "final_sirt": True,
@@ -205,6 +216,65 @@ METHODS: dict[str, Method] = {
     "fbp": Method(run_fbp, {"filter": "ramp"}, modalities=("ct",), weighted=False),
     "sirt": Method(run_sirt, {"relaxation": 1.0, "nonnegative": True}, steps=200, modalities=("ct",)),
     "zero_filled": Method(run_zero_filled, {}, modalities=("mri",), weighted=False),
+    "score_slices": Method(
+        run_score_slices,
+        {
+            "sigma_max": 2.0,
+            "sigma_min": 0.02,
+            "relaxation": 1.0,
+            "cg_iterations": 5,
+            "snr": 0.3,
+            "corrector_steps": 1,
+            "consistency": "tweedie",
+        },
+        steps=50,
+        needs_prior=True,
+    ),
+    "mcg": Method(
+        run_mcg,
+        {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0, "cg_iterations": 5},
+        steps=50,
+        needs_prior=True,
+        needs=("gradients",),
+    ),
+    "dps": Method(
+        run_dps,
+        {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0},
+        steps=100,
+        needs_prior=True,
+        needs=("gradients",),
+    ),
+    "diffpir": Method(
+        run_diffpir,
+        {
+            "sigma_max": 2.0,
+            "sigma_min": 0.02,
+            "lam": 7.0,
+            "sigma_n": 0.001,
+            "zeta": 1.0,
+            "cg_iterations": 10,
+            "tv": 0.0,
+            "tv_rho": 0.01,
+        },
+        steps=50,
+        needs_prior=True,
+    ),
+    "tpdm": Method(
+        run_tpdm,
+        {
+            "sigma_max": 2.0,
+            "sigma_min": 0.02,
+            "period": 2,
+            "eta": 0.85,
+            "ddim": False,
+            "rho": 0.1,
+            "lam": 0.0,
+            "cg_iterations": 15,
+        },
+        steps=50,
+        needs_prior=True,
+        needs=("second_prior",),
+    ),
 }
 
 
@@ -254,7 +324,7 @@ def _check_option(method: str, key: str, value: Any, default: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise InputError(f"{method}: {key} is {value!r}; give {kind}, such as {default}")
-    least = 1 if key == "cg_iterations" else 0
+    least = 1 if key in ("cg_iterations", "admm_iterations") else 0
     if value < least:
         raise InputError(f"{method}: {key} is {value}; give at least {least}")
     if key in ("eta", "correlation") and value > 1:

@@ -7,9 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
+from lightning_mbir.samplers.steps import langevin, reverse_diffusion
 from lightning_mbir.solvers import ADMMState, admm_tv
 from lightning_mbir.solvers.sirt import sirt
 
@@ -27,6 +29,10 @@ def diffusion_mbir(
     rho: float = 0.026,
     lam: float = 1.04e-4,
     cg_iterations: int = 1,
+    admm_iterations: int = 1,
+    sharing: bool = True,
+    axes: str = "z",
+    consistency: str = "noisy",
     snr: float = 0.16,
     corrector_steps: int = 1,
     final_sirt: bool = True,
@@ -46,6 +52,12 @@ def diffusion_mbir(
         sigmas: ``(n,)`` noise levels, high to low.
         noise: keyed noise.
         rho, lam, cg_iterations: of the ADMM step.
+        admm_iterations: ADMM steps a level. Many of them from zero, ``sharing=False``, are the slow variant
+            that the paper speeds up by sharing.
+        sharing: keep the split and dual variables from level to level, instead of starting each from zero.
+        axes: of total variation, ``"z"`` as in the paper, or several, such as ``"zyx"``.
+        consistency: ``"noisy"``, the ADMM step acts on the noisy volume, as published; or ``"tweedie"``, on the last
+            denoised one, and the noise stays as it is.
         snr: signal-to-noise ratio that sets the Langevin step.
         corrector_steps: Langevin steps a level.
         final_sirt: one SIRT step at the end, where the operator is one of line integrals.
@@ -53,7 +65,12 @@ def diffusion_mbir(
 
     Returns:
         The denoised mean ``(Z, Y, X)``.
+
+    Raises:
+        InputError: another kind of consistency, unknown axes.
     """
+    if consistency not in ("noisy", "tweedie"):
+        raise InputError(f"diffusion_mbir: consistency is {consistency!r}; give noisy or tweedie")
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, stream=PREDICTOR, dtype=rhs.dtype, device=rhs.device)
@@ -61,43 +78,37 @@ def diffusion_mbir(
     nfe = 0
     for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
         # Predictor: reverse diffusion. At sigma_next = 0 its mean is the denoised image, and there is no noise.
-        mean = denoised = denoise(x, sigma)
+        denoised = denoise(x, sigma)
         nfe += 1
         if sigma_next > 0:
-            removed = sigma**2 - sigma_next**2
-            mean = (denoised - x).mul_(removed / sigma**2).add_(x)
-            mean += removed**0.5 * noise(i + 1, x.shape, stream=PREDICTOR, dtype=x.dtype, device=x.device)
-        x = mean
-        # Corrector: annealed Langevin with a step of each slice's own.
+            z = noise(i + 1, x.shape, stream=PREDICTOR, dtype=x.dtype, device=x.device)
+            x = reverse_diffusion(x, denoised, sigma, sigma_next, z)
+        else:
+            x = denoised
+        # Corrector: annealed Langevin.
         for k in range(corrector_steps if sigma_next > 0 else 0):
             denoised = denoise(x, sigma_next)
             nfe += 1
-            score = (denoised - x).div_(sigma_next**2)
             z = noise(i + 1, x.shape, stream=CORRECTOR + k, dtype=x.dtype, device=x.device)
-            step = 2 * (snr * _slice_norm(z) / _slice_norm(score).clamp_min(1e-12)) ** 2
-            # x = x + step score + sqrt(2 step) z, in the volume of the score.
-            x = score.mul_(step).add_(x).add_((2 * step).sqrt() * z)
-        # Data consistency and total variation along z, the split variables kept from level to level.
-        x, shared = admm_tv(
+            x = langevin(x, denoised, sigma_next, snr, z)
+        # Data consistency and total variation, the split variables kept from level to level.
+        before = x if consistency == "noisy" else denoised
+        after, shared = admm_tv(
             None,
             operator,
             rho=rho,
             lam=lam,
+            iterations=admm_iterations,
             cg_iterations=cg_iterations,
-            x0=x,
-            state=shared,
+            axes=tuple(axes),
+            x0=before,
+            state=shared if sharing else None,
             rhs=rhs,
             overwrite_state=True,
         )
+        x = after if before is x else x + (after - before)
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, denoised, nfe))
     if final_sirt and not operator.range_complex:
         x = sirt(y, operator, iterations=1, x0=x)
     return x
-
-
-def _slice_norm(x: Tensor) -> Tensor:
-    """Euclidean norm of each slice, ``(Z, 1, 1)``."""
-    if x.is_complex():  # as pairs of reals: torch takes a hundred times longer for complex numbers
-        return torch.linalg.vector_norm(torch.view_as_real(x), dim=(-3, -2, -1), keepdim=True)[..., 0]
-    return torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)

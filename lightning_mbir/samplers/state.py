@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, float], Tensor]
 """``denoise(x, sigma) -> x0``: posterior mean of the clean slices ``(Z, Y, X)``."""
+
+
+class DifferentiableDenoiser(Protocol):
+    """A denoiser that can be differentiated."""
+
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
+        """Posterior mean of the clean slices ``(Z, Y, X)``."""
+
+    def vjp(self, x: Tensor, sigma: float, cotangent: Tensor, /) -> Tensor:
+        """``J(x)^H cotangent`` with ``J`` the derivative of the call, ``(Z, Y, X)``."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,8 @@ class SamplerState:
         step, n_steps: levels done, and all.
         sigma: the level just done.
         volume: the current estimate of the clean volume ``(Z, Y, X)``.
-        nfe: network evaluations so far (each counted once for the whole volume).
+        nfe: network evaluations so far, each counted once for the whole volume: one for a denoised volume, one for a
+            product with the derivative, which runs the network again and back.
     """
 
     step: int

@@ -34,8 +34,8 @@ def conjugate_gradient(
         x0: start; zero by default. Never written to.
         max_iterations: steps at most.
         tolerance: stop where ``||r|| <= tolerance ||b||``; a system of the batch that got there stays as it is. At the
-            least ten times the rounding of ``b``'s type: what remains there is noise, which the null space of ``N``
-            would blow up.
+            least ten times the rounding of ``b`` or ``N x0``, whichever is larger: what remains there is noise, which
+            the null space of ``N`` would blow up.
         batch_dims: leading dimensions that number independent systems.
         curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
         callback: called after each step with the step, the iterate, and the largest relative residual.
@@ -51,11 +51,16 @@ def conjugate_gradient(
     if x0 is not None and x0.shape != b.shape:
         raise InputError(f"conjugate_gradient: x0 is {tuple(x0.shape)}, the right-hand side {tuple(b.shape)}")
     x = torch.zeros_like(b) if x0 is None else x0.clone()
-    r = b.clone() if x0 is None else b - normal(x)
-    p = r.clone()
-    rr = inner(r, r, batch_dims)
     floor = 10 * torch.finfo(b.dtype).eps
     stop = max(tolerance, floor) ** 2 * inner(b, b, batch_dims)
+    if x0 is None:
+        r = b.clone()
+    else:
+        q = normal(x)
+        r = b - q
+        stop = torch.maximum(stop, floor**2 * inner(q, q, batch_dims))
+    p = r.clone()
+    rr = inner(r, r, batch_dims)
     for k in range(max_iterations):
         active = rr > stop
         if not bool(active.any()):

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior import SliceDenoiser, Unit
+from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit
 from lightning_mbir.prior import denoiser as module
+from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.samplers.noise import KeyedNoise
-from tests.prior.conftest import network
+from tests.prior.conftest import OPTIONS, network
 
 
 def test_result_does_not_depend_on_slice_batch() -> None:
@@ -149,3 +150,83 @@ def test_bfloat16_is_close() -> None:
     assert 0 < float((full - low).abs().max()) < 0.02 and low.dtype == torch.float32
     with pytest.raises(InputError, match="--precision half: give float32 or bfloat16"):
         SliceDenoiser(network(), Unit(), precision="half")
+
+
+def small(complex: bool) -> LightUNet:
+    if not complex:
+        return network()
+    torch.manual_seed(0)
+    net = LightUNet(**OPTIONS, in_channels=2)  # type: ignore[arg-type]
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return net
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 2, 13, 18), (3, 2, 16)])
+def test_vjp_is_the_adjoint_of_the_derivative(shape: tuple[int, ...], complex: bool, inference: bool) -> None:
+    """Against autograd and finite differences in float64, with padding; weights may come from inference mode."""
+    generator = torch.Generator().manual_seed(1)
+    dtype = torch.complex128 if complex else torch.float64
+    x, u, v = (torch.randn(shape, dtype=dtype, generator=generator) for _ in range(3))
+    exact = small(complex).double()
+    exact.embedding.register_forward_pre_hook(lambda _, features: (features[0].double(),))  # those of sigma are float32
+    rows, columns = -shape[-2] % 4, -shape[-1] % 4
+
+    def reference(x: Tensor) -> Tensor:
+        slices = x.reshape(-1, *shape[-2:])
+        part = torch.stack((slices.real, slices.imag), 1) if complex else slices[:, None]
+        mode = "replicate" if rows >= shape[-2] else "reflect"
+        part = nn.functional.pad(part, (0, columns, 0, rows), mode=mode)
+        level = torch.full((len(part),), 0.5 / 2**0.5 if complex else 0.5, dtype=torch.float64)
+        clean = posterior_mean(exact, part, level)[..., : shape[-2], : shape[-1]]
+        return (torch.complex(clean[:, 0], clean[:, 1]) if complex else clean[:, 0]).reshape(shape)
+
+    with torch.inference_mode(inference):
+        denoise = SliceDenoiser(small(complex), Unit(), slice_batch=3)
+        low = (lambda t: t.to(torch.complex64)) if complex else (lambda t: t.float())
+        clean, ours = denoise(low(x), 0.5), denoise.vjp(low(x), 0.5, low(v))
+        assert ours.dtype == clean.dtype and not ours.requires_grad
+        ours.mul_(1)  # as good as any other tensor
+    torch.testing.assert_close(clean, low(reference(x)), rtol=1e-3, atol=1e-4)
+    theirs = torch.autograd.functional.vjp(reference, x, v)[1]
+    torch.testing.assert_close(ours, low(theirs), rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+    step = 1e-6
+    with torch.no_grad():
+        difference = (reference(x + step * u) - reference(x - step * u)) / (2 * step)
+    inner = float((v.conj() * difference).real.sum())
+    scale = float(u.norm() * theirs.norm())
+    assert float((ours.to(dtype).conj() * u).real.sum()) == pytest.approx(inner, abs=1e-4 * scale)
+
+
+def test_vjp_in_slice_batches_and_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Small(Gaussian):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            if len(x) > (3 if x.requires_grad else 8):  # the way back takes memory
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x, sigma)
+
+    monkeypatch.setattr(module, "slices_at_once", lambda *_: 8)
+    prior = Small()
+    denoise = SliceDenoiser(prior, Unit())
+    x, v = torch.rand(2, 11, 16, 16)
+    with caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(denoise(x, 0.5), x / 1.25)
+        torch.testing.assert_close(denoise.vjp(x, 0.5, v), v / 1.25)
+    assert len(caplog.messages) == 2 and "going on with 2" in caplog.messages[-1]
+    prior.seen.clear()
+    denoise(x, 0.5)  # which still passes as many as it can
+    assert [len(part) for part, _ in prior.seen] == [8, 3]
+    with pytest.raises(InputError, match="cotangent"):
+        denoise.vjp(x, 0.5, v[:3])
+    with pytest.raises(InputError, match="real slices"):
+        denoise.vjp(x + 0j, 0.5, v + 0j)
+
+
+def test_vjp_is_float32_whatever_the_precision() -> None:
+    x, v = torch.rand(2, 2, 16, 16)
+    full, low = (SliceDenoiser(network(), Unit(), precision=p).vjp(x, 0.5, v) for p in ("float32", "bfloat16"))
+    assert torch.equal(full, low)

@@ -44,7 +44,9 @@ def blocks(scale: float = 1.0) -> Tensor:
 def test_every_method_runs_in_physical_units(method: str) -> None:
     """The result scales with the measurement, and fits it better than nothing does."""
     prior = SliceDenoiser(Smooth(), Unit(CT_SCALE), "ct")
-    steps = {"dds": 8, "diffusion_mbir": 60, "admm_tv": 20, "sirt": 30}.get(method)
+    steps = {"dds": 8, "diffusion_mbir": 60, "admm_tv": 20, "sirt": 30, "dps": 60}.get(method)
+    steps = steps or (20 if METHODS[method].steps else None)
+    second = prior if "second_prior" in METHODS[method].needs else None
     if method == "zero_filled":
         truth = blocks()
         op = RealDomain(FourierSampling(make_mask("uniform1d", (32, 32), 2)))
@@ -54,10 +56,11 @@ def test_every_method_runs_in_physical_units(method: str) -> None:
         truth = blocks(CT_SCALE)
         geometry = ParallelBeam(32, [i * 9.0 for i in range(20)], pixel_size=2.0)
         options = {"sigma_max": 20.0} if method == "diffusion_mbir" else {}
-        result = reconstruct(geometry(truth), geometry, prior, method, steps=steps, **options)
+        result = reconstruct(geometry(truth), geometry, prior, method, second_prior=second, steps=steps, **options)
         assert float((result.volume - truth).norm() / truth.norm()) < 0.5
     assert result.volume.shape == truth.shape and result.seconds > 0
-    assert result.nfe == {"dds": 8, "diffusion_mbir": 119}.get(method, 0)
+    nfe = {"dds": 8, "diffusion_mbir": 119, "score_slices": 39, "mcg": 40, "dps": 120, "diffpir": 20, "tpdm": 20}
+    assert result.nfe == nfe.get(method, 0)
 
 
 def test_residual_is_that_of_the_volume() -> None:

@@ -1,0 +1,56 @@
+"""Diffusion posterior sampling: the gradient of the data term through the denoiser."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.samplers.noise import KeyedNoise
+from lightning_mbir.samplers.state import Callback, DifferentiableDenoiser, SamplerState
+from lightning_mbir.samplers.steps import ancestral, guidance, next_noise
+
+
+@torch.no_grad()
+def dps(
+    denoise: DifferentiableDenoiser,
+    operator: LinearOperator,
+    y: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: KeyedNoise,
+    zeta: float = 3.0,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Chung et al., "Diffusion posterior sampling for general noisy inverse problems", ICLR 2023, algorithm 1.
+
+    The paper's ``zeta_i = zeta / ||y - A x0||`` makes the step ``zeta`` times the gradient of the norm, up to its
+    factor 2. It is written for the VP-SDE, whose image at a level ``sigma`` is ``x / sqrt(1 + sigma^2)``; on the VE-SDE
+    the same step is ``sqrt((1 + sigma^2) (1 + sigma_next^2))`` times as long.
+
+    Args:
+        denoise: posterior mean of clean slices, with its ``vjp``.
+        operator: ``A`` of unit norm, on volumes in the prior's unit.
+        y: measurement, scaled likewise, ``(Z, ...)``.
+        sigmas: ``(n,)`` noise levels, high to low; ``2 n`` network evaluations, as a derivative counts for one.
+        noise: keyed noise.
+        zeta: length of the step of a slice; an operator that couples slices has the root mean square over them.
+        callback: called after each level.
+
+    Returns:
+        The volume ``(Z, Y, X)``.
+    """
+    rhs = operator.adjoint(y)
+    levels = [*sigmas.tolist(), 0.0]
+    x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+        denoised = denoise(x, sigma)
+        gradient = guidance(denoise, operator, y, x, sigma, denoised)
+        fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
+        x = denoised + next_noise(x, denoised, sigma, sigma_next, ancestral(sigma, sigma_next), fresh)
+        x = x.sub_(gradient, alpha=zeta * ((1 + sigma**2) * (1 + sigma_next**2)) ** 0.5)
+        if callback is not None:
+            callback(SamplerState(i + 1, len(sigmas), sigma, denoised, nfe=2 * (i + 1)))
+    return x
