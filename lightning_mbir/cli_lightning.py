@@ -23,6 +23,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.prior import ScorePriorModule
 from lightning_mbir.prior.progress import StepProgress
 from lightning_mbir.reconstruction import ReconstructionModule
+from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
 from lightning_mbir.reconstruction.tasks import get_task
 
 PACKAGE = Path(__file__).resolve().parent
@@ -62,18 +63,26 @@ class SaveConfig(SaveConfigCallback):
             print(f"lightning_mbir: what was trained is kept; go on with --ckpt_path {last}", file=sys.stderr)
 
 
+MODULES: dict[str, tuple[type[L.LightningModule], type[L.LightningDataModule]]] = {
+    "predict": (ReconstructionModule, VolumeDataModule),
+    "test": (ReconstructionModule, VolumeDataModule),
+    "fit_unet": (FBPUNetModule, PairDataModule),
+}
+"""What a subcommand runs; the others train priors."""
+
+
 class CLI(LightningCLI):
-    """One of the two command lines: training of priors, or reconstruction."""
+    """One of the three command lines: training of priors, training of U-Nets, or reconstruction."""
 
     def __init__(self, subcommand: str, args: list[str]) -> None:
-        self.chosen = subcommand
+        self.defaults = subcommand
+        self.chosen = "fit" if subcommand == "fit_unet" else subcommand  # Lightning's name of it
         self.reconstructs = subcommand in ("predict", "test")
         super().__init__(
-            ReconstructionModule if self.reconstructs else ScorePriorModule,
-            VolumeDataModule if self.reconstructs else SliceDataModule,
+            *MODULES.get(subcommand, (ScorePriorModule, SliceDataModule)),
             save_config_callback=SaveConfig,
             parser_class=Parser,
-            args=[subcommand, *args],
+            args=[self.chosen, *args],
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -81,8 +90,8 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Set here rather than as a default config file: that one would reach the main parser alone, before the links.
-        parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.chosen]))
-        if self.reconstructs:
+        parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.defaults]))
+        if self.defaults in MODULES:
             parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
         else:
             parser.link_arguments("data.modality", "model.modality")
@@ -117,8 +126,9 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
     except torch.OutOfMemoryError as error:
-        advice = {"fit": "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"}
-        less = advice.get(subcommand, "a smaller --slice_batch or --data.image_size")
+        less = "a smaller --slice_batch or --data.image_size"
+        if subcommand.startswith("fit"):
+            less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
         return fail(f"out of memory ({str(error).split('.')[0]}); give {less}")
     except KeyboardInterrupt:
         print("lightning_mbir: interrupted", file=sys.stderr)
