@@ -148,7 +148,8 @@ def run_l1_wavelet(p: Problem, *, steps: int, shifts: bool, **options: Any) -> T
 
     options["axes"] = tuple(options["axes"])
     generator = keyed_generator("l1_wavelet", p.noise.seed) if shifts else None
-    return l1_wavelet(p.y, p.operator, iterations=steps, generator=generator, callback=report, **options)
+    step = max(1.0, p.operator.norm()) ** -2  # statistical weights leave some rays more than the unit norm
+    return l1_wavelet(p.y, p.operator, iterations=steps, step=step, generator=generator, callback=report, **options)
 
 
 def run_fbp_unet(p: Problem, *, slice_batch: int) -> Tensor:
