@@ -76,7 +76,7 @@ UNET_FLAGS = (
     Flag("--data.image_size", "--data.image_size", "slices are resized to this, as in predict [128]"),
     Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]"),
     Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
-    Flag("--data.variants", "--data.variants", "each volume is measured as it is, and varied, this often in all [8]"),
+    Flag("--data.variants", "--data.variants", "each volume is measured as it is, and varied, this often in all [32]"),
     Flag("--model.loss", "--model.loss", "l2 or l1 [l2]"),
     Flag("--model.learning_rate", "--model.learning_rate", "[0.001]"),
     Flag("--steps", "--trainer.max_steps", "optimiser steps [2000]"),

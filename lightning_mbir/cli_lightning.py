@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -58,9 +58,14 @@ class SaveConfig(SaveConfigCallback):
                 (Path(folder) / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+        kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
+        last = next((path for path in reversed(kept) if path), "")
         if last and trainer.is_global_zero:
             print(f"lightning_mbir: what was trained is kept; go on with --ckpt_path {last}", file=sys.stderr)
+
+
+def _checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
 
 
 MODULES: dict[str, tuple[type[L.LightningModule], type[L.LightningDataModule]]] = {

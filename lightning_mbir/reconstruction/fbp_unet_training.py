@@ -9,6 +9,8 @@ from typing import Any, Literal, cast, get_args
 import lightning as L
 import numpy as np
 import torch
+from monai.transforms import Compose, RandAffine, RandFlip
+from monai.utils import GridSampleMode
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.phase import smooth_phase
 from lightning_mbir.data.slice_datamodule import patient
-from lightning_mbir.data.slice_sampling import KeyedLoader, KeyedSampler, WholeSampler, augmentation
+from lightning_mbir.data.slice_sampling import KeyedLoader, KeyedSampler, WholeSampler
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Modality, Volume, list_volumes
 from lightning_mbir.errors import InputError
@@ -34,7 +36,8 @@ from lightning_mbir.reconstruction.tasks import get_task
 from lightning_mbir.reconstruction.units import mri_scale
 
 Loss = Literal["l1", "l2"]
-VALIDATION_SLICES = 48
+SLICES = 48
+"""At most of one variant of a volume; its neighbours look much the same."""
 
 
 class FBPUNetModule(L.LightningModule):
@@ -86,27 +89,42 @@ class FBPUNetModule(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                self.network = channels_last(CorrectionUNet(**self.network_options))
+                self.network = CorrectionUNet(**self.network_options)
             except TypeError as error:
                 raise InputError(f"--model.network_options: the network does not take these ({error})") from error
+        channels_last(self.network)
         self.error = torch.nn.functional.l1_loss if loss == "l1" else torch.nn.functional.mse_loss
         self.learning_rate, self.warmup_steps, self.seed = learning_rate, max(1, warmup_steps), seed
         self.batches_seen = 0
         """Batches of this rank since the training began; key of the slices that are drawn."""
 
+    def configure_callbacks(self) -> list[L.Callback]:
+        """No callbacks, but the first hook that knows the data.
+
+        Raises:
+            InputError: an image size that the network or the mask does not go with.
+        """
+        size = int(self.trainer.datamodule.image_size)  # type: ignore[attr-defined]
+        if size % self.network.stride:
+            raise InputError(f"--data.image_size {size}: the network takes multiples of {self.network.stride} pixels")
+        self._operator(size)
+        return []
+
     @torch.no_grad()
     def pairs(self, volume: Volume, variant: int = 0) -> Tensor:
-        """Direct inversions and truths ``(Z, 2, C, Y, X)`` in half precision, of the measurement of a whole volume.
+        """Direct inversions and truths ``(Z, 2, C, Y, X)`` in half precision, of the measurement of a volume.
 
         Variant 0 is the volume as it is. The others are mirrored, turned, zoomed and shifted before they are measured,
-        so that streaks stay where the geometry puts them.
+        so that streaks stay where the geometry puts them. Each has at most ``SLICES`` slices, evenly spread; another
+        variant starts at another slice.
         """
         place = key(self.seed, *volume.name.encode(), variant)
-        data = volume.data
+        step = math.ceil(len(volume.data) / SLICES)
+        data = volume.data[variant % step :: step]
         if variant:
-            vary = augmentation(data.shape[-1], 0.0, False)  # slices as channels: one variation for all
+            vary = _variation(data.shape[-1])  # slices as channels: one variation for all
             vary.set_random_state(seed=place % 2**31)
-            data = torch.as_tensor(vary(data)).as_subclass(torch.Tensor)
+            data = torch.as_tensor(vary(data)).as_subclass(torch.Tensor).clamp_min(0)
         operator = self._operator(data.shape[-1], (volume.spacing[1] + volume.spacing[2]) / 2)
         truth = data
         if self.has_phase:
@@ -194,9 +212,9 @@ class FBPUNetModule(L.LightningModule):
 class PairDataModule(L.LightningDataModule):
     """Pairs ``(2, C, Y, X)`` of axial slices, direct inversion and truth, from the volumes of a folder.
 
-    All pairs are made once, by the module's ``pairs``, and kept in memory: 64 KiB each at 128 pixels. Every patient is
-    drawn equally often; slices of air are left out. MRI pairs are scaled by up to a fifth, both alike, since their unit
-    is never exact.
+    All pairs are made once, by the module's ``pairs``, and kept in memory: 64 KiB each at 128 pixels, at most 48 of
+    each variant of a volume. Every patient is drawn equally often; slices of air are left out. MRI pairs are scaled by
+    up to a fifth, both alike, since their unit is never exact.
 
     Args:
         path: a folder of volumes (NIfTI, DICOM series) of two patients or more.
@@ -219,7 +237,7 @@ class PairDataModule(L.LightningDataModule):
         image_size: int = 128,
         batch_size: int = 8,
         held_out: str | None = None,
-        variants: int = 8,
+        variants: int = 32,
         slices_per_epoch: int = 1600,
         num_workers: int = 0,
     ) -> None:
@@ -250,9 +268,6 @@ class PairDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read and measure all volumes once."""
-        stride = cast(CorrectionUNet, self._module.network).stride
-        if self.image_size % stride:
-            raise InputError(f"--data.image_size {self.image_size}: the network takes multiples of {stride} pixels")
         if self._train:
             return
         scans = self.volumes.scans
@@ -290,9 +305,8 @@ class PairDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Slices of the held-out patient, the same ones each time."""
-        chosen = self._validation[:: max(1, len(self._validation) // VALIDATION_SLICES)]
-        sampler = WholeSampler(len(chosen), self._module.global_rank, self._module.trainer.world_size)
-        return DataLoader(Pairs(chosen), batch_size=self.batch_size, sampler=sampler)
+        sampler = WholeSampler(len(self._validation), self._module.global_rank, self._module.trainer.world_size)
+        return DataLoader(Pairs(self._validation), batch_size=self.batch_size, sampler=sampler)
 
 
 class Pairs(Dataset[Tensor]):
@@ -310,6 +324,22 @@ class Pairs(Dataset[Tensor]):
         if seed is not None and self.intensity > 0:  # measurement and inversion are linear, so both scale alike
             pair = pair * float(np.random.default_rng(seed).uniform(1 - self.intensity, 1 + self.intensity))
         return pair
+
+
+def _variation(size: int) -> Compose:
+    """Left for right, up to 9 degrees, objects of 0.55 to 1.25 times the size, shifts by up to 8 %.
+
+    Wider than for priors: whoever measures a body in another field of view sees streaks of another width in it.
+    """
+    turn = RandAffine(
+        prob=1.0,
+        rotate_range=0.15,
+        scale_range=(-0.2, 0.8),  # of the sampling grid: the object gets smaller where it is above 0
+        translate_range=0.08 * size,
+        mode=GridSampleMode.BICUBIC,
+        padding_mode="zeros",
+    )
+    return Compose([RandFlip(prob=0.5, spatial_axis=1), turn])
 
 
 def _has_signal(truth: Tensor, level: float = 0.1, share: float = 0.05) -> Tensor:

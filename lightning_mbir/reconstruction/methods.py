@@ -204,7 +204,7 @@ METHODS: dict[str, Method] = {
     "sense": Method(run_cgls, {"lam": 1e-3, "tolerance": 1e-5}, steps=50, modalities=("mri",), needs=("coil_maps",)),
     "l1_wavelet": Method(
         run_l1_wavelet,
-        {"lam": 2e-3, "wavelet": "db4", "levels": 4, "axes": "yx", "shifts": True},
+        {"lam": 2e-3, "wavelet": "haar", "levels": 2, "axes": "yx", "shifts": True},
         steps=100,
         modalities=("mri",),
     ),

@@ -136,7 +136,8 @@ def l1_wavelet(
         ``(..., *domain_shape)``.
 
     Raises:
-        InputError: lam negative, a step that is not positive, unknown axes, a wavelet that is not orthogonal, a measurement of another shape.
+        InputError: lam negative, a step that is not positive, unknown axes, a wavelet that is not orthogonal, a
+            measurement of another shape.
     """
     if not lam >= 0:
         raise InputError(f"l1_wavelet: lam is {lam:g}; give at least 0")
