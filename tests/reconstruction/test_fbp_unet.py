@@ -105,6 +105,17 @@ def test_variants_are_varied_before_they_are_measured() -> None:
     torch.testing.assert_close(pairs[:, 0, 0], expected, rtol=0, atol=5e-3)
 
 
+def test_long_volumes_are_spread_over_their_variants() -> None:
+    """100 slices make three variants of every third slice, each starting at another one."""
+    truth = torch.linspace(0.01, 0.02, 100)[:, None, None] * torch.ones(100, N, N)
+    pairs = module().pairs(volume(truth)).float()
+    assert len(pairs) == 34
+    torch.testing.assert_close(pairs[:, 1, 0, 0, 0] * CT_SCALE, truth[::3, 0, 0], rtol=1e-3, atol=0)
+    assert [len(module().pairs(volume(truth), variant)) for variant in (1, 2, 3)] == [33, 33, 34]
+    middle = module().pairs(volume(truth), 2)[:, 1, 0, N // 2, N // 2].float() * CT_SCALE
+    torch.testing.assert_close(middle, truth[2::3, 0, 0], rtol=2e-2, atol=0)
+
+
 def test_a_network_starts_at_the_direct_inversion() -> None:
     x = torch.randn(2, 1, N, N)
     torch.testing.assert_close(CorrectionUNet(**TINY)(x), x)
