@@ -49,6 +49,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
     Flag("--config", "--config", "YAML file, or the name of one in configs/"),
 )
+SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--phase")
 TRAINING_FLAGS = (
     Flag("--data.path", "--data.path", "a folder of volumes [phantoms]"),
     Flag("--data.modality", "--data.modality", "ct or mri [ct]"),
@@ -69,11 +70,27 @@ TRAINING_FLAGS = (
     Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from"),
     Flag("--config", "--config", "YAML file, or the name of one in configs/"),
 )
+UNET_FLAGS = (
+    *(flag for flag in RECONSTRUCTION_FLAGS if flag.name in SIMULATION),
+    Flag("--data.path", "--data.path", "a folder of volumes, of two patients or more"),
+    Flag("--data.image_size", "--data.image_size", "slices are resized to this, as in predict [128]"),
+    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]"),
+    Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
+    Flag("--data.variants", "--data.variants", "each volume is measured as it is, and varied, this often in all [32]"),
+    Flag("--model.loss", "--model.loss", "l2 or l1 [l2]"),
+    Flag("--model.learning_rate", "--model.learning_rate", "[0.001]"),
+    Flag("--steps", "--trainer.max_steps", "optimiser steps [2000]"),
+    Flag("--seed", "--model.seed", "of the mask, the weights and the order of slices [0]"),
+    Flag("--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the network go [outputs/unet]"),
+    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from"),
+    Flag("--config", "--config", "YAML file, or the name of one in configs/"),
+)
 SUBCOMMANDS = {
     "predict": ("reconstruct volumes and write them", RECONSTRUCTION_FLAGS),
     "test": ("reconstruct volumes and score them, writing no volume", RECONSTRUCTION_FLAGS),
     "fit": ("train a slice prior", TRAINING_FLAGS),
     "validate": ("score a slice prior on held-out slices", TRAINING_FLAGS),
+    "fit_unet": ("train a network for one measurement, for --method fbp_unet", UNET_FLAGS),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -24,6 +24,7 @@ from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
 from lightning_mbir.prior.progress import StepProgress
 from lightning_mbir.reconstruction import ReconstructionModule
+from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
 from lightning_mbir.reconstruction.tasks import get_task
 
 
@@ -50,23 +51,36 @@ class SaveConfig(SaveConfigCallback):
                 (Path(folder) / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+        kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
+        last = next((path for path in reversed(kept) if path), "")
         if last and trainer.is_global_zero:
             print(f"lightning_mbir: what was trained is kept; go on with --ckpt_path {last}", file=sys.stderr)
 
 
+def _checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+MODULES: dict[str, tuple[type[L.LightningModule], type[L.LightningDataModule]]] = {
+    "predict": (ReconstructionModule, VolumeDataModule),
+    "test": (ReconstructionModule, VolumeDataModule),
+    "fit_unet": (FBPUNetModule, PairDataModule),
+}
+"""What a subcommand runs; the others train priors."""
+
+
 class CLI(LightningCLI):
-    """One of the two command lines: training of priors, or reconstruction."""
+    """One of the three command lines: training of priors, training of U-Nets, or reconstruction."""
 
     def __init__(self, subcommand: str, args: list[str]) -> None:
-        self.chosen = subcommand
+        self.defaults = subcommand
+        self.chosen = "fit" if subcommand == "fit_unet" else subcommand  # Lightning's name of it
         self.reconstructs = subcommand in ("predict", "test")
         super().__init__(
-            ReconstructionModule if self.reconstructs else ScorePriorModule,
-            VolumeDataModule if self.reconstructs else SliceDataModule,
+            *MODULES.get(subcommand, (ScorePriorModule, SliceDataModule)),
             save_config_callback=SaveConfig,
             parser_class=Parser,
-            args=[subcommand, *args],
+            args=[self.chosen, *args],
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -74,8 +88,8 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Set here rather than as a default config file: that one would reach the main parser alone, before the links.
-        parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.chosen]))
-        if self.reconstructs:
+        parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.defaults]))
+        if self.defaults in MODULES:
             parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
         else:
             parser.link_arguments("data.modality", "model.modality")
@@ -110,8 +124,9 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
     except torch.OutOfMemoryError as error:
-        advice = {"fit": "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"}
-        less = advice.get(subcommand, "a smaller --slice_batch or --data.image_size")
+        less = "a smaller --slice_batch or --data.image_size"
+        if subcommand.startswith("fit"):
+            less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
         return fail(f"out of memory ({str(error).split('.')[0]}); give {less}")
     except KeyboardInterrupt:
         print("lightning_mbir: interrupted", file=sys.stderr)

@@ -23,6 +23,7 @@ from lightning_mbir.reconstruction.diffusion_methods import (
     run_score_slices,
     run_tpdm,
 )
+from lightning_mbir.reconstruction.fbp_unet import direct_inversion, read_unet
 from lightning_mbir.samplers import (
     Callback,
     Denoiser,
@@ -32,8 +33,9 @@ from lightning_mbir.samplers import (
     diffusion_mbir,
     geometric_sigmas,
     karras_sigmas,
+    keyed_generator,
 )
-from lightning_mbir.solvers import admm_tv, fbp, fdk, sirt, zero_filled
+from lightning_mbir.solvers import admm_tv, cgls, fbp, fdk, l1_wavelet, sirt, zero_filled
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,35 @@ def run_zero_filled(p: Problem) -> Tensor:
     return zero_filled(p.y, p.operator)
 
 
-def run_direct(p: Problem) -> Tensor:
-    """Filtered back-projection or the zero-filled volume, as the modality is."""
-    return run_zero_filled(p) if p.physical.range_complex else run_fbp(p, filter="ramp")
+def run_cgls(p: Problem, *, steps: int, **options: Any) -> Tensor:
+    """Least squares, with coil maps CG-SENSE; ``steps`` conjugate gradient steps at most."""
+
+    def report(k: int, x: Tensor) -> None:
+        p.report(SamplerState(k, steps, 0.0, x, 0))
+
+    return cgls(p.y, p.operator, iterations=steps, callback=report, **options)
+
+
+def run_l1_wavelet(p: Problem, *, steps: int, shifts: bool, **options: Any) -> Tensor:
+    """Sparse wavelet coefficients without a prior; ``steps`` FISTA steps."""
+
+    def report(k: int, x: Tensor) -> None:
+        p.report(SamplerState(k, steps, 0.0, x, 0))
+
+    options["axes"] = tuple(options["axes"])
+    generator = keyed_generator("l1_wavelet", p.noise.seed) if shifts else None
+    step = max(1.0, p.operator.norm()) ** -2  # statistical weights leave some rays more than the unit norm
+    return l1_wavelet(p.y, p.operator, iterations=steps, step=step, generator=generator, callback=report, **options)
+
+
+def run_fbp_unet(p: Problem, *, slice_batch: int) -> Tensor:
+    """The direct inversion, corrected by a network that was trained for this measurement."""
+    assert p.network is not None
+    unet = read_unet(p.network)
+    unet.check_geometry(p.physical)
+    x = unet(direct_inversion(p.y * p.physical.norm(), p.physical), slice_batch)
+    p.report(SamplerState(1, 1, 0.0, x, 1))
+    return x
 
 
 def _start_from_admm_tv(p: Problem) -> Tensor:
@@ -163,7 +191,7 @@ def _start_from_admm_tv(p: Problem) -> Tensor:
 
 START: dict[str, Callable[[Problem], Tensor | None]] = {
     "noise": lambda p: None,
-    "direct": run_direct,
+    "direct": lambda p: direct_inversion(p.y * p.physical.norm(), p.physical),
     "admm_tv": _start_from_admm_tv,
 }
 """Volumes that noise of the highest level is added to."""
@@ -275,6 +303,15 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
         needs=("second_prior",),
     ),
+    "cgls": Method(run_cgls, {"lam": 0.0, "tolerance": 0.0}, steps=20),
+    "sense": Method(run_cgls, {"lam": 1e-3, "tolerance": 1e-5}, steps=50, modalities=("mri",), needs=("coil_maps",)),
+    "l1_wavelet": Method(
+        run_l1_wavelet,
+        {"lam": 2e-3, "wavelet": "haar", "levels": 2, "axes": "yx", "shifts": True},
+        steps=100,
+        modalities=("mri",),
+    ),
+    "fbp_unet": Method(run_fbp_unet, {"slice_batch": 8}, weighted=False, needs=("network",)),
 }
 
 
@@ -324,7 +361,7 @@ def _check_option(method: str, key: str, value: Any, default: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise InputError(f"{method}: {key} is {value!r}; give {kind}, such as {default}")
-    least = 1 if key in ("cg_iterations", "admm_iterations") else 0
+    least = 1 if key in ("cg_iterations", "admm_iterations", "levels", "slice_batch") else 0
     if value < least:
         raise InputError(f"{method}: {key} is {value}; give at least {least}")
     if key in ("eta", "correlation") and value > 1:

@@ -22,6 +22,7 @@ from lightning_mbir.data.volume_datamodule import VolumeDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.reconstruction.fbp_unet import read_unet
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
 from lightning_mbir.reconstruction.methods import METHODS, check_method, check_needs
 from lightning_mbir.reconstruction.metrics import PLANES, image_metrics
@@ -104,6 +105,8 @@ class ReconstructionModule(L.LightningModule):
         check_needs(method, second_prior=second_prior is not None, network=network is not None)
         if network is not None and not network.is_file():
             raise InputError(f"--network {network}: no such file")
+        # What it was trained for is looked at as soon as the size of the slices is known.
+        self.unet = read_unet(network) if network is not None and "network" in METHODS[method].needs else None
         self.network = network
         self.output_dir = Path(output_dir)
         check_writable(self.output_dir)
@@ -151,9 +154,11 @@ class ReconstructionModule(L.LightningModule):
             self.has_phase = True
             if self.prior is not None and not self._prior_given:
                 self.prior = self._load(complex=True)
-        if self.task.modality == "mri" and data.image_size and not data.measured:
-            # The mask may be impossible.
-            self.task.build_operator(data.image_size, seed=self.seed, **self.settings)
+        if (self.task.modality == "mri" or self.unet is not None) and data.image_size and not data.measured:
+            # The mask may be impossible, or not that of the network.
+            operator = self.task.build_operator(data.image_size, seed=self.seed, complex=self.complex, **self.settings)
+            if self.unet is not None:
+                self.unet.check_geometry(operator)
         return []
 
     @property

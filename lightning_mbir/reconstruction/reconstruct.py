@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import LinearOperator, MultiCoilFourier, RealDomain, Weighted
+from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
+from lightning_mbir.reconstruction.fbp_unet import read_unet
 from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method, check_needs
 from lightning_mbir.reconstruction.units import ct_scale, mri_scale
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
@@ -107,8 +108,10 @@ def reconstruct(
         warn_edge_bins(y)
     chosen = METHODS[method]
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
-    coil_maps = isinstance(sampling, MultiCoilFourier)
+    coil_maps = getattr(sampling, "coil_maps", None) is not None
     check_needs(method, second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
+    if network is not None and "network" in chosen.needs:
+        read_unet(Path(network)).check_geometry(operator)
     if weights is not None and not chosen.weighted:
         raise InputError(f"{method} fits no data term that weights could go into; leave weights out")
     weighted = None if weights is None else Weighted(operator, weights.to(y.device))

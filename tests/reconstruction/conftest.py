@@ -1,12 +1,19 @@
 """A prior that needs no training: slices that are Gaussian around a mean, whose posterior mean is known."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.volume import Modality
+from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, RealDomain
 from lightning_mbir.prior import SliceDenoiser, Unit
+from lightning_mbir.reconstruction import METHODS
+from lightning_mbir.reconstruction.fbp_unet import CorrectionUNet, geometry_of, write_unet
+from tests.physics.test_coil_maps import smooth_maps
 
 
 class GaussianPrior(nn.Module):
@@ -53,3 +60,25 @@ def smooth_volume(shape: tuple[int, int, int] = (12, 32, 32), scale: float = 1.0
 
 def demo(modality: Modality, volumes: int = 1) -> VolumeDataModule:
     return VolumeDataModule(modality=modality, image_size=32, slices="4:20", demo_volumes=volumes)
+
+
+def unet_file(folder: Path, operator: LinearOperator, **config: Any) -> Path:
+    """A network for an operator that was not trained: it gives the direct inversion back."""
+    options = {"channels": [8, 16], "attention": False, "in_channels": 2 if operator.domain_complex else 1}
+    given = {"task": "sv_ct", "settings": {}, "seed": 0, "unit": "", "network_options": options, **config}
+    path = folder / "unet.safetensors"
+    write_unet(path, CorrectionUNet(**options), {"geometry": geometry_of(operator), **given})
+    return path
+
+
+def needed(method: str, operator: LinearOperator, folder: Path) -> tuple[LinearOperator, dict[str, Any]]:
+    """The operator, with coils where the method needs them, and what else it needs."""
+    needs = METHODS[method].needs
+    if "coil_maps" in needs:
+        assert isinstance(operator, RealDomain) and isinstance(operator.operator, FourierSampling)
+        mask = operator.operator.mask
+        operator = RealDomain(MultiCoilFourier(mask, smooth_maps(len(mask))))
+    given: dict[str, Any] = {"network": unet_file(folder, operator)} if "network" in needs else {}
+    if "second_prior" in needs:
+        given["second_prior"] = gaussian_prior("mri" if operator.range_complex else "ct")
+    return operator, given

@@ -1,5 +1,6 @@
 """From a measurement to a volume: units, errors, repeatability, for every method."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from lightning_mbir.prior import Unit
 from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
 from lightning_mbir.reconstruction.units import mri_scale
 from lightning_mbir.samplers import SamplerState
-from tests.reconstruction.conftest import gaussian_prior, smooth_volume
+from tests.reconstruction.conftest import gaussian_prior, needed, smooth_volume
 
 SHORT: dict[str, dict[str, Any]] = {
     "dds": {"steps": 6},
@@ -43,15 +44,16 @@ def cone_problem() -> tuple[LinearOperator, Tensor]:
 
 
 @pytest.mark.parametrize(("task", "method"), PAIRS)
-def test_every_method_explains_the_measurement(task: str, method: str) -> None:
+def test_every_method_explains_the_measurement(task: str, method: str, tmp_path: Path) -> None:
     operator, truth = problem(task)
+    operator, given = needed(method, operator, tmp_path)
     prior = gaussian_prior(TASKS[task].modality)
-    second = prior if "second_prior" in METHODS[method].needs else None
-    result = reconstruct(operator(truth), operator, prior, method, second_prior=second, **SHORT.get(method, {}))
+    result = reconstruct(operator(truth), operator, prior, method, **given, **SHORT.get(method, {}))
     assert result.volume.shape == truth.shape
     assert result.volume.dtype == torch.float32
-    assert (result.nfe > 0) == METHODS[method].needs_prior
-    few = method in ("fbp", "diffusion_mbir", "dps")  # too few views for the one, too few steps for the others
+    assert (result.nfe > 0) == (METHODS[method].needs_prior or "network" in given)
+    # Too few views for the one, untrained for the other, too few steps for the last two.
+    few = method in ("fbp", "fbp_unet", "diffusion_mbir", "dps")
     assert result.residual < (0.6 if few else 0.2)
     measured = operator(result.volume) - operator(truth)
     assert result.residual == pytest.approx(float(measured.norm() / operator(truth).norm()), rel=1e-4)
@@ -67,6 +69,8 @@ def test_every_method_explains_the_measurement(task: str, method: str) -> None:
         ("cs_mri", "zero_filled", {}),
         ("sv_ct", "admm_tv", {}),
         ("sv_ct", "sirt", {}),
+        ("sv_ct", "cgls", {}),
+        ("cs_mri", "l1_wavelet", {"lam": 0.0}),
     ],
 )
 def test_a_full_measurement_gives_the_volume_back(task: str, method: str, options: dict[str, Any]) -> None:
@@ -138,7 +142,7 @@ def test_noise_follows_seed_and_volume_and_not_the_slice_batch() -> None:
 
 def test_progress_is_told_after_every_step() -> None:
     operator, truth = problem("sv_ct")
-    for method in ("dds", "admm_tv", "sirt"):
+    for method in ("dds", "admm_tv", "sirt", "cgls"):
         states: list[SamplerState] = []
         reconstruct(operator(truth), operator, gaussian_prior("ct"), method, steps=7, callback=states.append)
         assert [s.step for s in states] == list(range(1, 8))
@@ -226,7 +230,7 @@ def test_complex_volumes_are_rebuilt_with_their_phase() -> None:
     """All of k-space measured: the volume comes back, phase and all; RealDomain would keep its real part."""
     truth = torch.polar(smooth_volume((6, 32, 32)), smooth_phase((6, 32, 32), np.random.RandomState(3)))
     operator = FourierSampling(torch.ones(32, 32))
-    for method in ("dds", "diffusion_mbir", "admm_tv", "zero_filled", "score_slices", "mcg", "diffpir"):
+    for method in ("dds", "diffusion_mbir", "admm_tv", "zero_filled", "l1_wavelet", "score_slices", "mcg", "diffpir"):
         options = {"zero_filled": {}, "diffpir": {"steps": 20, "sigma_n": 1e-4}}.get(method, {"steps": 20})
         prior = gaussian_prior("mri", complex=True)
         result = reconstruct(operator(truth), operator, prior, method, **options)
@@ -250,7 +254,7 @@ def test_divergence_is_told() -> None:
         reconstruct(operator(truth), operator, Broken(), steps=2)
 
 
-@pytest.mark.parametrize("method", ["dds", "admm_tv", "sirt", "fbp"])
+@pytest.mark.parametrize("method", ["dds", "admm_tv", "sirt", "fbp", "cgls"])
 def test_a_volume_is_rebuilt_from_cone_beam_projections(method: str) -> None:
     """An operator on the whole volume: its measurement has no dimension of slices."""
     operator, truth = cone_problem()

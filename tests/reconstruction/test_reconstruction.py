@@ -22,6 +22,7 @@ from lightning_mbir.physics import FourierSampling, ParallelBeam, RealDomain, ma
 from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.reconstruction import METHODS, TASKS, ReconstructionModule, image_metrics, reconstruct
 from lightning_mbir.reconstruction.units import mri_scale
+from tests.reconstruction.conftest import needed
 
 
 class Smooth(nn.Module):
@@ -41,26 +42,25 @@ def blocks(scale: float = 1.0) -> Tensor:
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_every_method_runs_in_physical_units(method: str) -> None:
+def test_every_method_runs_in_physical_units(method: str, tmp_path: Path) -> None:
     """The result scales with the measurement, and fits it better than nothing does."""
     prior = SliceDenoiser(Smooth(), Unit(CT_SCALE), "ct")
-    steps = {"dds": 8, "diffusion_mbir": 60, "admm_tv": 20, "sirt": 30, "dps": 60}.get(method)
-    steps = steps or (20 if METHODS[method].steps else None)
-    second = prior if "second_prior" in METHODS[method].needs else None
-    if method == "zero_filled":
+    steps = {"dds": 8, "diffusion_mbir": 60, "admm_tv": 20, "sirt": 30, "dps": 60}
+    chosen = steps.get(method, 20 if METHODS[method].needs_prior else None)
+    if "ct" not in METHODS[method].modalities:
         truth = blocks()
-        op = RealDomain(FourierSampling(make_mask("uniform1d", (32, 32), 2)))
-        result = reconstruct(op(truth), op, method=method)
+        op, given = needed(method, RealDomain(FourierSampling(make_mask("uniform1d", (32, 32), 2))), tmp_path)
+        result = reconstruct(op(truth), op, method=method, **given)
         assert result.residual == pytest.approx(0.0, abs=0.5)
     else:
         truth = blocks(CT_SCALE)
         geometry = ParallelBeam(32, [i * 9.0 for i in range(20)], pixel_size=2.0)
-        options = {"sigma_max": 20.0} if method == "diffusion_mbir" else {}
-        result = reconstruct(geometry(truth), geometry, prior, method, second_prior=second, steps=steps, **options)
+        options = needed(method, geometry, tmp_path)[1] | ({"sigma_max": 20.0} if method == "diffusion_mbir" else {})
+        result = reconstruct(geometry(truth), geometry, prior, method, steps=chosen, **options)
         assert float((result.volume - truth).norm() / truth.norm()) < 0.5
     assert result.volume.shape == truth.shape and result.seconds > 0
     nfe = {"dds": 8, "diffusion_mbir": 119, "score_slices": 39, "mcg": 40, "dps": 120, "diffpir": 20, "tpdm": 20}
-    assert result.nfe == nfe.get(method, 0)
+    assert result.nfe == {**nfe, "fbp_unet": 1}.get(method, 0)
 
 
 def test_residual_is_that_of_the_volume() -> None:
