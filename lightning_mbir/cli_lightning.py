@@ -113,7 +113,7 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         configured = [_config_name(arg) for arg in args]
         if subcommand == "predict" and not any(arg.startswith("--return_predictions") for arg in configured):
             configured.append("--return_predictions=false")  # else every volume stays in memory
-        CLI(subcommand, configured)
+        cli = CLI(subcommand, configured)
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
     except torch.OutOfMemoryError as error:
@@ -123,6 +123,10 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
     except KeyboardInterrupt:
         print("lightning_mbir: interrupted", file=sys.stderr)
         return 130
+    failures = getattr(cli.model, "failures", [])
+    if failures and cli.trainer.is_global_zero:  # what did not fail is in the tables, with the reasons of what did
+        fail(f"failed: {'; '.join(failures)}")
+        return 1
     return 0
 
 
@@ -169,6 +173,5 @@ def _quiet() -> None:
     """No tips and no device chatter; warnings of our own remain."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("monai").setLevel(logging.ERROR)  # tells of decoders that are not installed
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*treespec.*")
