@@ -19,6 +19,9 @@ from lightning_mbir.reconstruction.tables import Row
 ERROR_SHARE = 0.2
 """Share of the window at which an error has its full colour."""
 
+LEAST_ROW = 0.75
+"""Inches that a row of thin pictures takes, for the sake of its label."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -130,7 +133,8 @@ def calibration_figure(
     per_mm = width / max(size[1] for size in sizes.values())
     heights = {plane: sizes[plane][0] * per_mm for plane in planes}
     grid = _Grid(columns=3, width=width, left=left, top=0.4)
-    tall = max(grid.top + sum(height + grid.gap for height in heights.values()) + 0.7, 4.6)
+    rows = {plane: max(height + grid.gap, LEAST_ROW) for plane, height in heights.items()}
+    tall = max(grid.top + sum(rows.values()) + 0.7, 5.5)
     figure = grid.figure(tall)
     _reliability(figure.add_axes((0.75 / grid.wide, 1 - 3.85 / tall, 3.3 / grid.wide, 3.3 / tall)), calibration, scale)
     figures = (
@@ -142,11 +146,7 @@ def calibration_figure(
         )
         + f"\n{samples} samples"
     )
-    # Beside the maps there is room above or below the diagram only where the volume is tall.
-    if tall >= 5.3:
-        figure.text(grid.x(0.75), grid.y(4.55), figures, color="white", fontsize=9, va="top")
-    else:
-        figure.text(grid.x(0.95), grid.y(0.72), figures, color="white", fontsize=8, va="top")
+    figure.text(grid.x(0.75), grid.y(4.55), figures, color="white", fontsize=9, va="top")
     peak = float(np.quantile(np.concatenate([errors[plane].ravel() for plane in planes]), 0.995)) * scale.factor
     peak = max(peak, 1e-12)
     y = grid.top
@@ -161,10 +161,10 @@ def calibration_figure(
                 ax.set_title(name, color="white", fontsize=10, pad=5)
             if column == 0:
                 show(ax, planes_of[plane], ratio, "gray", scale.window)
-                ax.set_ylabel(plane, color="white", fontsize=10)
+                ax.set_ylabel(plane, color="white", fontsize=9)
             else:
                 picture = show(ax, planes_of[plane] * scale.factor, ratio, "inferno", (0.0, peak))
-        y += height + grid.gap
+        y += rows[plane]
     cax = grid.axes(1, y + 0.08, 0.12, span=2)
     bar = figure.colorbar(picture, cax=cax, orientation="horizontal")
     bar.set_label(f"error and deviation{scale.unit}", color="white", fontsize=9)
@@ -176,17 +176,20 @@ def _reliability(ax: Any, calibration: Calibration, scale: Scale) -> None:
     predicted = np.array(calibration.predicted) * scale.factor
     error = np.array(calibration.error) * scale.factor
     ax.set_facecolor("black")
-    ends = [0.0, 1.06 * float(max(predicted.max(), error.max(), 1e-12))]
-    ax.plot(ends, ends, "--", color="0.6", linewidth=1, label="calibrated")
-    ax.plot(predicted, error, "o-", color="#ffb347", markersize=4, label="bins of equal counts")
-    ax.set_xlim(ends)
-    ax.set_ylim(ends)
+    shown = (predicted > 0) & (error > 0)
+    if shown.any():
+        both = np.concatenate([predicted[shown], error[shown]])
+        ends = [both.min() / 1.3, both.max() * 1.3]
+        ax.loglog(ends, ends, "--", color="0.6", linewidth=1, label="calibrated")
+        ax.loglog(predicted[shown], error[shown], "o-", color="#ffb347", markersize=4, label="bins of equal counts")
+        ax.set_xlim(ends)
+        ax.set_ylim(ends)
+        ax.legend(facecolor="black", edgecolor="0.4", labelcolor="white", fontsize=8, loc="upper left")
     ax.set_xlabel(f"predicted deviation{scale.unit}", color="white", fontsize=9)
     ax.set_ylabel(f"root-mean-square error{scale.unit}", color="white", fontsize=9)
-    ax.tick_params(colors="white", labelsize=8)
+    ax.tick_params(colors="white", labelsize=8, which="both")
     for spine in ax.spines.values():
         spine.set_color("0.5")
-    ax.legend(facecolor="black", edgecolor="0.4", labelcolor="white", fontsize=8, loc="lower right")
 
 
 class _Grid:
