@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -165,7 +166,7 @@ def _in_short_flags(message: str, flags: Sequence[Flag]) -> str:
     for flag in flags:
         if flag.name != flag.target and flag.name != "--ckpt_path":
             message = message.replace(f'"{flag.target.removeprefix("--")}"', flag.name)
-            message = message.replace(flag.target, flag.name)
+            message = re.sub(rf"{re.escape(flag.target)}(?!\w)", flag.name, message)  # --model.method has longer kin
     return message
 
 

@@ -25,7 +25,7 @@ from lightning_mbir.reconstruction.plans import Plan
 from lightning_mbir.reconstruction.provenance import digest, git_revision
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.samples import PosteriorSamples, calibrate
-from lightning_mbir.reconstruction.tables import Row, to_json
+from lightning_mbir.reconstruction.tables import Row, settings_text, to_json
 from lightning_mbir.reconstruction.writer import write_figure
 
 
@@ -50,10 +50,9 @@ def compare_volume(runner: Runner, scan: Volume, plans: list[Plan], folder: Path
         results.append((row, planes))
         told = f"failed: {row['error']}" if "error" in row else f"PSNR {row['volume_psnr']:.2f} dB"
         print(f"{scan.name} {plan.method}: {told}{', scored before' if known else ''}", flush=True)
-    settings = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                         for key, value in runner.settings.items())  # fmt: skip
     scale = Scale.of(runner.task.modality, runner.window(scan.data))
-    figure = comparison_figure(f"{scan.name}: {runner.task.name}, {settings}", scan.data, results, scan.spacing, scale)
+    heading = f"{scan.name}: {runner.task.name}, {settings_text(runner.settings)}"
+    figure = comparison_figure(heading, scan.data, results, scan.spacing, scale)
     folder.mkdir(parents=True, exist_ok=True)
     write_figure(folder / f"comparison_{scan.name}.png", figure)
     return [row for row, _ in results]

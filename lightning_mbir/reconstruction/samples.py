@@ -7,7 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,10 @@ class Running:
                 tensors = {name: torch.from_numpy(file[name]).to(device) for name in file.files if name != "plain"}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return cls()
-        tensors.setdefault("centre", tensors["mean"])
-        return replace(cls(**plain), **tensors)
+        running = cls(**plain)
+        running.mean, running.spread = tensors["mean"], tensors["spread"]
+        running.centre = tensors.get("centre", running.mean)
+        return running
 
 
 def reconstruct_samples(

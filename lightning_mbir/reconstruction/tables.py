@@ -30,24 +30,32 @@ def write_tables(folder: Path, rows: list[Row]) -> str:
 def markdown(rows: list[Row], means: str) -> str:
     """The tables with what they are of."""
     first = rows[0]
-    settings = ", ".join(f"{name} {value}" for name, value in first["settings"].items())
     priors = {f"`{row['prior']['name']}` (SHA-256 `{row['prior']['sha256']}`)" for row in rows if row["prior"]}
+    devices, revisions = ({row[name] for row in rows if row[name]} for name in ("device", "revision"))
     facts = [
-        f"# {first['task']}: {settings}",
-        f"Prior: {', '.join(sorted(priors)) or 'none'}. Seed {first['seed']}. Device: {first['device']}. "
-        f"lightning_mbir {first['version']}" + (f", revision {first['revision']}." if first["revision"] else "."),
+        f"# {first['task']}: {settings_text(first['settings'])}",
+        f"Prior: {', '.join(sorted(priors)) or 'none'}. Seed {first['seed']}. Device: {', '.join(sorted(devices))}. "
+        f"lightning_mbir {first['version']}" + "".join(f", revision {name}" for name in sorted(revisions)) + ".",
         "PSNR in dB. Planes: means over the slices that are not air. Volume: every voxel, SSIM in windows of 11^3. "
         "Memory: beyond what was held at the start.",
-        "## Mean over volumes",
-        means,
     ]
     names = list(dict.fromkeys(row["volume"]["name"] for row in rows))
+    if len(names) > 1:
+        facts += [f"## Mean over {len(names)} volumes", means]
     for name in names:
         own = [row for row in rows if row["volume"]["name"] == name]
         shape = " x ".join(str(n) for n in own[0]["volume"]["shape"])
         facts += [f"## {name} ({shape} voxels)", _table([_cells(row["method"], [row]) for row in own])]
-    facts += ["## Options", *(_options(row) for row in rows if row["volume"]["name"] == names[0])]
+    facts += ["## Options", "\n".join(_options(row) for row in rows if row["volume"]["name"] == names[0])]
     return "\n\n".join(facts) + "\n"
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """Settings of a task for people, such as ``views 8, angle_range 180``."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {str(value).lower()}"
+        for name, value in settings.items()
+    )
 
 
 def mean_table(rows: list[Row]) -> str:
@@ -110,7 +118,7 @@ def _flat(row: Row, prefix: str = "") -> Iterable[tuple[str, Any]]:
     for name, value in row.items():
         if isinstance(value, dict) and name != "options":
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{name}", json.dumps(value) if isinstance(value, dict | list) else value
 
 
