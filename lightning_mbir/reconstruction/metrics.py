@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -14,6 +13,7 @@ PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """The axis of a volume ``(Z, Y, X)`` that numbers the slices of a plane."""
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SLAB = 16  # slices of windows at once, of a volume
 CHUNK = 64  # slices at once: SSIM holds five filtered copies of them
 
 
@@ -61,22 +61,23 @@ def volume_ssim(volume: Tensor, truth: Tensor, data_range: float) -> float:
 
     In slabs of slices, since it holds five filtered copies of what it works on.
     """
-    offsets = torch.arange(SSIM_WINDOW, device=volume.device) - SSIM_WINDOW // 2
-    kernel = torch.exp(-0.5 * (offsets / SSIM_SIGMA).square())
-    kernel = (kernel / kernel.sum()).float()
+    weights = torch.exp(-0.5 * ((torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / SSIM_SIGMA).square())
+    kernel = (weights / weights.sum()).tolist()
 
     def smooth(x: Tensor) -> Tensor:
-        for axis in range(3):
-            shape = [1] * 5
-            shape[2 + axis] = SSIM_WINDOW
-            x = F.conv3d(x, kernel.reshape(shape))
+        for axis in range(3):  # weighted sums of shifted views: several times as fast as conv3d on a CPU
+            size = x.shape[axis] - SSIM_WINDOW + 1
+            out = kernel[0] * x.narrow(axis, 0, size)
+            for shift in range(1, SSIM_WINDOW):
+                out.add_(x.narrow(axis, shift, size), alpha=kernel[shift])
+            x = out
         return x
 
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     total, count = 0.0, 0
-    for first in range(0, len(volume) - SSIM_WINDOW + 1, CHUNK):
-        slab = slice(first, first + CHUNK + SSIM_WINDOW - 1)
-        a, b = volume[slab].float()[None, None], truth[slab].float()[None, None]
+    for first in range(0, len(volume) - SSIM_WINDOW + 1, SLAB):
+        slab = slice(first, first + SLAB + SSIM_WINDOW - 1)
+        a, b = volume[slab].float(), truth[slab].float()
         mean_a, mean_b = smooth(a), smooth(b)
         var_a, var_b = smooth(a * a) - mean_a.square(), smooth(b * b) - mean_b.square()
         covariance = smooth(a * b) - mean_a * mean_b
