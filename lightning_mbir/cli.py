@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lightning_mbir.names import METHOD_NAMES
+
 PROGRAM = "python -m lightning_mbir"
 
 
@@ -32,7 +34,8 @@ RECONSTRUCTION_FLAGS = (
     Flag("--photons", "--model.photons", "CT: photons a ray, for counting noise and weights, such as 1e5 [no noise]"),
     Flag("--snr", "--model.snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]"),
     Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]"),
-    Flag("--method", "--model.method", "dds, diffusion_mbir, admm_tv, fbp, sirt or zero_filled [dds]"),
+    Flag("--method", "--model.method", f"{', '.join(METHOD_NAMES[:-1])} or {METHOD_NAMES[-1]} [dds]"),
+    Flag("--samples", "--model.samples", "of the posterior: gives their mean and standard deviation [1]"),
     Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]"),
     Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]"),
     Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, or the file of a prior [by the task]"),
@@ -50,6 +53,11 @@ RECONSTRUCTION_FLAGS = (
     Flag("--config", "--config", "YAML file, or the name of one in configs/"),
 )
 SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--phase")
+TEST_FLAGS = (
+    Flag("--methods", "--model.methods", "several to compare on the same measurements, such as dds,admm_tv,fbp"),
+    Flag("--lpips", "--model.lpips", "true: score by LPIPS too, which needs torchvision and its weights [false]"),
+    *RECONSTRUCTION_FLAGS,
+)
 TRAINING_FLAGS = (
     Flag("--data.path", "--data.path", "a folder of volumes [phantoms]"),
     Flag("--data.modality", "--data.modality", "ct or mri [ct]"),
@@ -87,7 +95,7 @@ UNET_FLAGS = (
 )
 SUBCOMMANDS = {
     "predict": ("reconstruct volumes and write them", RECONSTRUCTION_FLAGS),
-    "test": ("reconstruct volumes and score them, writing no volume", RECONSTRUCTION_FLAGS),
+    "test": ("reconstruct volumes and score them, or compare several methods; writes no volume", TEST_FLAGS),
     "fit": ("train a slice prior", TRAINING_FLAGS),
     "validate": ("score a slice prior on held-out slices", TRAINING_FLAGS),
     "fit_unet": ("train a network for one measurement, for --method fbp_unet", UNET_FLAGS),

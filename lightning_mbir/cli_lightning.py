@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         configured = [_config_name(arg) for arg in args]
         if subcommand == "predict" and not any(arg.startswith("--return_predictions") for arg in configured):
             configured.append("--return_predictions=false")  # else every volume stays in memory
-        CLI(subcommand, configured)
+        cli = CLI(subcommand, configured)
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
     except torch.OutOfMemoryError as error:
@@ -131,6 +132,10 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
     except KeyboardInterrupt:
         print("lightning_mbir: interrupted", file=sys.stderr)
         return 130
+    failures = getattr(cli.model, "failures", [])
+    if failures and cli.trainer.is_global_zero:  # what did not fail is in the tables, with the reasons of what did
+        fail(f"failed: {'; '.join(failures)}")
+        return 1
     return 0
 
 
@@ -169,7 +174,7 @@ def _in_short_flags(message: str, flags: Sequence[Flag]) -> str:
     for flag in flags:
         if flag.name != flag.target and flag.name != "--ckpt_path":
             message = message.replace(f'"{flag.target.removeprefix("--")}"', flag.name)
-            message = message.replace(flag.target, flag.name)
+            message = re.sub(rf"{re.escape(flag.target)}(?!\w)", flag.name, message)  # --model.method has longer kin
     return message
 
 
@@ -177,6 +182,5 @@ def _quiet() -> None:
     """No tips and no device chatter; warnings of our own remain."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("monai").setLevel(logging.ERROR)  # tells of decoders that are not installed
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*treespec.*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -18,6 +19,11 @@ from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+
+# LoadImage makes one of each of MONAI's readers, and that for GPUs says what is not installed, whatever the file is.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").addFilter(
+    lambda record: "nvImageCodec is not available" not in record.msg
+)
 
 Modality = Literal["ct", "mri"]
 

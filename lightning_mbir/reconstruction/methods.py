@@ -79,6 +79,11 @@ class Method:
     weighted: bool = True
     needs: tuple[str, ...] = ()
 
+    @property
+    def random(self) -> bool:
+        """Whether its result is a sample of the posterior, so that several tell a spread."""
+        return self.needs_prior
+
 
 NEEDS = {
     "second_prior": "a prior of coronal slices: give --second_prior, such as one of `fit --data.axis coronal`",

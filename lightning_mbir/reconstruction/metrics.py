@@ -12,18 +12,20 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """The axis of a volume ``(Z, Y, X)`` that numbers the slices of a plane."""
 
-SSIM_WINDOW = 11
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SLAB = 16  # slices of windows at once, of a volume
 CHUNK = 64  # slices at once: SSIM holds five filtered copies of them
 
 
 def image_metrics(volume: Tensor, truth: Tensor, data_range: float) -> dict[str, Any]:
-    """PSNR and SSIM a plane, PSNR of the volume, and the normalised root-mean-square error.
+    """PSNR and SSIM a plane and of the volume, and the normalised root-mean-square error.
 
     A plane's figure is the mean over its slices; nothing is rescaled. Slices of air are left out: those where
     less than 1 % of the true voxels are above a tenth of the data range, unless all are. They are easy, and would
     lift the mean (by 4 to 8 dB for the coronal plane of a chest or head), so figures of other work that counts
-    every slice are higher. ``volume_psnr`` and ``nrmse`` count every voxel. SSIM (Wang et al. 2004) is left out
-    where a plane is narrower than its window of 11 pixels.
+    every slice are higher. ``volume_psnr``, ``volume_ssim`` and ``nrmse`` count every voxel. SSIM (Wang et al. 2004)
+    is left out where a plane is narrower than its window of 11 pixels; ``volume_ssim`` is that of windows of 11^3
+    voxels, and left out of volumes with fewer slices.
 
     Args:
         volume, truth: ``(Z, Y, X)`` in the same unit.
@@ -48,5 +50,39 @@ def image_metrics(volume: Tensor, truth: Tensor, data_range: float) -> dict[str,
             result[plane]["ssim"] = total / len(a)
     mse = float((volume - truth).double().square().mean())
     result["volume_psnr"] = min(100.0, 10 * math.log10(data_range**2 / max(mse, 1e-300)))
+    if min(volume.shape) >= SSIM_WINDOW:
+        result["volume_ssim"] = volume_ssim(volume, truth, data_range)
     result["nrmse"] = mse**0.5 / max(float(truth.double().square().mean()) ** 0.5, 1e-30)
     return result
+
+
+def volume_ssim(volume: Tensor, truth: Tensor, data_range: float) -> float:
+    """Mean SSIM over windows of 11 x 11 x 11 voxels, Gaussian with a deviation of 1.5, that lie inside the volume.
+
+    In slabs of slices, since it holds five filtered copies of what it works on.
+    """
+    weights = torch.exp(-0.5 * ((torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / SSIM_SIGMA).square())
+    kernel = (weights / weights.sum()).tolist()
+
+    def smooth(x: Tensor) -> Tensor:
+        for axis in range(3):  # weighted sums of shifted views: several times as fast as conv3d on a CPU
+            size = x.shape[axis] - SSIM_WINDOW + 1
+            out = kernel[0] * x.narrow(axis, 0, size)
+            for shift in range(1, SSIM_WINDOW):
+                out.add_(x.narrow(axis, shift, size), alpha=kernel[shift])
+            x = out
+        return x
+
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    total, count = 0.0, 0
+    for first in range(0, len(volume) - SSIM_WINDOW + 1, SLAB):
+        slab = slice(first, first + SLAB + SSIM_WINDOW - 1)
+        a, b = volume[slab].float(), truth[slab].float()
+        mean_a, mean_b = smooth(a), smooth(b)
+        var_a, var_b = smooth(a * a) - mean_a.square(), smooth(b * b) - mean_b.square()
+        covariance = smooth(a * b) - mean_a * mean_b
+        ssim = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+        ssim /= (mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2)
+        total += float(ssim.double().sum())
+        count += ssim.numel()
+    return total / count

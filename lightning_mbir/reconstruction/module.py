@@ -5,32 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import lightning as L
-import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_mbir.data.measurement import Measurement
-from lightning_mbir.data.phase import smooth_phase
-from lightning_mbir.data.units import magnitude_percentile
-from lightning_mbir.data.volume import MU_WATER, Volume
+from lightning_mbir.data.volume import Volume
 from lightning_mbir.data.volume_datamodule import VolumeDataModule
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import LinearOperator
-from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.reconstruction.case import Case
+from lightning_mbir.reconstruction.comparison import compare_volume
 from lightning_mbir.reconstruction.fbp_unet import read_unet
-from lightning_mbir.reconstruction.measured import measured_operator, part_of
-from lightning_mbir.reconstruction.methods import METHODS, check_method, check_needs
-from lightning_mbir.reconstruction.metrics import PLANES, image_metrics
-from lightning_mbir.reconstruction.montage import montage, planes_image
-from lightning_mbir.reconstruction.progress import LevelProgress
-from lightning_mbir.reconstruction.reconstruct import load_task_prior, reconstruct
+from lightning_mbir.reconstruction.lpips import check_lpips
+from lightning_mbir.reconstruction.measured import part_of
+from lightning_mbir.reconstruction.methods import METHODS, check_needs
+from lightning_mbir.reconstruction.metrics import PLANES
+from lightning_mbir.reconstruction.montage import planes_image
+from lightning_mbir.reconstruction.plans import plan_comparison, plan_method
+from lightning_mbir.reconstruction.prediction import predict_volume
+from lightning_mbir.reconstruction.reconstruct import load_task_prior
+from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.tables import Row, write_tables
 from lightning_mbir.reconstruction.tasks import get_task
-from lightning_mbir.reconstruction.writer import check_writable, write_results
+from lightning_mbir.reconstruction.writer import check_writable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,9 @@ class Record:
 class ReconstructionModule(L.LightningModule):
     """Reconstructs each volume of a ``VolumeDataModule``.
 
-    ``predict`` writes results into ``<output_dir>/<task>/<volume>``; ``test`` only scores. There is
-    nothing to train and nothing of this goes into a checkpoint, so no checkpoint can overrule a flag.
+    ``predict`` writes results into ``<output_dir>/<task>/<volume>``; ``test`` only scores one method, or compares
+    several and writes tables and figures into ``<output_dir>/<task>/comparison``. There is nothing to train and
+    nothing of this goes into a checkpoint, so no checkpoint can overrule a flag.
 
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
@@ -67,7 +72,14 @@ class ReconstructionModule(L.LightningModule):
         output_dir: where results go.
         slice_batch: slices that pass the network at once; by the free memory, where not given.
         precision: of the network, ``float32`` or ``bfloat16``.
-        method_options: options of the method, over the task's and the method's defaults.
+        method_options: options of the method, over the task's and the method's defaults; with ``methods``, keyed by
+            method, and with ``steps`` in there.
+        methods: several methods for ``test`` to compare, as a list or with commas, instead of ``method``.
+        samples: of the posterior, of methods with randomness; the result is their mean, with a standard deviation.
+        lpips: also score by LPIPS, which needs torchvision and its weights.
+
+    Attributes:
+        failures: after a comparison, what failed and why; the other rows are written.
     """
 
     def __init__(
@@ -90,51 +102,65 @@ class ReconstructionModule(L.LightningModule):
         slice_batch: int | None = None,
         precision: str = "float32",
         method_options: dict[str, Any] | None = None,
+        methods: list[str] | str | None = None,
+        samples: int = 1,
+        lpips: bool = False,
     ) -> None:
         super().__init__()
         self.task = get_task(task)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
         flags |= {"photons": photons, "snr": snr}
-        self.given = {name: value for name, value in flags.items() if value is not None}
-        self.settings = self.task.settings(**flags)
-        self.method, self.steps, self.seed = method, steps, seed
-        self.method_options = {**self.task.options.get(method, {}), **(method_options or {})}
-        check_method(method, self.task.modality, self.method_options, steps)
+        given = {name: value for name, value in flags.items() if value is not None}
+        settings = self.task.settings(**flags)
+        self.compares = methods is not None
+        if methods is None:
+            self.plans = [plan_method(self.task, method, method_options or {}, steps, samples)]
+        elif method != "dds":
+            raise InputError(f"--method {method} and --methods: give one of them")
+        else:
+            self.plans = plan_comparison(self.task, methods, method_options or {}, steps, samples)
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
-        check_needs(method, second_prior=second_prior is not None, network=network is not None)
+        for plan in self.plans:
+            check_needs(plan.method, second_prior=second_prior is not None, network=network is not None)
         if network is not None and not network.is_file():
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
-        self.unet = read_unet(network) if network is not None and "network" in METHODS[method].needs else None
-        self.network = network
+        needed = any("network" in METHODS[plan.method].needs for plan in self.plans)
+        self.unet = read_unet(network) if network is not None and needed else None
         self.output_dir = Path(output_dir)
         check_writable(self.output_dir)
-        self.has_phase = bool(self.settings.get("phase", False))
-        self.prior: SliceDenoiser | None = None
-        self._load = partial(load_task_prior, prior, self.task.modality, slice_batch=slice_batch, precision=precision)
-        self._prior_given = prior is not None
-        if METHODS[method].needs_prior:
-            self.prior = self._load(complex=self.has_phase)
-            if self.prior.modality not in (None, self.task.modality):
+        if lpips:
+            check_lpips()
+        self.runner = Runner(
+            self.task, settings, given, seed, bool(settings.get("phase", False)), (prior, second_prior),
+            network=network, precision=precision, lpips=lpips,
+        )  # fmt: skip
+        self._load = partial(load_task_prior, modality=self.task.modality, slice_batch=slice_batch, precision=precision)
+        if any(METHODS[plan.method].needs_prior for plan in self.plans):
+            self.runner.prior = own = self._load(prior, complex=self.runner.has_phase)
+            for plan in self.plans:
+                check_needs(plan.method, gradients=hasattr(own, "vjp"))
+            if own.modality not in (None, self.task.modality):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
-                print(f"note: a prior of {self.prior.modality} for a task of {self.task.modality}")
-        self.second_prior: SliceDenoiser | None = None
+                print(f"note: a prior of {own.modality} for a task of {self.task.modality}")
         if second_prior is not None:
-            self.second_prior = load_task_prior(
-                second_prior, self.task.modality, self.has_phase, slice_batch=slice_batch, precision=precision
-            )
+            self.runner.second_prior = self._load(second_prior, complex=self.runner.has_phase)
         self.config_yaml: str | None = None
         self.records: list[Record] = []
+        self.rows: list[tuple[int, Row]] = []
+        self.failures: list[str] = []
 
     def configure_callbacks(self) -> list[L.Callback]:
         """No callbacks, but the first hook that knows the data: ``setup`` comes after the logger's folder.
 
         Raises:
             InputError: data of another modality, flags that a measurement rules out, more devices than
-                volumes, a volume that cannot be used, a mask that cannot be made.
+                volumes, a volume that cannot be used, a mask that cannot be made, methods to compare without a truth.
         """
         data, devices = self.data, self.trainer.world_size
+        if self.compares and self.trainer.state.fn != TrainerFn.TESTING:
+            raise InputError("--methods: compared by `test`; `predict` takes one --method")
         if data is None:
             return []
         if data.modality != self.task.modality:
@@ -147,24 +173,29 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         data.check()
         if not data.measured:
-            check_needs(self.method, coil_maps=False)
+            for plan in self.plans:
+                check_needs(plan.method, coil_maps=False)
+        if data.measured and self.compares:
+            raise InputError("--methods: a measurement has no ground truth to score against; give --data.path")
+        runner = self.runner
         if data.measured:
-            part_of(cast(Measurement, data.scan(0)), self.seed, **self.given)
+            part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
         if data.measured and self.task.modality == "mri":
-            self.has_phase = True
-            if self.prior is not None and not self._prior_given:
-                self.prior = self._load(complex=True)
+            runner.has_phase = True
+            if runner.prior is not None and runner.sources[0] is None:
+                runner.prior = self._load(None, complex=True)
         if (self.task.modality == "mri" or self.unet is not None) and data.image_size and not data.measured:
             # The mask may be impossible, or not that of the network.
-            operator = self.task.build_operator(data.image_size, seed=self.seed, complex=self.complex, **self.settings)
+            build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)
+            operator = build(complex=runner.has_phase)
             if self.unet is not None:
                 self.unet.check_geometry(operator)
         return []
 
     @property
     def complex(self) -> bool:
-        """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
-        return self.has_phase if self.prior is None else self.prior.complex
+        """Whether volumes are complex while the (first) method reconstructs them."""
+        return self.runner.takes_complex(self.plans[0])
 
     @property
     def data(self) -> VolumeDataModule | None:
@@ -179,105 +210,66 @@ class ReconstructionModule(L.LightningModule):
         return batch.with_data(batch.data.to(device))
 
     def predict_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
-        self._reconstruct(batch, batch_idx, write=True)
+        case, plan = self.runner.case(batch), self.plans[0]
+        folder = self.output_dir / self.task.name / case.name
+        title = self._title(case.name, batch_idx, self.trainer.num_predict_batches)
+        metrics, image = predict_volume(self.runner, batch, case, plan, folder, title, self.config_yaml)
+        self._record(batch_idx, metrics, image, case)
+        print(_summary(metrics, folder), flush=True)
 
     def test_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
-        self._reconstruct(batch, batch_idx, write=False)
+        title = self._title(batch.name, batch_idx, self.trainer.num_test_batches)
+        if self.compares:
+            index = batch_idx * self.trainer.world_size + self.global_rank
+            if self.data is None or index < len(self.data.scans):  # further ones are repeated to make the ranks even
+                rows = compare_volume(self.runner, cast(Volume, batch), self.plans, self._comparison, title)
+                self.rows += [(index, row) for row in rows]
+            return
+        case, plan = self.runner.case(batch), self.plans[0]
+        result = self.runner.run(case, plan, title)
+        self._record(batch_idx, self.runner.metrics(batch, case, plan, result), result.image, case)
 
     def on_predict_epoch_end(self) -> None:
         self._log_gathered()
 
     def on_test_epoch_end(self) -> None:
         """The table: means over the volumes, each counted once however they were spread over the ranks."""
+        if self.compares:
+            self._write_comparison()
+            return
         scores: dict[str, list[float]] = {}
         for record in self._log_gathered():
             for name, value in _scalars(record.metrics).items():
                 scores.setdefault(f"{self.task.name}/{name}", []).append(value)
         self.log_dict({name: sum(values) / len(values) for name, values in scores.items()}, sync_dist=True)
 
-    def _reconstruct(self, scan: Volume | Measurement, batch_idx: int, write: bool) -> None:
-        if isinstance(scan, Measurement):
-            scan = part_of(scan, self.seed, **self.given)
-            print("; ".join((scan.name, *scan.notes)))
-        calibrated = not isinstance(scan, Measurement) or scan.calibrated
-        operator, y, weights, truth = self._measure(scan)
-        if self.prior is not None:
-            self.prior.to(self.device)
-        if self.second_prior is not None:
-            self.second_prior.to(self.device)
-        options = dict(self.method_options)
-        loop = self.trainer.num_predict_batches if write else self.trainer.num_test_batches
+    @property
+    def _comparison(self) -> Path:
+        return self.output_dir / self.task.name / "comparison"
+
+    def _write_comparison(self) -> None:
+        """The tables of the rows of all ranks, in the order of the volumes, by the first rank."""
+        gathered = [pair for rank in self._gather(self.rows) for pair in rank]
+        rows = [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
+        self.rows.clear()
+        failed = [row for row in rows if "error" in row]
+        self.failures = [f"{row['method']} on {row['volume']['name']}: {row['error']}" for row in failed]
+        if self.global_rank == 0 and rows:
+            means = write_tables(self._comparison, rows)
+            print(f"\n{means}\n\n-> {self._comparison}", flush=True)
+
+    def _title(self, name: str, batch_idx: int, loop: Any) -> str:
+        """What stands before a progress bar."""
+        self.runner.shown = self.trainer.is_global_zero
         count = f"volume {batch_idx + 1} of {loop[0]}: " if loop and loop[0] > 1 else ""
-        with LevelProgress(f"{count}{scan.name} {self.method}", self.trainer.is_global_zero) as progress:
-            result = reconstruct(
-                y,
-                operator,
-                self.prior,
-                self.method,
-                seed=self.seed,
-                volume=scan.name,
-                weights=weights if METHODS[self.method].weighted else None,
-                second_prior=self.second_prior,
-                network=self.network,
-                steps=self.steps,
-                callback=progress,
-                calibrated=calibrated,
-                **options,
-            )
-        image = result.volume.abs() if self.complex else result.volume
-        metrics: dict[str, Any] = {
-            "task": self.task.name,
-            "method": self.method,
-            "volume": scan.name,
-            "seed": self.seed,
-            "settings": {"measured": scan.notes, **self.given} if isinstance(scan, Measurement) else self.settings,
-            "seconds": round(result.seconds, 3),
-            "nfe": result.nfe,
-            "residual": result.residual,
-        }
-        if operator.acceleration is not None:
-            metrics["acceleration"] = round(operator.acceleration, 4)
-        scores = None
-        if truth is not None:
-            metrics["data_range"] = self.task.data_range or magnitude_percentile(truth)
-            scores = image_metrics(image, truth, metrics["data_range"])
-            metrics.update(scores)
-        window = (0.0, 2 * MU_WATER)
-        if self.task.modality == "mri" or not calibrated:
-            window = (0.0, magnitude_percentile(image if truth is None else truth))
+        return f"{count}{name}"
+
+    def _record(self, batch_idx: int, metrics: dict[str, Any], image: Tensor, case: Case) -> None:
         index = batch_idx * self.trainer.world_size + self.global_rank
+        window = self.runner.window(image if case.truth is None else case.truth, case.calibrated)
         self.records.append(Record(index, metrics, planes_image(image, window)))
         if self.global_rank == 0:
             self._log(self.records[-1])
-        if write:
-            direct_name = "fbp" if self.task.modality == "ct" else "zero_filled"
-            direct = image
-            if self.method != direct_name:
-                direct = reconstruct(y, operator, method=direct_name).volume
-                direct = direct.abs() if self.complex else direct
-            volume = Volume(image.cpu(), scan.affine, scan.name, self.task.modality, calibrated)
-            titles = ("FBP" if direct_name == "fbp" else "zero-filled", self.method)
-            figure = montage(image, direct, truth, volume.spacing, window, titles, scores)
-            folder = self.output_dir / self.task.name / scan.name
-            write_results(folder, volume, metrics, figure, self.config_yaml)
-            print(_summary(metrics, folder), flush=True)
-
-    def _measure(self, scan: Volume | Measurement) -> tuple[LinearOperator, Tensor, Tensor | None, Tensor | None]:
-        """The operator, the measurement (simulated from a volume, or given), its weights, and the truth, if any."""
-        if isinstance(scan, Measurement):
-            return measured_operator(scan, self.complex), scan.y, None, None
-        _, dy, dx = scan.spacing
-        size, pixel = scan.data.shape[-1], (dy + dx) / 2
-        build = partial(self.task.build_operator, size, pixel, seed=self.seed, **self.settings)
-        operator = build(complex=self.complex).to(scan.data.device)
-        if not self.has_phase:
-            return operator, *self._noisy(operator(scan.data), scan.name), scan.data
-        phase = smooth_phase(scan.data.shape, np.random.RandomState(self.seed)).to(scan.data)
-        y = build(complex=True).to(scan.data.device)(torch.polar(scan.data, phase))
-        return operator, *self._noisy(y, scan.name), scan.data
-
-    def _noisy(self, y: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
-        return self.task.add_noise(y, (self.seed, name), **self.settings)
 
     def _log(self, record: Record) -> None:
         if not isinstance(self.logger, TensorBoardLogger):
@@ -295,11 +287,7 @@ class ReconstructionModule(L.LightningModule):
         ``test`` makes the ranks even by repeating the first volumes; the repeats are left out.
         """
         devices = self.trainer.world_size
-        gathered: list[list[Record]] = [[] for _ in range(devices)]
-        if devices > 1:
-            torch.distributed.all_gather_object(gathered, self.records)
-        else:
-            gathered = [list(self.records)]
+        gathered = self._gather(self.records)
         self.records.clear()
         records = sorted((record for rank in gathered for record in rank), key=lambda record: record.index)
         if self.data is not None:
@@ -310,10 +298,18 @@ class ReconstructionModule(L.LightningModule):
                     self._log(record)
         return records
 
+    def _gather(self, own: list[T]) -> list[list[T]]:
+        """The lists of all ranks, once all have come here."""
+        gathered: list[list[T]] = [list(own)]
+        if self.trainer.world_size > 1:
+            gathered = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, own)
+        return gathered
+
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """The figures of one volume, ``plane/name`` where they are of a plane."""
-    names = ("volume_psnr", "nrmse", "residual", "seconds", "nfe")
+    names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "seconds", "nfe")
     scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
     return {**scalars, **{name: float(metrics[name]) for name in names if name in metrics}}
 

@@ -14,6 +14,9 @@ from lightning_mbir.reconstruction.metrics import PLANES
 
 FEW = 4  # slices, below which the other two planes are lines
 
+Planes = dict[str, np.ndarray]
+"""The middle slice of each plane, as ``middle`` cuts it."""
+
 
 def montage(
     volume: Tensor,
@@ -54,12 +57,12 @@ def montage(
     for row, plane in enumerate(planes):
         for column, (title, data) in enumerate(columns):
             ax = axes[row, column]
-            _show(ax, middle(data, plane), _aspect(plane, spacing), "gray", window)
+            show(ax, middle(data, plane), aspect(plane, spacing), "gray", window)
             if row == 0:
                 ax.set_title(title, color="white", fontsize=11)
         if truth is not None:
             error = middle(volume - truth, plane)
-            picture = _show(axes[row, -1], error, _aspect(plane, spacing), "RdBu_r", (-error_peak, error_peak))
+            picture = show(axes[row, -1], error, aspect(plane, spacing), "RdBu_r", (-error_peak, error_peak))
             if row == 0:
                 axes[row, -1].set_title(f"error (±{error_peak:.2g})", color="white", fontsize=11)
                 bar = figure.colorbar(picture, ax=axes[:, -1], fraction=0.05, pad=0.02)
@@ -80,6 +83,11 @@ def middle(data: Tensor, plane: str) -> np.ndarray:
     return torch.flip(picture, (0, 1)).numpy()
 
 
+def middle_planes(volume: Tensor) -> Planes:
+    """The middle slices of ``(Z, Y, X)``."""
+    return {plane: middle(volume, plane) for plane in PLANES}
+
+
 def planes_image(volume: Tensor, window: tuple[float, float]) -> Tensor:
     """The three middle slices side by side, ``(height, width)`` in 0 .. 1, for TensorBoard."""
     low, high = window
@@ -89,12 +97,14 @@ def planes_image(volume: Tensor, window: tuple[float, float]) -> Tensor:
     return ((torch.cat(padded, 1) - low) / (high - low)).clamp(0, 1)
 
 
-def _aspect(plane: str, spacing: tuple[float, float, float]) -> float:
+def aspect(plane: str, spacing: tuple[float, float, float]) -> float:
+    """Height over width of a pixel."""
     z, y, x = spacing
     return {"axial": y / x, "coronal": z / x, "sagittal": z / y}[plane]
 
 
-def _show(ax: Any, picture: np.ndarray, aspect: float, colours: str, window: tuple[float, float]) -> Any:
+def show(ax: Any, picture: np.ndarray, aspect: float, colours: str, window: tuple[float, float]) -> Any:
+    """Draw a picture and nothing around it; returns what a colour bar takes."""
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

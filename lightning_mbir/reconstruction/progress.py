@@ -67,3 +67,35 @@ class LevelProgress:
                 f"{self.title}: {state.step}/{state.n_steps} {sigma} ({elapsed:.0f} s, {left:.0f} s left)",
                 highlight=False,
             )
+
+
+class SampleProgress:
+    """A bar for each sample of a volume.
+
+    Args:
+        title: what stands before the bar.
+        enabled: whether anything is shown.
+        samples: how many there will be.
+        first: number of the first that is missing.
+    """
+
+    def __init__(self, title: str, enabled: bool, samples: int, first: int = 0) -> None:
+        self.title, self.enabled, self.samples, self.number = title, enabled, samples, first
+
+    def __enter__(self) -> SampleProgress:
+        self.bar = LevelProgress(f"{self.title} sample {self.number + 1} of {self.samples}", self.enabled)
+        self.bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.__exit__(kind, error, trace)
+
+    def __call__(self, state: SamplerState) -> None:
+        """The callback of samplers."""
+        self.bar(state)
+        if state.step == state.n_steps and self.number + 1 < self.samples:
+            self.__exit__(None, None, None)
+            self.number += 1
+            self.__enter__()

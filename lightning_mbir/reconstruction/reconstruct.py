@@ -51,6 +51,11 @@ class Reconstruction:
     seconds: float
     residual: float
 
+    @property
+    def image(self) -> Tensor:
+        """What is looked at: the magnitude of a complex volume, else the volume."""
+        return self.volume.abs() if self.volume.is_complex() else self.volume
+
 
 @torch.no_grad()
 def reconstruct(

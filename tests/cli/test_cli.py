@@ -111,6 +111,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "mask": ([*p, "--task", "cs_mri", "--mask", "zigzag"], "gaussian1d"),
         "method": ([*p, "--method", "magic"], "dds"),
         "method of CT": ([*p, "--task", "cs_mri", "--method", "fbp"], "not for mri"),
+        "methods": (["test", *p[1:], "--methods", "dds,magic"], "--method magic: unknown"),
+        "methods of predict": ([*p, "--methods", "dds"], "unknown flag"),
+        "steps of methods": (["test", *p[1:], "--methods", "dds", "--steps", "3"], "--model.method_options"),
+        "samples": ([*p, "--method", "admm_tv", "--samples", "3"], "no randomness"),
         "steps 0": ([*p, "--steps", "0"], "at least 1"),
         "missing prior": ([*p, "--prior", "gone.ckpt"], "no such file"),
         "prior that does not fit": ([*p, "--prior", str(folder / "other.ckpt")], "ScorePriorModule"),
@@ -231,6 +235,17 @@ def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest
     assert next(Path("out").rglob("recon.nii.gz")).is_file()
 
 
+def test_reading_a_volume_says_nothing_of_decoders(tmp_path: Path) -> None:
+    """Neither on the command line nor in Python, while MONAI's other warnings are heard."""
+    code = (
+        "import logging, sys; from lightning_mbir.data import read_volume; read_volume(sys.argv[1], 'mri');"
+        "logging.getLogger('monai.data.nvimgcodec_pydicom_plugin').warning('something else')"
+    )
+    command = [sys.executable, "-c", code, str(head(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout + done.stderr == "something else\n"
+
+
 def test_test_prints_the_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["test", *SMALL, "--output_dir", str(tmp_path)]) == 0
     assert "sv_ct/axial/psnr" in capfd.readouterr().out
@@ -315,6 +330,32 @@ def test_two_processes_share_the_volumes(tmp_path: Path) -> None:
     too_few[too_few.index(str(folder))] = str(folder / "a.nii.gz")
     done = subprocess.run(too_few, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=100)
     assert done.returncode == 2 and "fewer" in done.stderr
+
+
+def test_two_processes_make_the_table_of_one(tmp_path: Path) -> None:
+    """Three volumes for two processes: one is repeated to make them even, and counts once."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        head(folder, f"{name}.nii.gz", (24, 20, 5 + ord(name) - ord("a")))
+    base = [sys.executable, "-m", "lightning_mbir", "test", "--task", "cs_mri", "--methods", "dds,zero_filled"]
+    base += ["--model.method_options", '{"dds": {"steps": 2}}', "--data.path", str(folder), "--data.image_size", "32"]
+    rows = {}
+    for name, options in {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp"]}.items():
+        command = [*base, "--trainer.accelerator", "cpu", *options, "--output_dir", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(" dds: PSNR") == 3 and done.stdout.count("| volume PSNR / SSIM |") == 1
+        out = tmp_path / name / "cs_mri/comparison"
+        assert len(list(out.glob("comparison_?.png"))) == 3 and len(list((out / "rows").iterdir())) == 12
+        rows[name] = json.loads((out / "results.json").read_text())
+        for row in rows[name]:
+            assert row.pop("seconds") >= 0 and row.pop("peak_mib") >= 0
+    assert [(row["volume"]["name"], row["method"]) for row in rows["one"]] == [
+        (volume, method) for volume in "abc" for method in ("dds", "zero_filled")
+    ]
+    assert rows["one"] == rows["two"]
 
 
 def test_wheel_carries_defaults_configurations_and_priors(tmp_path: Path) -> None:

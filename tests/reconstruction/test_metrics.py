@@ -66,3 +66,16 @@ def test_slices_of_air_are_left_out_of_planes_but_not_of_the_volume() -> None:
     assert image_metrics(wrong, truth, 1.0)["volume_psnr"] == pytest.approx(10 * math.log10(4 / 0.2**2), abs=1e-3)
     wrong[1] += 0.1
     assert image_metrics(wrong, truth, 1.0)["axial"]["psnr"] == pytest.approx((20 + 100 + 100) / 3, abs=1e-3)
+
+
+def test_ssim_of_a_volume_is_that_of_cubes() -> None:
+    torch.manual_seed(0)
+    truth = torch.rand(90, 14, 15)  # more slices than a slab
+    noisy = truth + 0.1 * torch.randn_like(truth)
+    _, whole = structural_similarity_index_measure(
+        noisy[None, None], truth[None, None], data_range=1.0, return_full_image=True
+    )
+    inside = whole[0, 0, 5:-5, 5:-5, 5:-5]  # elsewhere windows reach beyond the volume
+    assert image_metrics(noisy, truth, 1.0)["volume_ssim"] == pytest.approx(float(inside.mean()), rel=1e-4)
+    assert image_metrics(truth, truth, 1.0)["volume_ssim"] == pytest.approx(1.0)
+    assert "volume_ssim" not in image_metrics(noisy[:10], truth[:10], 1.0)

@@ -1,0 +1,72 @@
+"""One measurement for any number of methods: simulated from a volume, or really made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.data.phase import smooth_phase
+from lightning_mbir.data.volume import Volume
+from lightning_mbir.physics import LinearOperator
+from lightning_mbir.reconstruction.measured import measured_operator
+from lightning_mbir.reconstruction.tasks import Task
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every method is given.
+
+    Attributes:
+        name: of the volume.
+        operator: by whether it acts on complex volumes; built once for each.
+        y: measurement in physical unit.
+        weights: its statistical weights, where the noise differs from sample to sample.
+        truth: the volume ``(Z, Y, X)`` that it was simulated from.
+        spacing: voxel size ``(z, y, x)`` in mm.
+        calibrated: CT: whether attenuation is in 1/mm.
+        notes: what was done to a measurement.
+    """
+
+    name: str
+    operator: Callable[[bool], LinearOperator]
+    y: Tensor
+    spacing: tuple[float, float, float]
+    weights: Tensor | None = None
+    truth: Tensor | None = None
+    calibrated: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_phase: bool) -> Case:
+    """Measure a volume on its device as the task says; ``has_phase`` gives it a smooth phase first."""
+    x = scan.data
+    pixel = (scan.spacing[1] + scan.spacing[2]) / 2
+
+    @cache
+    def operator(complex: bool) -> LinearOperator:
+        built = task.build_operator(x.shape[-1], pixel, seed=seed, complex=complex, **settings)
+        return built.to(x.device)
+
+    image = x
+    if has_phase:
+        image = torch.polar(x, smooth_phase(x.shape, np.random.RandomState(seed)).to(x))
+    y, weights = task.add_noise(operator(has_phase)(image), (seed, scan.name), **settings)
+    return Case(scan.name, operator, y, scan.spacing, weights, x)
+
+
+def measured(scan: Measurement) -> Case:
+    """A measurement as it is, without truth; the affine tells its voxels."""
+    x, y, z = (float(size) for size in np.linalg.norm(scan.affine[:3, :3], axis=0))
+
+    @cache
+    def operator(complex: bool) -> LinearOperator:
+        return measured_operator(scan, complex)
+
+    return Case(scan.name, operator, scan.y, (z, y, x), calibrated=scan.calibrated, notes=scan.notes)

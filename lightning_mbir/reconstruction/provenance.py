@@ -1,0 +1,65 @@
+"""What a result depends on, in plain data that can be hashed and written beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_mbir.data.volume import Modality
+from lightning_mbir.prior.checkpoint import WEIGHTS, bundled_sums
+from lightning_mbir.prior.files import sha256
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """SHA-256 of the values, of float32 or whatever the tensor holds."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().data).hexdigest()
+
+
+def plain_data(value: Any) -> Any:
+    """The same with the SHA-256 of arrays and tensors in their place, so that it can be hashed."""
+    if isinstance(value, dict):
+        return {key: plain_data(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return tensor_sha256(torch.from_numpy(np.ascontiguousarray(value)))
+    return tensor_sha256(value) if isinstance(value, Tensor) else value
+
+
+def prior_identity(source: str | None, modality: Modality, complex: bool) -> dict[str, str]:
+    """Name and SHA-256 of what ``load_task_prior`` reads; of a folder, that of its weights."""
+    name = source or (f"{modality}_complex" if complex else modality)
+    bundled = bundled_sums()
+    return {"name": name, "sha256": bundled[name] if name in bundled else file_sha256(Path(name))}
+
+
+@cache
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file or of the weights in a folder, read once."""
+    return sha256(path / WEIGHTS if path.is_dir() else path)
+
+
+@cache
+def git_revision() -> str | None:
+    """The revision that the package runs from, with ``-dirty`` where files were changed; None if not of a checkout."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

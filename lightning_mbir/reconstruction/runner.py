@@ -1,0 +1,169 @@
+"""Runs planned methods on a measurement and tells what comes out in plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_mbir import __version__
+from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.data.units import magnitude_percentile
+from lightning_mbir.data.volume import MU_WATER, Volume
+from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.reconstruction.case import Case, measured, simulate
+from lightning_mbir.reconstruction.lpips import lpips
+from lightning_mbir.reconstruction.measured import part_of
+from lightning_mbir.reconstruction.methods import METHODS
+from lightning_mbir.reconstruction.metrics import image_metrics
+from lightning_mbir.reconstruction.plans import Plan
+from lightning_mbir.reconstruction.progress import LevelProgress, SampleProgress
+from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
+from lightning_mbir.reconstruction.reconstruct import Reconstruction, reconstruct
+from lightning_mbir.reconstruction.samples import Running, reconstruct_samples
+from lightning_mbir.reconstruction.tasks import Task
+
+
+@dataclass
+class Runner:
+    """What all volumes and methods of a run have in common.
+
+    Attributes:
+        task: with its ``settings``, of which ``given`` are those of the user.
+        seed: of all noise and the mask.
+        has_phase: whether volumes have a phase, so that they are complex.
+        prior, second_prior: loaded, where a method needs them; ``sources`` are what they were loaded from.
+        network: file of a trained network.
+        precision: of the priors.
+        lpips: whether it is scored too.
+        shown: whether progress is shown.
+    """
+
+    task: Task
+    settings: dict[str, Any]
+    given: dict[str, Any]
+    seed: int
+    has_phase: bool
+    sources: tuple[str | None, str | None] = (None, None)
+    prior: SliceDenoiser | None = None
+    second_prior: SliceDenoiser | None = None
+    network: Path | None = None
+    precision: str = "float32"
+    lpips: bool = False
+    shown: bool = True
+
+    def takes_complex(self, plan: Plan) -> bool:
+        """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
+        if self.prior is None or not METHODS[plan.method].needs_prior:
+            return self.has_phase
+        return self.prior.complex
+
+    def case(self, scan: Volume | Measurement) -> Case:
+        """The measurement of a volume, or the part of a measurement that is wanted; the priors go to its device."""
+        device = (scan.y if isinstance(scan, Measurement) else scan.data).device
+        for prior in (self.prior, self.second_prior):
+            if prior is not None:
+                prior.to(device)
+        if isinstance(scan, Volume):
+            return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
+        part = part_of(scan, self.seed, **self.given)
+        print("; ".join((part.name, *part.notes)))
+        return measured(part)
+
+    def run(
+        self,
+        case: Case,
+        plan: Plan,
+        title: str,
+        running: Running | None = None,
+        each: Callable[[int, Reconstruction], None] | None = None,
+    ) -> Reconstruction:
+        """Run one method; of several samples, ``running`` and ``each`` are those of ``reconstruct_samples``."""
+        arguments: dict[str, Any] = {
+            "seed": self.seed,
+            "volume": case.name,
+            "weights": case.weights if METHODS[plan.method].weighted else None,
+            "second_prior": self.second_prior,
+            "network": self.network,
+            "steps": plan.steps,
+            "calibrated": case.calibrated,
+            **plan.options,
+        }
+        given = case.y, case.operator(self.takes_complex(plan)), self.prior, plan.method
+        if plan.samples == 1:
+            with LevelProgress(f"{title} {plan.method}", self.shown) as bar:
+                return reconstruct(*given, callback=bar, **arguments)
+        running = Running() if running is None else running
+        with SampleProgress(f"{title} {plan.method}", self.shown, plan.samples, running.count) as bars:
+            return reconstruct_samples(
+                *given, samples=plan.samples, running=running, each=each, callback=bars, **arguments
+            )
+
+    def scores(self, case: Case, image: Tensor) -> dict[str, Any]:
+        """``data_range`` and ``image_metrics`` of an image ``(Z, Y, X)``; nothing without truth."""
+        if case.truth is None:
+            return {}
+        data_range = self.task.data_range or magnitude_percentile(case.truth)
+        scores = {"data_range": data_range, **image_metrics(image, case.truth, data_range)}
+        if self.lpips:
+            scores["lpips"] = lpips(image, case.truth, data_range)
+        return scores
+
+    def metrics(self, scan: Volume | Measurement, case: Case, plan: Plan, result: Reconstruction) -> dict[str, Any]:
+        """What ``metrics.json`` holds of one volume."""
+        metrics: dict[str, Any] = {
+            "task": self.task.name,
+            "method": plan.method,
+            "volume": case.name,
+            "seed": self.seed,
+            "settings": {"measured": case.notes, **self.given} if isinstance(scan, Measurement) else self.settings,
+            "seconds": round(result.seconds, 3),
+            "nfe": result.nfe,
+            "residual": result.residual,
+        }
+        acceleration = case.operator(self.takes_complex(plan)).acceleration
+        if acceleration is not None:
+            metrics["acceleration"] = round(acceleration, 4)
+        return metrics | self.scores(case, result.image)
+
+    def window(self, image: Tensor, calibrated: bool = True) -> tuple[float, float]:
+        """Black and white of pictures: -1000 to 1000 HU, or up to the 99.5th percentile of an image."""
+        if self.task.modality == "mri" or not calibrated:
+            return 0.0, magnitude_percentile(image)
+        return 0.0, 2 * MU_WATER
+
+    def identity(self, scan: Volume | Measurement, plan: Plan) -> dict[str, Any]:
+        """All that the result of a method depends on, in plain data: numbers, names and checksums.
+
+        What does not change a result (devices, slice batches) is not in it; the version of the package is.
+        """
+        volume: dict[str, Any] = {"name": scan.name}
+        if isinstance(scan, Volume):
+            volume |= {"shape": list(scan.data.shape), "spacing_mm": [round(size, 6) for size in scan.spacing]}
+            volume["sha256"] = tensor_sha256(scan.data)
+        else:
+            volume |= {"sha256": tensor_sha256(scan.y), "calibrated": scan.calibrated}
+            volume["geometry"] = plain_data(scan.geometry)
+        modality, chosen = self.task.modality, METHODS[plan.method]
+        prior = second = None
+        if chosen.needs_prior and self.prior is not None:
+            prior = prior_identity(self.sources[0], modality, self.prior.complex)
+        if "second_prior" in chosen.needs and self.second_prior is not None:
+            second = prior_identity(self.sources[1], modality, self.second_prior.complex)
+        network = self.network if "network" in chosen.needs else None
+        return {
+            "task": self.task.name,
+            "settings": self.given if isinstance(scan, Measurement) else self.settings,
+            "seed": self.seed,
+            "volume": volume,
+            **plan.identity,
+            "prior": prior,
+            "second_prior": second,
+            "network": None if network is None else {"name": str(network), "sha256": file_sha256(network)},
+            "precision": self.precision if chosen.needs_prior else None,
+            "lpips_scored": self.lpips,
+            "version": __version__,
+        }
