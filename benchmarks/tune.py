@@ -4,9 +4,9 @@
 
 The volumes are those of the patients that the bundled priors held out (acrin013, openms_p20), 8 slices at 128 x 128
 pixels (4 for the slow methods); tables are on other volumes. A trial's score is the PSNR averaged over the three planes
-and, for dds, two seeds. The second prior of ``tpdm`` is the axial one. The first trial is what the task uses today, so a search never makes it worse on these volumes. Searches lie in
-``--output`` as Optuna journals and go on where they stopped; ``--show`` prints the best trials and how much each option
-mattered, without running any.
+and, for dds, two seeds. The second prior of ``tpdm`` is the axial one. The first trial is what the task uses today, so
+that a search never makes it worse on these volumes. Searches lie in ``--output`` as Optuna journals and go on where
+they stopped; ``--show`` prints the best trials and how much each option mattered, without running any.
 """
 
 from __future__ import annotations
