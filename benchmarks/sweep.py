@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--output", type=Path, default=Path("outputs/sweep"))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--tasks", nargs="+", default=["sv_ct", "la_ct", "cs_mri"])
     parser.add_argument("--networks", type=Path, default=Path("outputs/unet"))
     parser.add_argument("--second_prior", default=None, help="prior of coronal slices; the axial one by default")
     parser.add_argument("--accelerator", default="cpu")
@@ -169,10 +170,10 @@ def main() -> None:
         parser.error("give --data, the folder with ct/test and mri/test")
     torch.set_num_threads(args.threads)
     for part in args.parts:
-        if not args.show:
-            for setting in PARTS[part]:
-                run(setting, args)
-        print(f"\n### {part}\n\n{table(PARTS[part], args.output)}")
+        settings = [setting for setting in PARTS[part] if setting.task in args.tasks]
+        for setting in [] if args.show else settings:
+            run(setting, args)
+        print(f"\n### {part}\n\n{table(settings, args.output)}")
 
 
 if __name__ == "__main__":
