@@ -190,13 +190,13 @@ def load_task_prior(
 ) -> SliceDenoiser:
     """``load_prior``, by default the bundled one of ``modality`` (complex or not), in the unit that fits.
 
-    Released files do not tell what they were trained on, only that it lay in [0, 1]: they are taken to be of
-    ``modality``, in the unit of our own priors of it.
+    Every prior has learned slices in [0, 1]. One that does not tell of what (released files), or that is of the other
+    modality, is given slices of ``modality`` in the unit of our own priors of it.
     """
     if source is None:
         source = f"{modality}_complex" if complex else modality
     prior = load_prior(source, slice_batch, precision)
-    if prior.modality is None:
+    if prior.modality != modality:
         prior.unit = Unit.of(modality)
     return prior
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data.phase import smooth_phase
+from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, FanBeam, FourierSampling, LinearOperator, ParallelBeam, RealDomain
 from lightning_mbir.prior import Unit
 from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
+from lightning_mbir.reconstruction.reconstruct import load_task_prior
 from lightning_mbir.reconstruction.units import mri_scale
 from lightning_mbir.samplers import SamplerState
 from tests.reconstruction.conftest import gaussian_prior, needed, smooth_volume
@@ -239,6 +241,11 @@ def test_complex_volumes_are_rebuilt_with_their_phase() -> None:
         assert float(error) < 0.05, method
     with pytest.raises(InputError, match="without RealDomain"):
         reconstruct(operator(truth), RealDomain(operator), gaussian_prior("mri", complex=True))
+
+
+@pytest.mark.parametrize(("name", "modality"), [("mri", "ct"), ("ct", "mri"), ("phantom", "ct"), ("ct", "ct")])
+def test_a_prior_works_in_the_unit_of_the_task_whatever_it_was_trained_on(name: str, modality: Modality) -> None:
+    assert load_task_prior(name, modality).unit == Unit.of(modality)
 
 
 def test_divergence_is_told() -> None:
