@@ -9,31 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, LinearOperator
-from lightning_mbir.reconstruction.diffusion_methods import (
-    run_diffpir,
-    run_dps,
-    run_mcg,
-    run_score_slices,
-    run_tpdm,
-)
-from lightning_mbir.reconstruction.fbp_unet import direct_inversion, read_unet
+from lightning_mbir.reconstruction.fbp_unet import FBPUNet, direct_inversion
 from lightning_mbir.samplers import (
     Callback,
     Denoiser,
     KeyedNoise,
     SamplerState,
     dds,
+    diffpir,
     diffusion_mbir,
+    dps,
     geometric_sigmas,
     karras_sigmas,
     keyed_generator,
+    mcg,
+    score_slices,
+    tpdm,
 )
 from lightning_mbir.solvers import admm_tv, cgls, fbp, fdk, l1_wavelet, sirt, zero_filled
 
@@ -43,12 +41,13 @@ class Problem:
     """What a method gets: ``y = A x`` in the prior's unit.
 
     Attributes:
-        y: measurement, divided by the norm of the operator.
-        operator: ``A / ||A||``.
+        y: measurement, divided by the norm of the operator; with weights, times their roots.
+        operator: ``A / ||A||``; with weights, ``W^(1/2) A`` instead of ``A``.
         physical: ``A`` itself, for what needs its geometry.
+        measured: measurement of ``A`` itself, neither divided nor weighted.
         denoise: the prior, for methods that use one.
         second: a prior of coronal slices, for methods that need ``second_prior``.
-        network: file of a trained network, for methods that need ``network``.
+        network: a trained network, for methods that need ``network``.
         noise: keyed noise.
         report: takes progress after each noise level or iteration.
     """
@@ -56,11 +55,12 @@ class Problem:
     y: Tensor
     operator: LinearOperator
     physical: LinearOperator
+    measured: Tensor
     denoise: Denoiser | None
     noise: KeyedNoise
     report: Callback
     second: Denoiser | None = None
-    network: Path | None = None
+    network: FBPUNet | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,21 @@ def run_dds(
     return dds(p.denoise, p.operator, p.y, sigmas, noise=noise, init=init, callback=p.report, **options)
 
 
-def run_diffusion_mbir(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
-    """The paper's sampler; ``2 steps - 1`` network evaluations."""
-    assert p.denoise is not None
-    sigmas = geometric_sigmas(steps, sigma_max, sigma_min)
-    return diffusion_mbir(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
+def run_sampler(
+    sampler: Callable[..., Tensor],
+    schedule: Callable[[int, float, float], Tensor],
+    p: Problem,
+    *,
+    steps: int,
+    sigma_max: float,
+    sigma_min: float,
+    **options: Any,
+) -> Tensor:
+    """Any other diffusion sampler, on ``steps`` noise levels of a schedule."""
+    if p.second is not None:
+        options["second"] = p.second
+    sigmas = schedule(steps, sigma_max, sigma_min)
+    return sampler(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
 
 
 def run_admm_tv(p: Problem, *, steps: int, rho: float, lam: float, **options: Any) -> Tensor:
@@ -135,10 +145,9 @@ def run_admm_tv(p: Problem, *, steps: int, rho: float, lam: float, **options: An
 
 def run_fbp(p: Problem, *, filter: str) -> Tensor:
     """Filtered back-projection; that of Feldkamp, Davis and Kress for a cone beam."""
-    y = p.y * p.physical.norm()
     if isinstance(p.physical, ConeBeam):
-        return fdk(y, p.physical, filter)
-    return fbp(y, p.physical, filter)  # type: ignore[arg-type]  # which checks it
+        return fdk(p.measured, p.physical, filter)
+    return fbp(p.measured, p.physical, filter)  # type: ignore[arg-type]  # which checks it
 
 
 def run_sirt(p: Problem, *, steps: int, **options: Any) -> Tensor:
@@ -182,11 +191,13 @@ def run_l1_wavelet(p: Problem, *, steps: int, shifts: bool, **options: Any) -> T
 def run_fbp_unet(p: Problem, *, slice_batch: int) -> Tensor:
     """The direct inversion, corrected by a network that was trained for this measurement."""
     assert p.network is not None
-    unet = read_unet(p.network)
-    unet.check_geometry(p.physical)
-    x = unet(direct_inversion(p.y * p.physical.norm(), p.physical), slice_batch)
+    x = p.network(direct_inversion(p.measured, p.physical), slice_batch)
     p.report(SamplerState(1, 1, 0.0, x, 1))
     return x
+
+
+def _start_from_inversion(p: Problem) -> Tensor:
+    return run_zero_filled(p) if p.physical.range_complex else run_fbp(p, filter="ramp")
 
 
 def _start_from_admm_tv(p: Problem) -> Tensor:
@@ -196,7 +207,7 @@ def _start_from_admm_tv(p: Problem) -> Tensor:
 
 START: dict[str, Callable[[Problem], Tensor | None]] = {
     "noise": lambda p: None,
-    "direct": lambda p: direct_inversion(p.y * p.physical.norm(), p.physical),
+    "direct": _start_from_inversion,
     "admm_tv": _start_from_admm_tv,
 }
 """Volumes that noise of the highest level is added to."""
@@ -223,7 +234,7 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
     ),
     "diffusion_mbir": Method(
-        run_diffusion_mbir,
+        partial(run_sampler, diffusion_mbir, geometric_sigmas),
         {
             "sigma_max": 378.0,
             "sigma_min": 0.01,
@@ -250,7 +261,7 @@ METHODS: dict[str, Method] = {
     "sirt": Method(run_sirt, {"relaxation": 1.0, "nonnegative": True}, steps=200, modalities=("ct",)),
     "zero_filled": Method(run_zero_filled, {}, modalities=("mri",), weighted=False),
     "score_slices": Method(
-        run_score_slices,
+        partial(run_sampler, score_slices, geometric_sigmas),
         {
             "sigma_max": 2.0,
             "sigma_min": 0.02,
@@ -264,21 +275,21 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
     ),
     "mcg": Method(
-        run_mcg,
+        partial(run_sampler, mcg, karras_sigmas),
         {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0, "cg_iterations": 5},
         steps=50,
         needs_prior=True,
         needs=("gradients",),
     ),
     "dps": Method(
-        run_dps,
+        partial(run_sampler, dps, karras_sigmas),
         {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0},
         steps=100,
         needs_prior=True,
         needs=("gradients",),
     ),
     "diffpir": Method(
-        run_diffpir,
+        partial(run_sampler, diffpir, karras_sigmas),
         {
             "sigma_max": 2.0,
             "sigma_min": 0.02,
@@ -293,7 +304,7 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
     ),
     "tpdm": Method(
-        run_tpdm,
+        partial(run_sampler, tpdm, karras_sigmas),
         {
             "sigma_max": 2.0,
             "sigma_min": 0.02,

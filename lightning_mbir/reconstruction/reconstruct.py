@@ -115,8 +115,10 @@ def reconstruct(
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
     coil_maps = getattr(sampling, "coil_maps", None) is not None
     check_needs(method, second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
+    unet = None
     if network is not None and "network" in chosen.needs:
-        read_unet(Path(network)).check_geometry(operator)
+        unet = read_unet(Path(network))
+        unet.check_geometry(operator)
     if weights is not None and not chosen.weighted:
         raise InputError(f"{method} fits no data term that weights could go into; leave weights out")
     weighted = None if weights is None else Weighted(operator, weights.to(y.device))
@@ -147,10 +149,9 @@ def reconstruct(
         y_unit = (y - operator(constant)) / unit.scale
     else:
         y_unit = y / unit.scale
-    fitted: LinearOperator = operator
+    fitted, y_fitted = operator, y_unit
     if weighted is not None:
-        weighted.check_range(y)
-        fitted, y_unit = weighted, weighted.scale(y_unit)
+        fitted, y_fitted = weighted, weighted.scale(y_unit)
     norm = operator.norm()
     if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air
         power = y.abs().square()
@@ -166,8 +167,7 @@ def reconstruct(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample)
-    path = None if network is None else Path(network)
-    problem = Problem(y_unit / norm, fitted / norm, operator, denoise, noise, report, second, path)
+    problem = Problem(y_fitted / norm, fitted / norm, operator, y_unit, denoise, noise, report, second, unet)
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps
