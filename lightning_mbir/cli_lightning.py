@@ -23,6 +23,7 @@ from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
+from lightning_mbir.prior.files import write_whole
 from lightning_mbir.prior.progress import StepProgress
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
@@ -49,7 +50,7 @@ class SaveConfig(SaveConfigCallback):
             folder = trainer.log_dir  # asked on every rank: it is broadcast
             if folder is not None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                (Path(folder) / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+                write_whole(Path(folder) / "config.yaml", self.parser.dump(self.config, skip_none=False).encode())
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
