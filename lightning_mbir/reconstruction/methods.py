@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, LinearOperator
+from lightning_mbir.physics.difference import AXES
 from lightning_mbir.reconstruction.fbp_unet import FBPUNet, direct_inversion
 from lightning_mbir.samplers import (
     Callback,
@@ -34,6 +35,8 @@ from lightning_mbir.samplers import (
     tpdm,
 )
 from lightning_mbir.solvers import admm_tv, cgls, fbp, fdk, l1_wavelet, sirt, zero_filled
+from lightning_mbir.solvers.fbp import FILTERS
+from lightning_mbir.solvers.l1_wavelet import Wavelets
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,19 @@ START: dict[str, Callable[[Problem], Tensor | None]] = {
 }
 """Volumes that noise of the highest level is added to."""
 
-CHOICES: dict[str, dict[str, Any]] = {"schedule": SCHEDULES, "start": START}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": tuple(SCHEDULES),
+    "start": tuple(START),
+    "consistency": ("noisy", "tweedie"),
+    "filter": FILTERS,
+}
 """Options that are one of several names."""
+
+LEAST = {"cg_iterations": 1, "admm_iterations": 1, "levels": 1, "slice_batch": 1, "period": 2}
+"""The least that numbers can be, where it is not 0."""
+
+SHARES = ("dds eta", "dds correlation", "tpdm eta", "diffpir zeta", "score_slices relaxation")
+"""Options from 0 to 1."""
 
 METHODS: dict[str, Method] = {
     "dds": Method(
@@ -345,6 +359,10 @@ def check_method(name: str, modality: str, options: dict[str, Any], steps: int |
         raise InputError(f"{name} has no option {', '.join(unknown)}; it has {known}")
     for key, value in options.items():
         _check_option(name, key, value, method.options[key])
+    levels = {**method.options, **options}
+    if "sigma_max" in levels and not levels["sigma_max"] > levels["sigma_min"] > 0:
+        high, low = levels["sigma_max"], levels["sigma_min"]
+        raise InputError(f"{name}: noise levels from {high:g} to {low:g}; give sigma_max > sigma_min > 0")
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: give at least 1")
     if steps is not None and method.steps == 0:
@@ -364,21 +382,30 @@ def check_needs(name: str, **present: bool) -> None:
 
 
 def _check_option(method: str, key: str, value: Any, default: Any) -> None:
-    """Raise where a number is none, or none that can work; names are checked where they are used."""
+    """Raise where a value is of another kind, or none that can work."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise InputError(f"{method}: {key} is {value!r}; give true or false")
         return
-    if key in CHOICES and value not in CHOICES[key]:
-        raise InputError(f"{method}: {key} is {value!r}; give {' or '.join(CHOICES[key])}")
-    if not isinstance(default, int | float):
+    if key == "axes":
+        if not isinstance(value, str | list | tuple) or not value or any(axis not in list(AXES) for axis in value):
+            raise InputError(f"{method}: axes are {value!r}; give some of z, y, x, such as {default}")
+        return
+    if isinstance(default, str):
+        if not isinstance(value, str) or value not in CHOICES.get(key, (value,)):
+            known = " or ".join(CHOICES.get(key, ("a name",)))
+            raise InputError(f"{method}: {key} is {value!r}; give {known}")
+        if key == "wavelet":
+            Wavelets(value, 1, (-1,))
         return
     kinds = (int,) if isinstance(default, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise InputError(f"{method}: {key} is {value!r}; give {kind}, such as {default}")
-    least = 1 if key in ("cg_iterations", "admm_iterations", "levels", "slice_batch") else 0
+    least = LEAST.get(key, 0)
     if value < least:
         raise InputError(f"{method}: {key} is {value}; give at least {least}")
-    if key in ("eta", "correlation") and value > 1:
+    if key == "rho" and value == 0:
+        raise InputError(f"{method}: rho is 0; give a positive number")
+    if f"{method} {key}" in SHARES and value > 1:
         raise InputError(f"{method}: {key} is {value}, a share; give 0 to 1")

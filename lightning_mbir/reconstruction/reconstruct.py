@@ -135,6 +135,8 @@ def reconstruct(
     second: Prior | None = None
     if "second_prior" in chosen.needs:
         second = _as_prior(second_prior, modality, operator.domain_complex, y.device)
+        assert denoise is not None
+        check_pair(denoise, second)
     y = y.to(operator.range_dtype)
 
     _wait(y)
@@ -199,6 +201,14 @@ def load_task_prior(
     if prior.modality != modality:
         prior.unit = Unit.of(modality)
     return prior
+
+
+def check_pair(prior: Prior, second: Prior) -> None:
+    """Raise where two priors cannot take turns on one volume."""
+    if getattr(prior, "complex", False) != getattr(second, "complex", False):
+        raise InputError("--second_prior: one prior is of complex slices, the other of real ones; give two of a kind")
+    if prior.unit != second.unit:
+        raise InputError(f"--second_prior: it is in {second.unit}, the first prior in {prior.unit}; give one unit")
 
 
 def _as_prior(prior: Prior | str | Path | None, modality: Modality, complex: bool, device: torch.device) -> Prior:

@@ -14,6 +14,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, FanBeam, FourierSampling, LinearOperator, ParallelBeam, RealDomain
 from lightning_mbir.prior import Unit
 from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
+from lightning_mbir.reconstruction.methods import check_method
 from lightning_mbir.reconstruction.reconstruct import load_task_prior
 from lightning_mbir.reconstruction.units import mri_scale
 from lightning_mbir.samplers import SamplerState
@@ -174,6 +175,15 @@ def test_sirt_in_parts_is_sirt() -> None:
         ("dps", {"zeta": -1.0}, ["dps", "zeta", "at least 0"]),
         ("tpdm", {}, ["tpdm", "--second_prior"]),
         ("dds", {"sigma_max": 0.001}, ["sigma_max"]),
+        ("mcg", {"sigma_min": 3.0}, ["mcg", "sigma_max > sigma_min"]),
+        ("admm_tv", {"rho": 0.0}, ["rho", "positive"]),
+        ("admm_tv", {"axes": 5}, ["axes are 5", "z, y, x"]),
+        ("diffusion_mbir", {"axes": "zq"}, ["axes", "z, y, x"]),
+        ("dds", {"schedule": ["karras"]}, ["schedule", "karras or geometric"]),
+        ("score_slices", {"consistency": "both"}, ["consistency", "noisy or tweedie"]),
+        ("score_slices", {"relaxation": 1.5}, ["relaxation", "0 to 1"]),
+        ("diffpir", {"zeta": 1.5}, ["zeta", "0 to 1"]),
+        ("tpdm", {"period": 1}, ["period", "at least 2"]),
         ("dds", {"steps": 0}, ["--steps 0", "at least 1"]),
         ("fbp", {"steps": 3}, ["--steps 3", "fbp"]),
         ("fbp", {"filter": "box"}, ["box", "ramp"]),
@@ -184,6 +194,22 @@ def test_wrong_methods_and_options_are_refused(method: str, options: dict[str, A
     with pytest.raises(InputError) as caught:
         reconstruct(operator(truth), operator, gaussian_prior("ct"), method, **options)
     assert all(word in str(caught.value) for word in words)
+    steps = options.pop("steps", None)
+    if "--second_prior" not in words:  # known before any work
+        with pytest.raises(InputError):
+            check_method(method, "ct", options, steps)
+
+
+def test_wrong_wavelets_are_refused_before_any_work() -> None:
+    for wrong in ("bior2.2", "magic", 4):
+        with pytest.raises(InputError, match="wavelet"):
+            check_method("l1_wavelet", "mri", {"wavelet": wrong}, None)
+
+
+def test_two_priors_must_be_in_one_unit() -> None:
+    operator, truth = problem("sv_ct")
+    with pytest.raises(InputError, match="one unit"):
+        reconstruct(operator(truth), operator, gaussian_prior("ct"), "tpdm", second_prior=gaussian_prior("mri"))
 
 
 def test_wrong_measurements_are_refused() -> None:
