@@ -19,6 +19,7 @@ from lightning_mbir.names import METHOD_NAMES
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior.files import write_whole
 from lightning_mbir.reconstruction import METHODS, TASKS, Reconstruction, ReconstructionModule, image_metrics
+from lightning_mbir.reconstruction.comparison import scored
 from lightning_mbir.reconstruction.figures import Scale, comparison_figure
 from lightning_mbir.reconstruction.montage import middle_planes
 from lightning_mbir.reconstruction.provenance import file_sha256
@@ -147,6 +148,20 @@ def test_a_method_that_fails_is_a_row_with_its_reason_and_is_tried_again(
     assert (folder / "comparison_demo_chest_0.png").is_file()
     assert main(args) == 1 and "sirt: relaxation" in capfd.readouterr().err
     assert [method for method, _, _ in calls] == ["fbp"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: no memory")])
+def test_a_lack_of_memory_is_a_row_on_every_device(error: RuntimeError, tmp_path: Path) -> None:
+    def fails() -> Any:
+        raise error
+
+    identity = {"volume": {"name": "a"}, "method": "dds"}
+    row, planes, known = scored(tmp_path, identity, fails, {})
+    assert row["error"] == str(error) and planes is None and not known and not list(tmp_path.iterdir())
+    error.args = ("sizes do not match",)
+    if type(error) is RuntimeError:  # a bug is no row
+        with pytest.raises(RuntimeError, match="sizes"):
+            scored(tmp_path, identity, fails, {})
 
 
 @pytest.mark.parametrize(
