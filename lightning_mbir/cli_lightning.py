@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
-import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -23,6 +22,8 @@ from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
+from lightning_mbir.prior.files import write_whole
+from lightning_mbir.prior.networks import is_out_of_memory
 from lightning_mbir.prior.progress import StepProgress
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
@@ -49,7 +50,7 @@ class SaveConfig(SaveConfigCallback):
             folder = trainer.log_dir  # asked on every rank: it is broadcast
             if folder is not None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                (Path(folder) / "config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+                write_whole(Path(folder) / "config.yaml", self.parser.dump(self.config, skip_none=False).encode())
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
@@ -124,7 +125,9 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         cli = CLI(subcommand, configured)
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         less = "a smaller --slice_batch or --data.image_size"
         if subcommand.startswith("fit"):
             less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"

@@ -45,8 +45,13 @@ class Weighted(LinearOperator):
         self.register_buffer("root", weights.to(operator.device, operator.real_dtype).sqrt())
 
     def of_slice(self, k: int) -> LinearOperator | None:
-        by_slice = self.operator.separable and not self.separable
-        return Weighted(self.operator, self.root[k].square()) if by_slice else None
+        by_slice = self.root.ndim > len(self.operator.range_shape)
+        inner = self.operator if by_slice else self.operator.of_slice(k)
+        if inner is None:
+            return None
+        one = Weighted(inner, torch.ones_like(self.root[k]))  # a slice alone may have weights of zero
+        one.root = self.root[k]
+        return one
 
     def scale(self, y: Tensor) -> Tensor:
         """``W^(1/2) y``: the measurement ``(..., *range_shape)`` that belongs to this operator."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_mbir.data.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.files import write_whole
+from lightning_mbir.prior.networks import is_out_of_memory
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.figures import Scale, comparison_figure
 from lightning_mbir.reconstruction.memory import PeakMemory
@@ -99,7 +100,9 @@ def scored(
     row = {"key": key, **identity, **notes}
     try:
         figures, image = work()
-    except (InputError, torch.OutOfMemoryError) as error:
+    except (InputError, RuntimeError) as error:
+        if not isinstance(error, InputError) and not is_out_of_memory(error):
+            raise
         return {**row, "error": " ".join(str(error).split())}, None, False
     row |= figures
     planes = middle_planes(image)

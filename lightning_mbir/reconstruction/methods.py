@@ -9,33 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, LinearOperator
-from lightning_mbir.reconstruction.diffusion_methods import (
-    run_diffpir,
-    run_dps,
-    run_mcg,
-    run_score_slices,
-    run_tpdm,
-)
-from lightning_mbir.reconstruction.fbp_unet import direct_inversion, read_unet
+from lightning_mbir.physics.difference import AXES
+from lightning_mbir.reconstruction.fbp_unet import FBPUNet, direct_inversion
 from lightning_mbir.samplers import (
     Callback,
     Denoiser,
     KeyedNoise,
     SamplerState,
     dds,
+    diffpir,
     diffusion_mbir,
+    dps,
     geometric_sigmas,
     karras_sigmas,
     keyed_generator,
+    mcg,
+    score_slices,
+    tpdm,
 )
 from lightning_mbir.solvers import admm_tv, cgls, fbp, fdk, l1_wavelet, sirt, zero_filled
+from lightning_mbir.solvers.fbp import FILTERS
+from lightning_mbir.solvers.l1_wavelet import Wavelets
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ class Problem:
     """What a method gets: ``y = A x`` in the prior's unit.
 
     Attributes:
-        y: measurement, divided by the norm of the operator.
-        operator: ``A / ||A||``.
+        y: measurement, divided by the norm of the operator; with weights, times their roots.
+        operator: ``A / ||A||``; with weights, ``W^(1/2) A`` instead of ``A``.
         physical: ``A`` itself, for what needs its geometry.
+        measured: measurement of ``A`` itself, neither divided nor weighted.
         denoise: the prior, for methods that use one.
         second: a prior of coronal slices, for methods that need ``second_prior``.
-        network: file of a trained network, for methods that need ``network``.
+        network: a trained network, for methods that need ``network``.
         noise: keyed noise.
         report: takes progress after each noise level or iteration.
     """
@@ -56,11 +58,12 @@ class Problem:
     y: Tensor
     operator: LinearOperator
     physical: LinearOperator
+    measured: Tensor
     denoise: Denoiser | None
     noise: KeyedNoise
     report: Callback
     second: Denoiser | None = None
-    network: Path | None = None
+    network: FBPUNet | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,21 @@ def run_dds(
     return dds(p.denoise, p.operator, p.y, sigmas, noise=noise, init=init, callback=p.report, **options)
 
 
-def run_diffusion_mbir(p: Problem, *, steps: int, sigma_max: float, sigma_min: float, **options: Any) -> Tensor:
-    """The paper's sampler; ``2 steps - 1`` network evaluations."""
-    assert p.denoise is not None
-    sigmas = geometric_sigmas(steps, sigma_max, sigma_min)
-    return diffusion_mbir(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
+def run_sampler(
+    sampler: Callable[..., Tensor],
+    schedule: Callable[[int, float, float], Tensor],
+    p: Problem,
+    *,
+    steps: int,
+    sigma_max: float,
+    sigma_min: float,
+    **options: Any,
+) -> Tensor:
+    """Any other diffusion sampler, on ``steps`` noise levels of a schedule."""
+    if p.second is not None:
+        options["second"] = p.second
+    sigmas = schedule(steps, sigma_max, sigma_min)
+    return sampler(p.denoise, p.operator, p.y, sigmas, noise=p.noise, callback=p.report, **options)
 
 
 def run_admm_tv(p: Problem, *, steps: int, rho: float, lam: float, **options: Any) -> Tensor:
@@ -135,10 +148,9 @@ def run_admm_tv(p: Problem, *, steps: int, rho: float, lam: float, **options: An
 
 def run_fbp(p: Problem, *, filter: str) -> Tensor:
     """Filtered back-projection; that of Feldkamp, Davis and Kress for a cone beam."""
-    y = p.y * p.physical.norm()
     if isinstance(p.physical, ConeBeam):
-        return fdk(y, p.physical, filter)
-    return fbp(y, p.physical, filter)  # type: ignore[arg-type]  # which checks it
+        return fdk(p.measured, p.physical, filter)
+    return fbp(p.measured, p.physical, filter)  # type: ignore[arg-type]  # which checks it
 
 
 def run_sirt(p: Problem, *, steps: int, **options: Any) -> Tensor:
@@ -182,11 +194,13 @@ def run_l1_wavelet(p: Problem, *, steps: int, shifts: bool, **options: Any) -> T
 def run_fbp_unet(p: Problem, *, slice_batch: int) -> Tensor:
     """The direct inversion, corrected by a network that was trained for this measurement."""
     assert p.network is not None
-    unet = read_unet(p.network)
-    unet.check_geometry(p.physical)
-    x = unet(direct_inversion(p.y * p.physical.norm(), p.physical), slice_batch)
+    x = p.network(direct_inversion(p.measured, p.physical), slice_batch)
     p.report(SamplerState(1, 1, 0.0, x, 1))
     return x
+
+
+def _start_from_inversion(p: Problem) -> Tensor:
+    return run_zero_filled(p) if p.physical.range_complex else run_fbp(p, filter="ramp")
 
 
 def _start_from_admm_tv(p: Problem) -> Tensor:
@@ -196,13 +210,24 @@ def _start_from_admm_tv(p: Problem) -> Tensor:
 
 START: dict[str, Callable[[Problem], Tensor | None]] = {
     "noise": lambda p: None,
-    "direct": lambda p: direct_inversion(p.y * p.physical.norm(), p.physical),
+    "direct": _start_from_inversion,
     "admm_tv": _start_from_admm_tv,
 }
 """Volumes that noise of the highest level is added to."""
 
-CHOICES: dict[str, dict[str, Any]] = {"schedule": SCHEDULES, "start": START}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": tuple(SCHEDULES),
+    "start": tuple(START),
+    "consistency": ("noisy", "tweedie"),
+    "filter": FILTERS,
+}
 """Options that are one of several names."""
+
+LEAST = {"cg_iterations": 1, "admm_iterations": 1, "levels": 1, "slice_batch": 1, "period": 2}
+"""The least that numbers can be, where it is not 0."""
+
+SHARES = ("dds eta", "dds correlation", "tpdm eta", "diffpir zeta", "score_slices relaxation")
+"""Options from 0 to 1."""
 
 METHODS: dict[str, Method] = {
     "dds": Method(
@@ -223,7 +248,7 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
     ),
     "diffusion_mbir": Method(
-        run_diffusion_mbir,
+        partial(run_sampler, diffusion_mbir, geometric_sigmas),
         {
             "sigma_max": 378.0,
             "sigma_min": 0.01,
@@ -250,7 +275,7 @@ METHODS: dict[str, Method] = {
     "sirt": Method(run_sirt, {"relaxation": 1.0, "nonnegative": True}, steps=200, modalities=("ct",)),
     "zero_filled": Method(run_zero_filled, {}, modalities=("mri",), weighted=False),
     "score_slices": Method(
-        run_score_slices,
+        partial(run_sampler, score_slices, geometric_sigmas),
         {
             "sigma_max": 2.0,
             "sigma_min": 0.02,
@@ -264,21 +289,21 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
     ),
     "mcg": Method(
-        run_mcg,
+        partial(run_sampler, mcg, karras_sigmas),
         {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0, "cg_iterations": 5},
         steps=50,
         needs_prior=True,
         needs=("gradients",),
     ),
     "dps": Method(
-        run_dps,
+        partial(run_sampler, dps, karras_sigmas),
         {"sigma_max": 2.0, "sigma_min": 0.02, "zeta": 3.0},
         steps=100,
         needs_prior=True,
         needs=("gradients",),
     ),
     "diffpir": Method(
-        run_diffpir,
+        partial(run_sampler, diffpir, karras_sigmas),
         {
             "sigma_max": 2.0,
             "sigma_min": 0.02,
@@ -293,7 +318,7 @@ METHODS: dict[str, Method] = {
         needs_prior=True,
     ),
     "tpdm": Method(
-        run_tpdm,
+        partial(run_sampler, tpdm, karras_sigmas),
         {
             "sigma_max": 2.0,
             "sigma_min": 0.02,
@@ -334,6 +359,10 @@ def check_method(name: str, modality: str, options: dict[str, Any], steps: int |
         raise InputError(f"{name} has no option {', '.join(unknown)}; it has {known}")
     for key, value in options.items():
         _check_option(name, key, value, method.options[key])
+    levels = {**method.options, **options}
+    if "sigma_max" in levels and not levels["sigma_max"] > levels["sigma_min"] > 0:
+        high, low = levels["sigma_max"], levels["sigma_min"]
+        raise InputError(f"{name}: noise levels from {high:g} to {low:g}; give sigma_max > sigma_min > 0")
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: give at least 1")
     if steps is not None and method.steps == 0:
@@ -353,21 +382,30 @@ def check_needs(name: str, **present: bool) -> None:
 
 
 def _check_option(method: str, key: str, value: Any, default: Any) -> None:
-    """Raise where a number is none, or none that can work; names are checked where they are used."""
+    """Raise where a value is of another kind, or none that can work."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise InputError(f"{method}: {key} is {value!r}; give true or false")
         return
-    if key in CHOICES and value not in CHOICES[key]:
-        raise InputError(f"{method}: {key} is {value!r}; give {' or '.join(CHOICES[key])}")
-    if not isinstance(default, int | float):
+    if key == "axes":
+        if not isinstance(value, str | list | tuple) or not value or any(axis not in list(AXES) for axis in value):
+            raise InputError(f"{method}: axes are {value!r}; give some of z, y, x, such as {default}")
+        return
+    if isinstance(default, str):
+        if not isinstance(value, str) or value not in CHOICES.get(key, (value,)):
+            known = " or ".join(CHOICES.get(key, ("a name",)))
+            raise InputError(f"{method}: {key} is {value!r}; give {known}")
+        if key == "wavelet":
+            Wavelets(value, 1, (-1,))
         return
     kinds = (int,) if isinstance(default, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise InputError(f"{method}: {key} is {value!r}; give {kind}, such as {default}")
-    least = 1 if key in ("cg_iterations", "admm_iterations", "levels", "slice_batch") else 0
+    least = LEAST.get(key, 0)
     if value < least:
         raise InputError(f"{method}: {key} is {value}; give at least {least}")
-    if key in ("eta", "correlation") and value > 1:
+    if key == "rho" and value == 0:
+        raise InputError(f"{method}: rho is 0; give a positive number")
+    if f"{method} {key}" in SHARES and value > 1:
         raise InputError(f"{method}: {key} is {value}, a share; give 0 to 1")

@@ -28,7 +28,7 @@ from lightning_mbir.reconstruction.metrics import PLANES
 from lightning_mbir.reconstruction.montage import planes_image
 from lightning_mbir.reconstruction.plans import plan_comparison, plan_method
 from lightning_mbir.reconstruction.prediction import predict_volume
-from lightning_mbir.reconstruction.reconstruct import load_task_prior
+from lightning_mbir.reconstruction.reconstruct import check_pair, load_task_prior
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.tables import Row, write_tables
 from lightning_mbir.reconstruction.tasks import get_task
@@ -145,7 +145,10 @@ class ReconstructionModule(L.LightningModule):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
                 print(f"note: a prior of {own.modality} for a task of {self.task.modality}")
         if second_prior is not None:
-            self.runner.second_prior = self._load(second_prior, complex=self.runner.has_phase)
+            try:
+                self.runner.second_prior = self._load(second_prior, complex=self.runner.has_phase)
+            except InputError as error:
+                raise InputError(str(error).replace("--prior", "--second_prior")) from error
         self.config_yaml: str | None = None
         self.records: list[Record] = []
         self.rows: list[tuple[int, Row]] = []
@@ -184,6 +187,8 @@ class ReconstructionModule(L.LightningModule):
             runner.has_phase = True
             if runner.prior is not None and runner.sources[0] is None:
                 runner.prior = self._load(None, complex=True)
+        if runner.prior is not None and runner.second_prior is not None:
+            check_pair(runner.prior, runner.second_prior)
         if (self.task.modality == "mri" or self.unet is not None) and data.image_size and not data.measured:
             # The mask may be impossible, or not that of the network.
             build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)

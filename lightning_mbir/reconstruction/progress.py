@@ -83,7 +83,9 @@ class SampleProgress:
         self.title, self.enabled, self.samples, self.number = title, enabled, samples, first
 
     def __enter__(self) -> SampleProgress:
-        self.bar = LevelProgress(f"{self.title} sample {self.number + 1} of {self.samples}", self.enabled)
+        self.bar = LevelProgress(
+            f"{self.title} sample {min(self.number + 1, self.samples)} of {self.samples}", self.enabled
+        )
         self.bar.__enter__()
         return self
 

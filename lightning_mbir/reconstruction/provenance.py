@@ -47,10 +47,16 @@ def prior_identity(source: str | None, modality: Modality, complex: bool) -> dic
     return {"name": name, "sha256": bundled[name] if name in bundled else file_sha256(Path(name))}
 
 
-@cache
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file or of the weights in a folder, read once."""
-    return sha256(path / WEIGHTS if path.is_dir() else path)
+    """SHA-256 of a file or of the weights in a folder, read once as long as it stays the same file."""
+    path = path / WEIGHTS if path.is_dir() else path
+    known = path.stat()
+    return _sha256(path, known.st_ino, known.st_mtime_ns, known.st_size)
+
+
+@cache
+def _sha256(path: Path, *_: int) -> str:
+    return sha256(path)
 
 
 @cache

@@ -115,8 +115,10 @@ def reconstruct(
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
     coil_maps = getattr(sampling, "coil_maps", None) is not None
     check_needs(method, second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
+    unet = None
     if network is not None and "network" in chosen.needs:
-        read_unet(Path(network)).check_geometry(operator)
+        unet = read_unet(Path(network))
+        unet.check_geometry(operator)
     if weights is not None and not chosen.weighted:
         raise InputError(f"{method} fits no data term that weights could go into; leave weights out")
     weighted = None if weights is None else Weighted(operator, weights.to(y.device))
@@ -133,6 +135,8 @@ def reconstruct(
     second: Prior | None = None
     if "second_prior" in chosen.needs:
         second = _as_prior(second_prior, modality, operator.domain_complex, y.device)
+        assert denoise is not None
+        check_pair(denoise, second)
     y = y.to(operator.range_dtype)
 
     _wait(y)
@@ -147,10 +151,9 @@ def reconstruct(
         y_unit = (y - operator(constant)) / unit.scale
     else:
         y_unit = y / unit.scale
-    fitted: LinearOperator = operator
+    fitted, y_fitted = operator, y_unit
     if weighted is not None:
-        weighted.check_range(y)
-        fitted, y_unit = weighted, weighted.scale(y_unit)
+        fitted, y_fitted = weighted, weighted.scale(y_unit)
     norm = operator.norm()
     if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air
         power = y.abs().square()
@@ -166,8 +169,7 @@ def reconstruct(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample)
-    path = None if network is None else Path(network)
-    problem = Problem(y_unit / norm, fitted / norm, operator, denoise, noise, report, second, path)
+    problem = Problem(y_fitted / norm, fitted / norm, operator, y_unit, denoise, noise, report, second, unet)
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps
@@ -190,15 +192,23 @@ def load_task_prior(
 ) -> SliceDenoiser:
     """``load_prior``, by default the bundled one of ``modality`` (complex or not), in the unit that fits.
 
-    Released files do not tell what they were trained on, only that it lay in [0, 1]: they are taken to be of
-    ``modality``, in the unit of our own priors of it.
+    Every prior has learned slices in [0, 1]. One that does not tell of what (released files), or that is of the other
+    modality, is given slices of ``modality`` in the unit of our own priors of it.
     """
     if source is None:
         source = f"{modality}_complex" if complex else modality
     prior = load_prior(source, slice_batch, precision)
-    if prior.modality is None:
+    if prior.modality != modality:
         prior.unit = Unit.of(modality)
     return prior
+
+
+def check_pair(prior: Prior, second: Prior) -> None:
+    """Raise where two priors cannot take turns on one volume."""
+    if getattr(prior, "complex", False) != getattr(second, "complex", False):
+        raise InputError("--second_prior: one prior is of complex slices, the other of real ones; give two of a kind")
+    if prior.unit != second.unit:
+        raise InputError(f"--second_prior: it is in {second.unit}, the first prior in {prior.unit}; give one unit")
 
 
 def _as_prior(prior: Prior | str | Path | None, modality: Modality, complex: bool, device: torch.device) -> Prior:

@@ -143,6 +143,8 @@ def reconstruct_samples(
         raise InputError(f"{method} has no randomness to sample; take reconstruct()")
     if prior is None or isinstance(prior, str | Path):  # read once
         prior = load_task_prior(prior, modality, operator.domain_complex).to(y.device)
+    if isinstance(second := arguments.get("second_prior"), str | Path):
+        arguments["second_prior"] = load_task_prior(second, modality, operator.domain_complex).to(y.device)
     running = Running() if running is None else running
     for k in range(running.count, samples):
         result = reconstruct(y, operator, prior, method, sample=k, **arguments)

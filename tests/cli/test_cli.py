@@ -117,6 +117,11 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "samples": ([*p, "--method", "admm_tv", "--samples", "3"], "no randomness"),
         "steps 0": ([*p, "--steps", "0"], "at least 1"),
         "missing prior": ([*p, "--prior", "gone.ckpt"], "no such file"),
+        "missing second prior": (
+            [*p, "--method", "tpdm", "--second_prior", "gone.ckpt"],
+            "--second_prior gone.ckpt: no",
+        ),
+        "priors of two kinds": ([*p, "--method", "tpdm", "--second_prior", "mri_complex"], "give two of a kind"),
         "prior that does not fit": ([*p, "--prior", str(folder / "other.ckpt")], "ScorePriorModule"),
         "output below a file": ([*p, "--output_dir", str(folder / "file" / "out")], "not a folder"),
         "slices": ([*p, "--data.slices", "4:99"], "has slices 0:6"),

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
     FourierSampling,
+    MultiCoilFourier,
     ParallelBeam,
     Weighted,
     complex_gaussian,
@@ -133,3 +134,21 @@ def test_weights_that_cannot_be_are_refused() -> None:
             Weighted(op, wrong)
     with pytest.raises(InputError, match="measures"):
         Weighted(op, weights).scale(torch.zeros(5, 12, 9))
+
+
+def test_slices_of_a_weighted_operator_stay_uncoupled() -> None:
+    """With a slice that weighs nothing, and with weights of coils whose maps differ from slice to slice."""
+    op, _, weights = weighted_problem(by_slice=True)
+    weights[0] = 0
+    weighted = Weighted(op, weights)
+    nothing, one = weighted.of_slice(0), weighted.of_slice(1)
+    assert nothing is not None and one is not None
+    x = torch.rand(len(weights), *op.domain_shape, dtype=torch.float64)
+    assert not nothing(x[0]).any() and weighted.norm() > 0
+    torch.testing.assert_close(one(x[1]), weighted(x)[1])
+    coils = MultiCoilFourier(torch.ones(8, 8), torch.randn(3, 2, 8, 8, dtype=torch.complex64))
+    by_coil = Weighted(coils, torch.rand(coils.range_shape) + 0.1)
+    part = by_coil.of_slice(2)
+    assert part is not None
+    volume = torch.randn(3, 8, 8, dtype=torch.complex64)
+    torch.testing.assert_close(part(volume[2]), by_coil(volume)[2])

@@ -1,6 +1,7 @@
 """The comparison of methods: what its rows say, that nothing is worked out twice, and its tables and figures."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,12 @@ from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
 from lightning_mbir.names import METHOD_NAMES
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.prior.files import write_whole
 from lightning_mbir.reconstruction import METHODS, TASKS, Reconstruction, ReconstructionModule, image_metrics
+from lightning_mbir.reconstruction.comparison import scored
 from lightning_mbir.reconstruction.figures import Scale, comparison_figure
 from lightning_mbir.reconstruction.montage import middle_planes
+from lightning_mbir.reconstruction.provenance import file_sha256
 from lightning_mbir.reconstruction.reconstruct import reconstruct
 from lightning_mbir.reconstruction.writer import write_figure
 from tests.reconstruction.conftest import demo, gaussian_prior, smooth_volume
@@ -146,6 +150,20 @@ def test_a_method_that_fails_is_a_row_with_its_reason_and_is_tried_again(
     assert [method for method, _, _ in calls] == ["fbp"]
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: no memory")])
+def test_a_lack_of_memory_is_a_row_on_every_device(error: RuntimeError, tmp_path: Path) -> None:
+    def fails() -> Any:
+        raise error
+
+    identity = {"volume": {"name": "a"}, "method": "dds"}
+    row, planes, known = scored(tmp_path, identity, fails, {})
+    assert row["error"] == str(error) and planes is None and not known and not list(tmp_path.iterdir())
+    error.args = ("sizes do not match",)
+    if type(error) is RuntimeError:  # a bug is no row
+        with pytest.raises(RuntimeError, match="sizes"):
+            scored(tmp_path, identity, fails, {})
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -214,3 +232,12 @@ def test_samples_are_of_methods_with_randomness(tmp_path: Path) -> None:
     dds, fbp = compare(tmp_path, "dds,fbp", samples=3)
     assert dds["samples"] == 3 and dds["nfe"] == 9 and dds["calibration"]["ratio"] > 0
     assert fbp["samples"] == 1 and "calibration" not in fbp
+
+
+def test_a_file_that_has_changed_has_another_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "unet.safetensors"
+    sums = []
+    for content in (b"one", b"another", b"another"):
+        write_whole(path, content)
+        sums.append(file_sha256(path))
+    assert sums == [hashlib.sha256(content).hexdigest() for content in (b"one", b"another", b"another")]

@@ -90,6 +90,34 @@ def test_the_file_holds_what_was_scored(tmp_path: Path) -> None:
     assert json.loads((folder / "metrics.json").read_text())["volume_psnr"] == pytest.approx(psnr, abs=1e-3)
 
 
+def test_a_file_is_resized_cut_and_written_with_its_geometry(tmp_path: Path) -> None:
+    affine = np.diag([3.0, 3.0, 5.0, 1.0])
+    affine[:3, 3] = (-10, 20, 5)
+    hu = np.full((64, 64, 8), -1000, np.int16)
+    hu[16:48, 20:44] = 40
+    nib.save(nib.Nifti1Image(hu, affine), tmp_path / "scan.nii.gz")
+    data = VolumeDataModule(tmp_path / "scan.nii.gz", modality="ct", image_size=32, slices="2:7")
+    module = ReconstructionModule("sv_ct", "fbp", views=60, output_dir=tmp_path / "out")
+    predict(module, data, tmp_path / "out", logger=True)
+    folder = tmp_path / "out" / "sv_ct" / "scan"
+    image: Any = nib.load(folder / "recon.nii.gz")
+    assert image.shape == (32, 32, 5)
+    # Pixel (0, 0) covers two old ones each way; slice 0 is the old slice 2.
+    np.testing.assert_allclose(image.affine @ [0, 0, 0, 1], affine @ [0.5, 0.5, 2, 1], atol=1e-6)
+    np.testing.assert_allclose(image.header.get_zooms(), (6, 6, 5))
+    inside = image.get_fdata()[12:20, 13:19]
+    assert abs(float(inside.mean()) - 40) < 30  # in Hounsfield units again
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for key in ("task", "method", "volume", "seed", "seconds", "nfe", "data_range", "volume_psnr", "nrmse", "residual"):
+        assert key in metrics
+    assert metrics["data_range"] == pytest.approx(0.0576) and metrics["axial"]["psnr"] > 20
+    assert (folder / "montage.png").read_bytes()[:4] == b"\x89PNG"
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    assert "sv_ct/axial/psnr" in events.Tags()["scalars"] and "sv_ct/scan" in events.Tags()["images"]
+    assert not list(tmp_path.rglob(".partial*"))
+
+
 def test_rerunning_overwrites(tmp_path: Path) -> None:
     for _ in range(2):
         module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path)

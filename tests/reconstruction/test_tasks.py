@@ -42,6 +42,8 @@ def test_ct_operators() -> None:
     assert isinstance(few, ParallelBeam)
     assert few.angles == tuple(22.5 * i for i in range(8))
     assert few.pixel_size == 2.0
+    fewer = TASKS["sv_ct"].build_operator(16, views=4)
+    assert isinstance(fewer, ParallelBeam) and fewer.angles == (0.0, 45.0, 90.0, 135.0)
     limited = TASKS["la_ct"].build_operator(16)
     assert isinstance(limited, ParallelBeam)
     assert limited.angles == tuple(float(i) for i in range(90))
@@ -51,6 +53,8 @@ def test_mri_operator_is_real_has_the_acceleration_and_follows_the_seed() -> Non
     task = TASKS["cs_mri"]
     operator = task.build_operator(64, acc=4.0, seed=1)
     assert isinstance(operator, RealDomain)
+    lines = task.build_operator(64, acc=4, mask="uniform1d").acceleration
+    assert lines == pytest.approx(4)
     x = torch.rand(2, 64, 64)
     assert int((operator(torch.rand(64, 64)) != 0).sum()) == 64 * 16
     torch.testing.assert_close(operator(x), task.build_operator(64, acc=4.0, seed=1)(x))

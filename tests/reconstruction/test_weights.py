@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import FourierSampling, LinearOperator, ParallelBeam, RealDomain
+from lightning_mbir.physics import FanBeam, FourierSampling, ParallelBeam, RealDomain
 from lightning_mbir.reconstruction import METHODS, TASKS, ReconstructionModule, reconstruct
+from lightning_mbir.solvers import fbp
 from tests.physics.test_operators import dense
 from tests.reconstruction.conftest import demo, gaussian_prior, smooth_volume
 from tests.reconstruction.test_module import predict
@@ -19,7 +20,7 @@ from tests.reconstruction.test_module import predict
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def noisy(seed: int = 0) -> tuple[LinearOperator, torch.Tensor, torch.Tensor]:
+def noisy(seed: int = 0) -> tuple[ParallelBeam, torch.Tensor, torch.Tensor]:
     operator = ParallelBeam(8, [i * 10.0 for i in range(18)], pixel_size=2.0).to(torch.float64)
     truth = smooth_volume((3, 8, 8), 0.02).double()
     generator = torch.Generator().manual_seed(seed)
@@ -66,6 +67,18 @@ def test_weights_help_where_the_noise_differs() -> None:
     options: dict[str, Any] = {"method": "admm_tv", "steps": 30}
     errors = [float((reconstruct(y, operator, weights=w, **options).volume - truth).norm()) for w in (None, weights)]
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_direct_inversion_to_start_from_is_that_of_the_measurement_without_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lightning_mbir.reconstruction.methods.dds", lambda *args, init, **rest: init)
+    parallel, y, _ = noisy()
+    fan = FanBeam(8, [i * 20.0 for i in range(18)], source_distance=40.0, detector_distance=20.0, pixel_size=2.0)
+    for operator, data in ((parallel, y), (fan, fan(smooth_volume((3, 8, 8), 0.02)))):
+        for given in (None, torch.rand(data.shape) + 0.1):
+            start = reconstruct(data, operator, gaussian_prior("ct"), weights=given, start="direct").volume
+            torch.testing.assert_close(start, fbp(data, operator))
 
 
 def test_weights_of_k_space() -> None:
