@@ -35,8 +35,8 @@ ALL = {
         *("score_slices", "mcg", "dps", "diffpir", "tpdm", "diffusion_mbir", "dds"),
     ),
 }
-STEPS = {"diffusion_mbir": 60, "mcg": 100, "dps": 100}
-"""Noise levels, where the published number would take hours; benchmarks/levels.py has diffusion_mbir at 2000."""
+STEPS = {"diffusion_mbir": 60}
+"""Noise levels, where the default number would take hours; benchmarks/levels.py has diffusion_mbir at 2000."""
 
 
 @dataclass(frozen=True)
