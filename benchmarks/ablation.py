@@ -5,7 +5,7 @@
 The default of each task is what ``configs/tuned`` says. A figure is the PSNR averaged over the three planes and two
 seeds, of 8 slices at 128 x 128 pixels; the table has its difference to the default. ``ends`` is the axial PSNR of the
 first and the last slice alone. The boundary that wraps around, as in the released code, is not part of the package: it
-is written out here. Goes on where it stopped (``ablation.json``), unless the default has changed.
+is written out here. Goes on where it stopped (``ablation.json``), for what has not changed since.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def main() -> None:
     for task in args.tasks:
         default = {**METHODS["dds"].options, **TASKS[task].options["dds"]}
         for name, changed in variants(default).items():
-            key = json.dumps([task, {**default, **changed}], sort_keys=True)
+            key = json.dumps([task, *VOLUMES[TASKS[task].modality], {**default, **changed}], sort_keys=True)
             if key not in kept:
                 kept[key] = run(task, changed, args.data)
                 write_whole(path, json.dumps(kept, indent=1).encode())

@@ -38,6 +38,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 RUNS = [("dds", levels, seed) for levels in (20, 50, 100) for seed in (0, 1, 2)] + [("diffusion_mbir", 2000, 0)]
 
 
+def options(task_name: str, method: str) -> dict[str, Any]:
+    return TASKS[task_name].options["dds"] if method == "dds" else PUBLISHED[task_name]
+
+
+def row_key(task: str, method: str, levels: int, seed: int, slices: int) -> str:
+    return json.dumps([task, method, levels, seed, slices, options(task, method)], sort_keys=True)
+
+
 def run(task_name: str, method: str, levels: int, seed: int, slices: int, data: Path) -> dict[str, Any]:
     task = TASKS[task_name]
     file, middle = CASES[task_name]
@@ -46,9 +54,10 @@ def run(task_name: str, method: str, levels: int, seed: int, slices: int, data: 
     assert isinstance(volume, Volume)
     operator = task.build_operator(128, volume.spacing[1])
     operator.norm()  # not part of a method's time
-    options = task.options["dds"] if method == "dds" else PUBLISHED[task_name]
     y = operator(volume.data)
-    result = reconstruct(y, operator, method=method, steps=levels, seed=seed, volume=volume.name, **options)
+    result = reconstruct(
+        y, operator, method=method, steps=levels, seed=seed, volume=volume.name, **options(task_name, method)
+    )
     data_range = task.data_range or magnitude_percentile(volume.data)
     scores = image_metrics(result.volume, volume.data, data_range)
     return {"nfe": result.nfe, "seconds": result.seconds, "residual": result.residual, **scores}
@@ -68,17 +77,17 @@ def main() -> None:
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for task in args.tasks:
         for method, levels, seed in RUNS:
-            key = f"{task}/{method}/{levels}/{seed}/{args.slices}"
+            key = row_key(task, method, levels, seed, args.slices)
             if key not in results:
                 results[key] = run(task, method, levels, seed, args.slices, args.data)
                 write_whole(path, json.dumps(results, indent=2).encode())
     print("| task | method | levels | NFE | axial | coronal | sagittal | seconds | times faster |")
     print("|---|---|---|---|---|---|---|---|---|")
     for task in args.tasks:
-        slow = results[f"{task}/diffusion_mbir/2000/0/{args.slices}"]["seconds"]
+        slow = results[row_key(task, "diffusion_mbir", 2000, 0, args.slices)]["seconds"]
         for method, levels in dict.fromkeys((method, levels) for method, levels, _ in RUNS):
             seeds = [seed for m, n, seed in RUNS if (m, n) == (method, levels)]
-            rows = [results[f"{task}/{method}/{levels}/{seed}/{args.slices}"] for seed in seeds]
+            rows = [results[row_key(task, method, levels, seed, args.slices)] for seed in seeds]
 
             def mean(of: Any, rows: list[dict[str, Any]] = rows) -> float:
                 return sum(of(row) for row in rows) / len(rows)
