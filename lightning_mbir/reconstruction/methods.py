@@ -405,6 +405,8 @@ def _check_option(method: str, key: str, value: Any, default: Any) -> None:
     least = LEAST.get(key, 0)
     if value < least:
         raise InputError(f"{method}: {key} is {value}; give at least {least}")
+    if key == "levels" and value > 30:
+        raise InputError(f"{method}: levels is {value}; give at most 30")
     if key == "rho" and value == 0:
         raise InputError(f"{method}: rho is 0; give a positive number")
     if f"{method} {key}" in SHARES and value > 1:

@@ -260,6 +260,11 @@ def test_two_priors_must_be_in_one_unit() -> None:
         reconstruct(operator(truth), operator, gaussian_prior("ct"), "tpdm", second_prior=gaussian_prior("mri"))
 
 
+def test_wavelets_are_split_some_thirty_times_at_most() -> None:
+    with pytest.raises(InputError, match="levels is 99; give at most 30"):
+        check_method("l1_wavelet", "mri", {"levels": 99}, None)
+
+
 def test_wrong_measurements_are_refused() -> None:
     operator, truth = problem("sv_ct")
     y = operator(truth)
