@@ -2,10 +2,10 @@
 
     python benchmarks/ablation.py --data ../shared/data --output outputs/ablation --figure docs/figures/ablation.png
 
-The default of each task is what ``configs/tuned`` says. A figure is the PSNR averaged over the three planes, of 8 slices
-at 128 x 128 pixels and seed 0; the table has its difference to the default. ``ends`` is the axial PSNR of the first and
-the last slice alone. The boundary that wraps around, as in the released code, is not part of the package: it is written
-out here. Goes on where it stopped (``ablation.json``), for what has not changed since.
+The default of each task is what ``configs/tuned`` says. A figure is the PSNR averaged over the three planes, of eight
+slices at 128 x 128 pixels and seed 0; the table has its difference to the default. ``ends`` is the axial PSNR of the
+first and the last slice alone. The boundary that wraps around, as in the released code, is not part of the package: it
+is written out here. Goes on where it stopped (``ablation.json``), for what has not changed since.
 """
 
 from __future__ import annotations
