@@ -106,7 +106,8 @@ PARTS: dict[str, list[Setting]] = {
 
 
 def folder(output: Path, setting: Setting) -> Path:
-    return output / "".join(c if c.isalnum() else "_" for c in f"{setting.task} {setting.name}")
+    kind = "all" if setting.all_methods else "few"  # results.json has what the last run into a folder asked for
+    return output / "".join(c if c.isalnum() else "_" for c in f"{kind} {setting.task} {setting.name}")
 
 
 def run(setting: Setting, args: argparse.Namespace) -> None:
