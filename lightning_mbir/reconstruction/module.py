@@ -23,7 +23,8 @@ from lightning_mbir.reconstruction.comparison import compare_volume
 from lightning_mbir.reconstruction.fbp_unet import read_unet
 from lightning_mbir.reconstruction.lpips import check_lpips
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.methods import METHODS, check_needs
+from lightning_mbir.reconstruction.method_checks import check_needs
+from lightning_mbir.reconstruction.methods import METHODS
 from lightning_mbir.reconstruction.metrics import PLANES
 from lightning_mbir.reconstruction.montage import planes_image
 from lightning_mbir.reconstruction.plans import plan_comparison, plan_method

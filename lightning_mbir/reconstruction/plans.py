@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.reconstruction.methods import METHODS, check_method
+from lightning_mbir.reconstruction.method_checks import check_method
+from lightning_mbir.reconstruction.methods import METHODS
 from lightning_mbir.reconstruction.tasks import Task
 
 

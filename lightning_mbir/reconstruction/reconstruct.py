@@ -16,7 +16,8 @@ from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 from lightning_mbir.reconstruction.fbp_unet import read_unet
-from lightning_mbir.reconstruction.methods import METHODS, Problem, check_method, check_needs
+from lightning_mbir.reconstruction.method_checks import check_method, check_needs
+from lightning_mbir.reconstruction.methods import METHODS, Problem
 from lightning_mbir.reconstruction.units import ct_scale, mri_scale
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
 

@@ -21,7 +21,8 @@ from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior.files import write_whole
-from lightning_mbir.reconstruction.methods import METHODS, check_method
+from lightning_mbir.reconstruction.method_checks import check_method
+from lightning_mbir.reconstruction.methods import METHODS
 from lightning_mbir.reconstruction.reconstruct import Prior, Reconstruction, load_task_prior, reconstruct
 
 BINS = 20

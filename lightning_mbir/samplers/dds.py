@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
+from lightning_mbir.samplers.steps import ancestral, next_noise
 from lightning_mbir.solvers import ADMMState, admm_tv
 
 
@@ -71,11 +72,9 @@ def dds(
             overwrite_state=True,
         )
         if sigma_next > 0:
-            direction = (x - denoised).div_(sigma)
+            renewed = ancestral(sigma, sigma_next, eta) if ddim else eta
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
-            renewed = eta * (1 - (sigma_next / sigma) ** 2) ** 0.5 if ddim else eta
-            # x = x0 + sigma_next (sqrt(1 - renewed^2) direction + renewed fresh), in the volume of the direction.
-            x = direction.mul_((1 - renewed**2) ** 0.5).add_(renewed * fresh).mul_(sigma_next).add_(x0)
+            x = next_noise(x, denoised, sigma, sigma_next, renewed, fresh).add_(x0)
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
     return x0

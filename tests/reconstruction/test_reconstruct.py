@@ -24,7 +24,7 @@ from lightning_mbir.physics import (
 )
 from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
-from lightning_mbir.reconstruction.methods import check_method
+from lightning_mbir.reconstruction.method_checks import check_method
 from lightning_mbir.reconstruction.reconstruct import load_task_prior
 from lightning_mbir.reconstruction.units import mri_scale
 from lightning_mbir.samplers import SamplerState
