@@ -19,8 +19,8 @@ from torch import Tensor
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.resample import resize_in_plane
 from lightning_mbir.data.slice_sampling import (
+    KeyedBatches,
     KeyedLoader,
-    KeyedSampler,
     KeyedSlices,
     RandSmoothPhase,
     WholeSampler,
@@ -42,8 +42,9 @@ class SliceDataModule(L.LightningDataModule):
     last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one). Without ``path`` all is phantoms.
 
     Slices larger than ``image_size`` are averaged down to it, smaller ones are padded with zeros: nothing is enlarged,
-    since that would teach blur. With several sizes each slice is drawn at each of them equally often; since a batch
-    has one size, the larger ones are then cropped at random to ``crop_size``.
+    since that would teach blur. With several sizes each batch is of one of them, in turn by chance, and has as many
+    pixels as one of the smallest: whole slices, since a prior that has only seen crops of the larger ones does not know
+    how their parts belong together. With ``crop_size`` all are cropped at random to that.
 
     What is drawn, and how it is varied, depends on the training's seed, the rank and how much was drawn before, and not
     on the number of workers.
@@ -53,13 +54,13 @@ class SliceDataModule(L.LightningDataModule):
         modality: ``ct`` or ``mri``; none, for phantoms alone, draws chests and heads.
         axis: ``axial``, ``coronal`` or ``sagittal`` slices. The latter two keep the aspect of their voxels.
         image_size: size of the slices, or several.
-        crop_size: size of the training images; by default the smallest of ``image_size``.
+        crop_size: cut the training images to this size; by default they stay whole.
         complex: give each slice a random smooth phase, for a prior of complex MRI.
-        batch_size: slices per step and device.
+        batch_size: slices per step and device, at the smallest size; fewer of larger ones.
         held_out: patient kept for validation; by default the last by name, where there are two or more.
         phantom_fraction: share of the drawn slices that are phantoms, where there are real ones.
         phantom_volumes: number of different phantoms.
-        slices_per_epoch: slices drawn an epoch, by all devices together.
+        slices_per_epoch: slices drawn an epoch, by all devices together; counted as if all were of the smallest size.
         min_signal: slices with less than this share of pixels above a tenth of the unit are left out.
         cache_dir: keeps what was read for the next training, see ``monai.data.PersistentDataset``.
         cache_gib: memory that slices may take in a process; what goes beyond is read from a temporary file when drawn.
@@ -111,7 +112,7 @@ class SliceDataModule(L.LightningDataModule):
         self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
         self.path, self.modality, self.axis, self.complex = path, modality, axis, complex
         self.sizes = sorted(set(sizes))
-        self.crop_size = crop_size or self.sizes[0]
+        self.crop_size = crop_size
         self.batch_size, self.slices_per_epoch, self.num_workers = batch_size, slices_per_epoch, num_workers
         self.phantom_fraction, self.phantom_volumes = phantom_fraction, phantom_volumes
         self.min_signal = min_signal
@@ -153,9 +154,10 @@ class SliceDataModule(L.LightningDataModule):
         self._train = self._weighted(patients, phantoms, share)
         people = len({patient(file) for file in self.files})
         real = f"{len(self.files)} volumes of {people} patients ({self.held_out} held out) and " if self.files else ""
+        shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
         self.summary = (
             f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "
-            f"{' and '.join(map(str, self.sizes))} pixels, crops of {self.crop_size}"
+            f"{' and '.join(map(str, self.sizes))} pixels, {shown}"
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -164,20 +166,22 @@ class SliceDataModule(L.LightningDataModule):
         module = self.trainer.lightning_module if self.trainer else None
         seed = int(getattr(module, "seed", torch.initial_seed() % 2**62))
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        length = max(self.batch_size, self.slices_per_epoch // world)
+        length = max(1, self.slices_per_epoch // world // self.batch_size)
 
-        def drawn() -> int:
-            return int(getattr(module, "batches_seen", 0)) * self.batch_size
+        def seen() -> int:
+            return int(getattr(module, "batches_seen", 0))
 
+        size_of = torch.tensor([image.shape[-1] for image in images])
+        if self.crop_size:
+            groups = [(torch.arange(len(images)), self.batch_size)]
+        else:
+            counts = {size: max(1, self.batch_size * self.sizes[0] ** 2 // size**2) for size in self.sizes}
+            groups = [((size_of == size).nonzero()[:, 0], count) for size, count in counts.items()]
+            groups = [(places, count) for places, count in groups if len(places)]
         intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
-        return KeyedLoader(
-            KeyedSlices(images, augmentation(self.crop_size, intensity, self.complex)),
-            batch_size=self.batch_size,
-            sampler=KeyedSampler(weights, length, seed, rank, world, drawn),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            drop_last=True,
-        )
+        varied = {size: augmentation(self.crop_size or size, intensity, self.complex) for size in self.sizes}
+        batches = KeyedBatches(weights, groups, length, seed, rank, world, seen)
+        return KeyedLoader(KeyedSlices(images, varied), batches, self.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         """A loader for each size: about 32 whole slices, the same ones each time."""
@@ -187,7 +191,9 @@ class SliceDataModule(L.LightningDataModule):
             chosen = slices[:: max(1, len(slices) // 32)]
             transform = Compose([CenterSpatialCrop((size, size)), *([RandSmoothPhase()] if self.complex else [])])
             sampler = WholeSampler(len(chosen), rank, world)
-            loaders.append(DataLoader(KeyedSlices(chosen, transform), batch_size=self.batch_size, sampler=sampler))
+            loaders.append(
+                DataLoader(KeyedSlices(chosen, {size: transform}), batch_size=self.batch_size, sampler=sampler)
+            )
         return loaders
 
     def _item(self, name: str, **source: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,32 +25,45 @@ from torch.utils.data import Dataset, DistributedSampler
 from lightning_mbir.data.phase import smooth_phase
 
 
-class KeyedSampler(DistributedSampler[Any]):
-    """``(index, seed)`` pairs that depend on (seed, rank, how many were drawn before) alone.
+class KeyedBatches(DistributedSampler[Any]):
+    """Batches of ``(index, seed)`` pairs that depend on (seed, rank, how many came before) alone.
 
-    A ``DistributedSampler``, since Lightning would wrap any other and deal one rank's slices to all.
+    The slices of a batch are all of one group, each group as often as any other. A ``DistributedSampler``, since
+    Lightning would wrap any other and deal one rank's slices to all.
 
     Args:
         weights: probability of each slice, up to a common factor.
-        length: draws an epoch of this rank.
+        groups: for each group the places of its slices, and how many of them are a batch.
+        length: batches an epoch of this rank.
         seed: of the whole training.
         rank, world_size: this process and how many there are.
-        drawn: how many this rank has drawn in this training so far; asked at the start of each epoch.
+        seen: batches that this rank has drawn in this training so far; asked at the start of each epoch.
     """
 
     def __init__(
-        self, weights: Tensor, length: int, seed: int, rank: int, world_size: int, drawn: Callable[[], int]
+        self,
+        weights: Tensor,
+        groups: Sequence[tuple[Tensor, int]],
+        length: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        seen: Callable[[], int],
     ) -> None:
         super().__init__(range(len(weights)), world_size, rank)  # type: ignore[arg-type]
-        self.cumulative = np.cumsum(weights.double().numpy())
-        self.length, self.key, self.drawn = length, (seed, rank), drawn
+        self.groups = [
+            (places.numpy(), np.cumsum(weights[places].double().numpy()), batch_size) for places, batch_size in groups
+        ]
+        self.length, self.key, self.seen = length, (seed, rank), seen
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self.drawn()
-        for position in range(first, first + self.length):
-            rng = np.random.default_rng((*self.key, position))
-            index = int(np.searchsorted(self.cumulative, rng.random() * self.cumulative[-1], side="right"))
-            yield min(index, len(self.cumulative) - 1), int(rng.integers(2**31))
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first = self.seen()
+        for number in range(first, first + self.length):
+            rng = np.random.default_rng((*self.key, number))
+            places, cumulative, batch_size = self.groups[int(rng.integers(len(self.groups)))]
+            drawn = np.searchsorted(cumulative, rng.random(batch_size) * cumulative[-1], side="right")
+            seeds = rng.integers(2**31, size=batch_size)
+            yield [(int(places[min(i, len(places) - 1)]), int(seed)) for i, seed in zip(drawn, seeds, strict=True)]
 
     def __len__(self) -> int:
         return self.length
@@ -71,7 +84,23 @@ class WholeSampler(DistributedSampler[Any]):
 
 
 class KeyedLoader(DataLoader):  # type: ignore[misc]
-    """A loader whose sampler knows its place by itself; it says so to Lightning, which asks for a state."""
+    """The batches of a ``KeyedBatches``, which knows its place by itself: Lightning asks for a state, and gets none.
+
+    Args:
+        slices: tensors by ``(index, seed)``; those of a batch are alike in shape.
+        batches: what is drawn.
+        num_workers: processes that vary slices, each a batch.
+    """
+
+    def __init__(self, slices: Dataset[Tensor], batches: KeyedBatches, num_workers: int) -> None:
+        super().__init__(
+            _Stacked(slices),
+            batch_size=None,  # the sampler gives whole batches
+            sampler=batches,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=_as_it_is,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the place is kept with the module."""
@@ -81,25 +110,40 @@ class KeyedLoader(DataLoader):  # type: ignore[misc]
         """Nothing to do."""
 
 
+class _Stacked(Dataset[Tensor]):
+    """A batch by the list of what is in it."""
+
+    def __init__(self, slices: Dataset[Tensor]) -> None:
+        self.slices = slices
+
+    def __getitem__(self, drawn: list[tuple[int, int]]) -> Tensor:
+        return torch.stack([self.slices[one] for one in drawn])
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
+
+
 class KeyedSlices(Dataset[Tensor]):
     """Slices ``(1, Y, X)`` that a transform varies, by the seed that comes with the index.
 
     Args:
         slices: images ``(Y, X)`` of any floating type.
-        transform: random MONAI transforms.
+        transforms: random MONAI transforms, by the size of the image.
         key: seed of the slices that are asked for without one.
     """
 
-    def __init__(self, slices: Sequence[Tensor], transform: Compose, key: int = 0) -> None:
-        self.slices, self.transform, self.key = slices, transform, key
+    def __init__(self, slices: Sequence[Tensor], transforms: Mapping[int, Compose], key: int = 0) -> None:
+        self.slices, self.transforms, self.key = slices, transforms, key
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Tensor:
         place, seed = index if isinstance(index, tuple) else (index, self.key + index)
-        self.transform.set_random_state(seed=seed)
-        varied = self.transform(self.slices[place][None].float())
+        transform = self.transforms[self.slices[place].shape[-1]]
+        transform.set_random_state(seed=seed)
+        varied = transform(self.slices[place][None].float())
         return torch.as_tensor(varied).as_subclass(torch.Tensor).contiguous()
 
 

@@ -124,7 +124,7 @@ class ScorePriorModule(L.LightningModule):
         if bool(getattr(data, "complex", channels == 2)) != (channels == 2):
             wanted = "complex" if channels == 2 else "real"
             raise InputError(f"the network takes {wanted} slices; give --data.complex and --model.complex the same")
-        for size in {getattr(data, "crop_size", stride), *getattr(data, "sizes", ())}:
+        for size in {getattr(data, "crop_size", None) or stride, *getattr(data, "sizes", ())}:
             if size % stride:
                 raise InputError(f"--data.image_size {size}: the network takes multiples of {stride} pixels")
 
@@ -279,7 +279,8 @@ class ScorePriorModule(L.LightningModule):
     def _compiles(self) -> bool:
         """Whether the way back compiles too; ``Compiled`` itself only minds the way there."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        size, channels = getattr(data, "crop_size", 64), int(getattr(self.network, "in_channels", 1))
+        size = getattr(data, "crop_size", None) or min(getattr(data, "sizes", (64,)))
+        channels = int(getattr(self.network, "in_channels", 1))
         x = torch.zeros((getattr(data, "batch_size", 1), channels, size, size), device=self.device)
         try:
             with self.trainer.precision_plugin.forward_context():

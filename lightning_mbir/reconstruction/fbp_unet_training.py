@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.phase import smooth_phase
 from lightning_mbir.data.slice_datamodule import patient
-from lightning_mbir.data.slice_sampling import KeyedLoader, KeyedSampler, WholeSampler
+from lightning_mbir.data.slice_sampling import KeyedBatches, KeyedLoader, WholeSampler
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Modality, Volume, list_volumes
 from lightning_mbir.errors import InputError
@@ -286,22 +286,11 @@ class PairDataModule(L.LightningDataModule):
         slices = [pair for group in self._train.values() for pair in group]
         weights = torch.cat([torch.full((len(group),), 1 / len(group)) for group in self._train.values()])
         rank, world = module.global_rank, module.trainer.world_size
-        length = max(self.batch_size, self.slices_per_epoch // world)
-
-        def drawn() -> int:
-            return module.batches_seen * self.batch_size
-
-        return cast(
-            "DataLoader[Tensor]",
-            KeyedLoader(
-                Pairs(slices, 0.2 if self.modality == "mri" else 0.0),
-                batch_size=self.batch_size,
-                sampler=KeyedSampler(weights, length, module.seed, rank, world, drawn),
-                num_workers=self.num_workers,
-                persistent_workers=self.num_workers > 0,
-                drop_last=True,
-            ),
-        )
+        length = max(1, self.slices_per_epoch // world // self.batch_size)
+        groups = [(torch.arange(len(slices)), self.batch_size)]
+        batches = KeyedBatches(weights, groups, length, module.seed, rank, world, lambda: module.batches_seen)
+        pairs = Pairs(slices, 0.2 if self.modality == "mri" else 0.0)
+        return cast("DataLoader[Tensor]", KeyedLoader(pairs, batches, self.num_workers))
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Slices of the held-out patient, the same ones each time."""

@@ -11,7 +11,7 @@ from monai.transforms import Compose
 
 from lightning_mbir.data import SliceDataModule
 from lightning_mbir.data.slice_datamodule import fit_in_plane
-from lightning_mbir.data.slice_sampling import KeyedSampler, RandSmoothPhase, WholeSampler
+from lightning_mbir.data.slice_sampling import KeyedBatches, RandSmoothPhase, WholeSampler
 from lightning_mbir.data.volume import MU_WATER
 from lightning_mbir.errors import InputError
 
@@ -49,13 +49,26 @@ def test_patients_are_drawn_equally_and_the_last_is_held_out(tmp_path: Path, mon
 
 def test_draws_depend_on_seed_rank_and_position_alone() -> None:
     weights = torch.tensor([0.1, 0.0, 0.7, 0.2])
-    whole = list(KeyedSampler(weights, 40, 5, 0, 1, lambda: 0))
-    assert list(KeyedSampler(weights, 25, 5, 0, 1, lambda: 15)) == whole[15:]
-    assert list(KeyedSampler(weights, 40, 5, 1, 2, lambda: 0)) != whole
-    assert list(KeyedSampler(weights, 40, 6, 0, 1, lambda: 0)) != whole
-    many = [index for index, _ in KeyedSampler(weights, 4000, 5, 0, 1, lambda: 0)]
+    groups = [(torch.arange(4), 2)]
+    whole = list(KeyedBatches(weights, groups, 40, 5, 0, 1, lambda: 0))
+    assert list(KeyedBatches(weights, groups, 25, 5, 0, 1, lambda: 15)) == whole[15:]
+    assert list(KeyedBatches(weights, groups, 40, 5, 1, 2, lambda: 0)) != whole
+    assert list(KeyedBatches(weights, groups, 40, 6, 0, 1, lambda: 0)) != whole
+    many = [index for batch in KeyedBatches(weights, groups, 2000, 5, 0, 1, lambda: 0) for index, _ in batch]
     shares = torch.bincount(torch.tensor(many), minlength=4) / 4000
     torch.testing.assert_close(shares, weights, rtol=0, atol=0.03)
+
+
+def test_batches_are_of_one_group_and_each_as_often() -> None:
+    weights = torch.tensor([0.3, 0.1, 0.1, 0.5])
+    groups = [(torch.tensor([0, 2]), 8), (torch.tensor([1, 3]), 2)]
+    batches = [[index for index, _ in batch] for batch in KeyedBatches(weights, groups, 1000, 5, 0, 1, lambda: 0)]
+    small = [batch for batch in batches if len(batch) == 8]
+    large = [batch for batch in batches if len(batch) == 2]
+    assert abs(len(small) - 500) < 80 and len(small) + len(large) == 1000
+    assert {i for batch in small for i in batch} == {0, 2} and {i for batch in large for i in batch} == {1, 3}
+    assert np.mean([i == 0 for batch in small for i in batch]) == pytest.approx(0.75, abs=0.03)
+    assert np.mean([i == 3 for batch in large for i in batch]) == pytest.approx(5 / 6, abs=0.05)
 
 
 def test_validation_slices_are_dealt_once() -> None:
@@ -82,13 +95,19 @@ def test_augmented_slices_stay_in_range(tmp_path: Path) -> None:
     assert bool(torch.isfinite(batch).all()) and float(batch.min()) >= 0 and float(batch.max()) < 2
 
 
-def test_several_sizes_are_cropped_to_one() -> None:
-    data = SliceDataModule(image_size=[64, 32], phantom_volumes=1, batch_size=16, slices_per_epoch=64)
+def test_several_sizes_come_whole_in_batches_of_their_own() -> None:
+    data = SliceDataModule(image_size=[64, 32], phantom_volumes=1, batch_size=16, slices_per_epoch=320)
     data.setup("fit")
-    assert data.sizes == [32, 64] and data.crop_size == 32
-    batch = next(iter(data.train_dataloader()))
-    assert batch.shape == (16, 1, 32, 32)
+    assert data.sizes == [32, 64]
+    shapes = {tuple(batch.shape) for batch in data.train_dataloader()}
+    assert shapes == {(16, 1, 32, 32), (4, 1, 64, 64)}  # as many pixels in each
     assert [next(iter(loader)).shape[-1] for loader in data.val_dataloader()] == [32, 64]
+
+
+def test_larger_slices_are_cropped_when_asked_for() -> None:
+    data = SliceDataModule(image_size=[64, 32], crop_size=32, phantom_volumes=1, batch_size=16, slices_per_epoch=64)
+    data.setup("fit")
+    assert {tuple(batch.shape) for batch in data.train_dataloader()} == {(16, 1, 32, 32)}
 
 
 def test_other_axes_slice_the_other_way(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
-from lightning_mbir.data.slice_sampling import KeyedSampler, KeyedSlices, augmentation
+from lightning_mbir.data.slice_sampling import KeyedBatches, KeyedSlices, augmentation
 from lightning_mbir.prior import ScorePriorModule, load_prior, save_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse
@@ -27,10 +27,11 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
     Adam's first step is the sign of the gradient: before a group norm it is zero, and its rounding's sign is anybody's.
     """
     assert data._train is not None
-    slices = KeyedSlices(data._train[0], augmentation(data.crop_size, 0.0, False))
+    slices = KeyedSlices(data._train[0], {32: augmentation(32, 0.0, False)})
+    groups = [(torch.arange(len(slices)), BATCH)]
     loss = torch.zeros(())
     for rank in (0, 1):
-        drawn = list(KeyedSampler(data._train[1], BATCH, SEED, rank, 2, lambda: 0))
+        (drawn,) = KeyedBatches(data._train[1], groups, 1, SEED, rank, 2, lambda: 0)
         batch = torch.stack([slices[place] for place in drawn])
         generator = torch.Generator().manual_seed(key(SEED, rank, 0))
         sigma = module.draw_sigma(BATCH, generator)
