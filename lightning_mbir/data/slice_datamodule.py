@@ -52,7 +52,8 @@ class SliceDataModule(L.LightningDataModule):
     Args:
         path: a volume or a folder of volumes (NIfTI, DICOM series); none trains on phantoms alone.
         modality: ``ct`` or ``mri``; none, for phantoms alone, draws chests and heads.
-        axis: ``axial``, ``coronal`` or ``sagittal`` slices. The latter two keep the aspect of their voxels.
+        axis: ``axial``, ``coronal`` or ``sagittal`` slices. The latter two are those of a volume whose axial slices
+            have ``image_size``, as reconstructions meet them: z keeps its spacing, and is padded with zeros if short.
         image_size: size of the slices, or several.
         crop_size: cut the training images to this size; by default they stay whole.
         complex: give each slice a random smooth phase, for a prior of complex MRI.
@@ -269,7 +270,8 @@ def read_slices(item: dict[str, Any]) -> list[Tensor]:
             options = {} if item["phantom"] == "chest" else {"contrast": None}
             data = phantom((PHANTOM_SLICES, size, size), seed=item["seed"], **options)
         else:
-            data = fit_in_plane(volume.data.permute(SLICES_FIRST[item["axis"]]), size)
+            data = fit_in_plane(volume.data, size).permute(SLICES_FIRST[item["axis"]])
+            data = F.pad(data, (0, 0, 0, max(0, size - data.shape[1])))
         modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
         scale = training_scale(data, modality)
         data = data / scale if scale > 0 else data
