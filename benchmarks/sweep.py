@@ -3,16 +3,19 @@
     python benchmarks/sweep.py --data ../shared/data --output outputs/sweep --parts headline --threads 1
     python benchmarks/sweep.py --data ../shared/data --output outputs/sweep --parts noiseless noisy other
 
-Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, with its seed and the
-revision are kept; it goes on where it stopped. Prints the tables as Markdown. Volumes are 32 slices at
-128 x 128 pixels. ``--show`` prints what is there and runs nothing. Supervised networks, of ``fit_unet``, are looked for
-as ``NETWORKS/<task>/unet.safetensors`` and left out where they are not.
+Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, with its seed and
+the revision; it goes on where it stopped. Volumes are 32 slices at 128 x 128 pixels. Prints the tables as Markdown;
+``--write docs/results.md README.md`` puts them between the comments ``<!-- NAME -->`` and ``<!-- end -->`` of those
+files, and ``--show`` runs nothing. Supervised networks, of ``fit_unet``, are looked for as
+``NETWORKS/<task>/unet.safetensors``, priors of coronal slices, of ``fit --data.axis coronal``, as
+``PRIORS/<modality>/prior.safetensors``; without them ``fbp_unet`` is left out, and ``tpdm`` has the axial prior twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 import torch
 
 from lightning_mbir.cli import main as lightning_mbir
+from lightning_mbir.prior.files import write_whole
 
 CHEST, THIGH = "ct/test/lungfcp0001_chest.nii.gz", "ct/test/sts004_thigh_ood.nii.gz"
 T1W, FLAIR = "mri/test/openms_p04_T1W.nii.gz", "mri/test/openms_p04_FLAIR.nii.gz"
@@ -120,7 +124,9 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     elif "fbp_unet" in methods:
         methods.remove("fbp_unet")
     if "tpdm" in methods:
-        flags += ["--second_prior", args.second_prior or ("mri" if setting.task == "cs_mri" else "ct")]
+        modality = "mri" if setting.task == "cs_mri" else "ct"
+        coronal = args.priors / modality / "prior.safetensors"
+        flags += ["--second_prior", str(coronal) if coronal.is_file() else modality]
     options = {name: {"steps": steps} for name, steps in STEPS.items() if name in methods}
     flags += ["--methods", ",".join(methods), "--trainer.accelerator", args.accelerator, "--trainer.devices", "1"]
     flags += ["--model.method_options", json.dumps(options)] if options else []
@@ -130,28 +136,92 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
         print(f"{setting.name}: not all methods could be scored")
 
 
-def table(settings: list[Setting], output: Path) -> str:
-    """One line a setting and method: PSNR of the planes and what dds is above ADMM-TV in each."""
+PLANES = ("axial", "coronal", "sagittal")
+SHOWN = {
+    "fbp": "FBP",
+    "zero_filled": "zero-filled",
+    "l1_wavelet": "l1 wavelets",
+    "admm_tv": "ADMM-TV",
+    "fbp_unet": "supervised U-Net",
+    "score_slices": "score_slices",
+    "diffpir": "diffpir",
+    "diffusion_mbir": "diffusion_mbir, 60 levels",
+    "dds": "**dds**",
+}
+"""Methods of the README's table, and how it calls them."""
+
+
+def rows(setting: Setting, output: Path) -> list[dict[str, Any]]:
+    path = folder(output, setting) / setting.task / "comparison" / "results.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return found
+
+
+def scores(row: dict[str, Any]) -> str:
+    return " | ".join(f"{row[plane]['psnr']:.2f} / {row[plane]['ssim']:.3f}" for plane in PLANES)
+
+
+def whole_table(settings: list[Setting], output: Path) -> str:
+    """All methods with all that was measured, one a line."""
     lines = [
         "| setting | method | axial | coronal | sagittal | volume | residual | NFE | seconds | MiB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for setting in settings:
-        path = folder(output, setting) / setting.task / "comparison" / "results.json"
-        if not path.is_file():
-            continue
-        rows: list[dict[str, Any]] = json.loads(path.read_text())
-        for row in rows:
+        for row in rows(setting, output):
             if "error" in row:
                 lines.append(f"| {setting.name} | {row['method']} | {row['error']} | | | | | | | |")
                 continue
-            planes = [row[plane] for plane in ("axial", "coronal", "sagittal")]
-            scores = " | ".join(f"{plane['psnr']:.2f} / {plane['ssim']:.3f}" for plane in planes)
             name = f"{row['method']}, mean of {row['samples']}" if row["samples"] > 1 else row["method"]
             cost = f"{row['nfe']} | {row['seconds']:.0f} | {row['peak_mib'] or 0:.0f}"
             fit = f"{row['volume_psnr']:.2f} | {row['residual']:.1e}"
-            lines.append(f"| {setting.name} | {name} | {scores} | {fit} | {cost} |")
+            lines.append(f"| {setting.name} | {name} | {scores(row)} | {fit} | {cost} |")
     return "\n".join(lines)
+
+
+def gain_table(settings: list[Setting], output: Path) -> str:
+    """PSNR of the three planes of the direct inversion, ADMM-TV and dds, and what dds gains, a setting a line."""
+    lines = ["| setting | FBP, zero-filled | ADMM-TV | dds | dds over ADMM-TV |", "|---|---|---|---|---|"]
+    for setting in settings:
+        planes = {
+            row["method"]: [row[p]["psnr"] for p in PLANES] for row in rows(setting, output) if "error" not in row
+        }
+        if not {"admm_tv", "dds"} <= planes.keys():
+            continue
+        direct = planes["zero_filled" if "zero_filled" in planes else "fbp"]
+        cells = [" ".join(f"{psnr:.2f}" for psnr in found) for found in (direct, planes["admm_tv"], planes["dds"])]
+        gains = [ours - theirs for ours, theirs in zip(planes["dds"], planes["admm_tv"], strict=True)]
+        lines.append(f"| {setting.name} | {' | '.join(cells)} | {' '.join(f'{gain:+.2f}' for gain in gains)} |")
+    return "\n".join(lines)
+
+
+def readme_table(output: Path) -> str:
+    """The headline's best known methods."""
+    lines = ["| task | method | axial | coronal | sagittal | NFE | seconds |", "|---|---|---|---|---|---|---|"]
+    for single, mean in zip(PARTS["headline"], PARTS["mean"], strict=True):
+        for row in rows(single, output) + rows(mean, output):
+            if "error" in row or row["method"] not in SHOWN:
+                continue
+            name = SHOWN[row["method"]] + (f", mean of {row['samples']} samples" if row["samples"] > 1 else "")
+            cost = f"{row['nfe']} | {row['seconds']:.0f}"
+            lines.append(f"| {single.task}, {single.name} | {name} | {scores(row)} | {cost} |")
+    return "\n".join(lines)
+
+
+def tables(output: Path) -> dict[str, str]:
+    """By the name that documents call them."""
+    found = {part: gain_table(PARTS[part], output) for part in ("noiseless", "noisy", "other")}
+    found["headline"] = whole_table(PARTS["headline"] + PARTS["mean"], output)
+    found["readme"] = readme_table(output)
+    return found
+
+
+def write(path: Path, made: dict[str, str]) -> None:
+    """Replace the tables of a document."""
+    text = path.read_text()
+    for name, lines in made.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, t=lines: m[1] + t + m[2], text, flags=re.S)
+    write_whole(path, text.encode())
 
 
 def main() -> None:
@@ -161,20 +231,25 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--tasks", nargs="+", default=["sv_ct", "la_ct", "cs_mri"])
     parser.add_argument("--networks", type=Path, default=Path("outputs/unet"))
-    parser.add_argument("--second_prior", default=None, help="prior of coronal slices; the axial one by default")
+    parser.add_argument("--priors", type=Path, default=Path("outputs/coronal"))
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--write", nargs="+", type=Path, default=[])
     args = parser.parse_args()
     if args.data is None and not args.show:
         parser.error("give --data, the folder with ct/test and mri/test")
     torch.set_num_threads(args.threads)
-    for part in args.parts:
-        settings = [setting for setting in PARTS[part] if setting.task in args.tasks]
-        for setting in [] if args.show else settings:
-            run(setting, args)
-        print(f"\n### {part}\n\n{table(settings, args.output)}")
+    for part in [] if args.show else args.parts:
+        for setting in PARTS[part]:
+            if setting.task in args.tasks:
+                run(setting, args)
+    made = tables(args.output)
+    for name, lines in made.items():
+        print(f"\n### {name}\n\n{lines}")
+    for path in args.write:
+        write(path, made)
 
 
 if __name__ == "__main__":
