@@ -45,13 +45,14 @@ STEPS = {"diffusion_mbir": 60}
 
 @dataclass(frozen=True)
 class Setting:
-    """A run: what it is called, the volume, the flags, and whether all methods or a few are compared."""
+    """A run: what it is called, the volume, the flags, whether all methods or a few are compared, and which more."""
 
     name: str
     volume: str
     flags: tuple[str, ...]
     all_methods: bool = False
     samples: int = 1
+    more: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
@@ -62,7 +63,7 @@ class Setting:
         modality = "mri" if self.task == "cs_mri" else "ct"
         if self.samples > 1:
             return ("dds",)
-        return (ALL if self.all_methods else FEW)[modality]
+        return (*self.more, *(ALL if self.all_methods else FEW)[modality])
 
 
 SV8, LA90 = ("--task", "sv_ct", "--views", "8"), ("--task", "la_ct", "--angle_range", "90", "--views", "90")
@@ -95,6 +96,10 @@ PARTS: dict[str, list[Setting]] = {
         Setting("90 degrees, 1e5 photons", CHEST, (*LA90, "--photons", "1e5")),
         Setting("x8 gaussian1d, 25 dB", T1W, (*mri(8, "gaussian1d"), "--snr", "25")),
         Setting("x4 uniform1d, 25 dB", T1W, (*mri(4, "uniform1d"), "--snr", "25")),
+    ],
+    "coils": [
+        Setting(f"8 coils, {name}, 25 dB", T1W, (*flags, "--coils", "8", "--snr", "25"), more=("sense", "l1_wavelet"))
+        for name, flags in (("x4 equispaced", mri(4, "equispaced")), ("x8 gaussian1d", mri(8, "gaussian1d")))
     ],
     "other": [
         Setting("thigh, 8 views, prior ct", THIGH, SV8),
@@ -212,6 +217,7 @@ def tables(output: Path) -> dict[str, str]:
     """By the name that documents call them."""
     found = {part: gain_table(PARTS[part], output) for part in ("noiseless", "noisy", "other")}
     found["headline"] = whole_table(PARTS["headline"] + PARTS["mean"], output)
+    found["coils"] = whole_table(PARTS["coils"], output)
     found["readme"] = readme_table(output)
     return found
 

@@ -33,6 +33,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--mask", "--model.mask", "uniform1d, gaussian1d, equispaced, gaussian2d, poisson2d or radial [gaussian1d]"),
     Flag("--photons", "--model.photons", "CT: photons a ray, for counting noise and weights, such as 1e5 [no noise]"),
     Flag("--snr", "--model.snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]"),
+    Flag("--coils", "--model.coils", "MRI: receive coils around the head, with known maps [one that sees all alike]"),
     Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]"),
     Flag("--method", "--model.method", f"{', '.join(METHOD_NAMES[:-1])} or {METHOD_NAMES[-1]} [dds]"),
     Flag("--samples", "--model.samples", "of the posterior: gives their mean and standard deviation [1]"),
@@ -52,7 +53,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
     Flag("--config", "--config", "YAML file, or the name of one in configs/"),
 )
-SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--phase")
+SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--coils", "--phase")
 TEST_FLAGS = (
     Flag("--methods", "--model.methods", "several to compare on the same measurements, such as dds,admm_tv,fbp"),
     Flag("--lpips", "--model.lpips", "true: score by LPIPS too, which needs torchvision and its weights [false]"),

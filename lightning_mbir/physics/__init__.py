@@ -1,7 +1,7 @@
 """Linear operators ``y = A x`` with exact adjoints, sampling masks and trajectories, coil maps, and noise."""
 
 from lightning_mbir.physics.cartesian_3d import CartesianFourier3D
-from lightning_mbir.physics.coil_maps import estimate_coil_maps
+from lightning_mbir.physics.coil_maps import estimate_coil_maps, loop_coil_maps
 from lightning_mbir.physics.cone_beam import ConeBeam
 from lightning_mbir.physics.difference import Difference, SliceDifference
 from lightning_mbir.physics.fan_beam import FanBeam
@@ -31,6 +31,7 @@ __all__ = [
     "Weighted",
     "complex_gaussian",
     "estimate_coil_maps",
+    "loop_coil_maps",
     "make_mask",
     "poisson_counts",
     "radial_trajectory",

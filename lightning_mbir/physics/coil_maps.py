@@ -1,4 +1,4 @@
-"""Coil sensitivities from the centre of k-space: ESPIRiT."""
+"""Coil sensitivities: from the centre of k-space (ESPIRiT), and of simulated coils."""
 
 from __future__ import annotations
 
@@ -124,3 +124,34 @@ def _pixel_matrices(basis: Tensor, kernel: int, shape: tuple[int, int]) -> Tenso
         for n in shape
     )
     return torch.einsum("yi,abij,xj->yxab", y, correlation, x)
+
+
+def loop_coil_maps(coils: int, image_size: int, distance: float = 1.7, radius: float = 0.8) -> Tensor:
+    """Sensitivities of loops around a square field of view, for simulations.
+
+    The field of a loop on its axis falls off as ``(1 + r^2 / radius^2)^(-3/2)`` with the distance r from its centre
+    (Biot and Savart); here in every direction. The phase is the direction in which a point lies, seen from the loop.
+    The maps are divided by the root of their sum of squares, as those of ``estimate_coil_maps``: with a full mask they
+    make an isometry.
+
+    Args:
+        coils: how many, evenly around.
+        image_size: pixels a side.
+        distance: of the loops from the centre, in half sides of the field of view; its corners are at 1.41.
+        radius: of the loops, likewise.
+
+    Returns:
+        ``(coils, Y, X)`` complex.
+
+    Raises:
+        InputError: no coil.
+    """
+    if coils < 1:
+        raise InputError(f"loop_coil_maps: {coils} coils; give at least 1")
+    side = torch.linspace(-1, 1, image_size)
+    y, x = torch.meshgrid(side, side, indexing="ij")
+    angles = 2 * math.pi * torch.arange(coils)[:, None, None] / coils
+    dy, dx = y - distance * angles.sin(), x - distance * angles.cos()
+    magnitude = (1 + (dy**2 + dx**2) / radius**2) ** -1.5
+    maps = torch.polar(magnitude, torch.atan2(dy, dx))
+    return maps / maps.abs().square().sum(0).sqrt()

@@ -48,7 +48,7 @@ class FBPUNetModule(L.LightningModule):
 
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
-        views, angle_range, acc, mask, phase, photons, snr: of the task, by default its own, as in
+        views, angle_range, acc, mask, phase, coils, photons, snr: of the task, by default its own, as in
             ``ReconstructionModule``.
         network_options: of ``LightUNet``.
         loss: ``l2`` or ``l1``.
@@ -67,6 +67,7 @@ class FBPUNetModule(L.LightningModule):
         acc: float | None = None,
         mask: str | None = None,
         phase: bool | None = None,
+        coils: int | None = None,
         photons: float | None = None,
         snr: float | None = None,
         network_options: dict[str, Any] | None = None,
@@ -83,7 +84,7 @@ class FBPUNetModule(L.LightningModule):
         self.save_hyperparameters()
         self.task = get_task(task)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
-        self.settings = self.task.settings(**flags, photons=photons, snr=snr)
+        self.settings = self.task.settings(**flags, coils=coils, photons=photons, snr=snr)
         self.has_phase = bool(self.settings.get("phase", False))
         self.network_options = {"in_channels": 2 if self.has_phase else 1, **(network_options or {})}
         with torch.random.fork_rng(devices=[]):

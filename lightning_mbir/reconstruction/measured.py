@@ -61,7 +61,7 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
     given = {name: value for name, value in flags.items() if value is not None}
     if not given:
         return measurement
-    for flag in ("photons", "snr", "phase"):
+    for flag in ("photons", "snr", "phase", "coils"):
         if flag in given:
             raise InputError(f"--{flag}: {measurement.name} was measured and has its own; leave --{flag} out")
     if measurement.modality == "ct":

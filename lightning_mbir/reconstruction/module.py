@@ -62,6 +62,7 @@ class ReconstructionModule(L.LightningModule):
         acc: MRI acceleration (default 8; a measurement is by default taken whole).
         mask: MRI mask (default gaussian1d).
         phase: MRI: simulate a smooth image phase, that the method is not told (default false).
+        coils: MRI: receive coils around the head, whose maps are known (default one that sees all alike).
         photons: CT: photons a ray, for simulated counts and the weights that belong to them (default no noise).
         snr: MRI: signal to noise of simulated k-space in dB (default no noise).
         steps: noise levels or iterations; the method's default otherwise.
@@ -92,6 +93,7 @@ class ReconstructionModule(L.LightningModule):
         acc: float | None = None,
         mask: str | None = None,
         phase: bool | None = None,
+        coils: int | None = None,
         photons: float | None = None,
         snr: float | None = None,
         steps: int | None = None,
@@ -110,7 +112,7 @@ class ReconstructionModule(L.LightningModule):
         super().__init__()
         self.task = get_task(task)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
-        flags |= {"photons": photons, "snr": snr}
+        flags |= {"coils": coils, "photons": photons, "snr": snr}
         given = {name: value for name, value in flags.items() if value is not None}
         settings = self.task.settings(**flags)
         self.compares = methods is not None
@@ -178,7 +180,7 @@ class ReconstructionModule(L.LightningModule):
         data.check()
         if not data.measured:
             for plan in self.plans:
-                check_needs(plan.method, coil_maps=False)
+                check_needs(plan.method, coil_maps="coils" in self.runner.settings)
         if data.measured and self.compares:
             raise InputError("--methods: a measurement has no ground truth to score against; give --data.path")
         runner = self.runner

@@ -18,9 +18,11 @@ from lightning_mbir.physics import (
     MASKS,
     FourierSampling,
     LinearOperator,
+    MultiCoilFourier,
     ParallelBeam,
     RealDomain,
     complex_gaussian,
+    loop_coil_maps,
     make_mask,
     poisson_counts,
 )
@@ -66,6 +68,8 @@ class Task:
             raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
         if "mask" in chosen and chosen["mask"] not in MASKS:
             raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
+        if "coils" in chosen and chosen["coils"] < 1:
+            raise InputError(f"--coils {chosen['coils']}: give at least 1 receive coil")
         for name in ("photons", "snr"):
             value = chosen.get(name)
             if value is not None and not (math.isfinite(value) and (name == "snr" or value > 0)):
@@ -91,7 +95,10 @@ class Task:
         acts on complex volumes, or on magnitudes."""
         chosen = self.settings(**settings)
         if self.modality == "mri":
-            sampling = FourierSampling(make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed))
+            mask = make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)
+            sampling: LinearOperator = FourierSampling(mask)
+            if "coils" in chosen:
+                sampling = MultiCoilFourier(mask, loop_coil_maps(chosen["coils"], image_size))
             return sampling if complex else RealDomain(sampling)
         step = chosen["angle_range"] / chosen["views"]
         return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
@@ -122,7 +129,7 @@ TASKS: dict[str, Task] = {
         Task(
             "cs_mri",
             "mri",
-            {"acc": 8.0, "mask": "gaussian1d", "phase": False, "snr": None},
+            {"acc": 8.0, "mask": "gaussian1d", "phase": False, "coils": None, "snr": None},
             None,
             _tuned("cs_mri"),
         ),

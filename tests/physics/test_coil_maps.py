@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import FourierSampling, MultiCoilFourier, estimate_coil_maps, make_mask
+from lightning_mbir.physics import FourierSampling, MultiCoilFourier, estimate_coil_maps, loop_coil_maps, make_mask
 from lightning_mbir.physics.coil_maps import sampled_centre
 
 
@@ -50,6 +50,20 @@ def test_the_centre_alone_decides_and_slices_do_not_mix() -> None:
     cut = torch.zeros_like(kspace)
     cut[..., 14:34, 14:34] = kspace[..., 14:34, 14:34]
     torch.testing.assert_close(estimate_coil_maps(cut, calibration=20), whole)
+
+
+def test_simulated_coils_are_smooth_and_are_what_espirit_finds() -> None:
+    maps = loop_coil_maps(8, 48)
+    assert maps.shape == (8, 48, 48) and maps.is_complex()
+    torch.testing.assert_close(maps.abs().square().sum(0), torch.ones(48, 48))
+    assert int(maps[0].abs().argmax()) % 48 == 47  # the first one is where x ends
+    assert float((maps[:, :, 1:] - maps[:, :, :-1]).abs().max()) < 0.1
+    found = estimate_coil_maps(MultiCoilFourier(torch.ones(48, 48), maps)(disc()))
+    inside = disc() > 0.5
+    alike = (found.conj() * maps).sum(0).abs()  # 1 where they agree up to a phase that all coils share
+    assert float((alike[inside] - 1).abs().max()) < 0.01
+    with pytest.raises(InputError, match="at least 1"):
+        loop_coil_maps(0, 48)
 
 
 def test_a_measured_head_of_16_coils_is_its_maps_times_one_image(shared: Path) -> None:

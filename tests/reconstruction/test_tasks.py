@@ -7,7 +7,7 @@ import torch
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import MASKS, ParallelBeam, RealDomain
-from lightning_mbir.reconstruction import TASKS
+from lightning_mbir.reconstruction import TASKS, reconstruct
 from lightning_mbir.reconstruction.tasks import get_task
 
 
@@ -20,6 +20,8 @@ from lightning_mbir.reconstruction.tasks import get_task
         ("cs_mri", {"acc": 0.5}, ["--acc 0.5", "at least 1"]),
         ("cs_mri", {"acc": float("nan")}, ["--acc"]),
         ("cs_mri", {"mask": "spiral"}, ["--mask spiral", *MASKS]),
+        ("cs_mri", {"coils": 0}, ["--coils 0", "at least 1"]),
+        ("sv_ct", {"coils": 8}, ["--coils 8", "--views"]),
         ("sv_ct", {"views": 0}, ["--views 0", "at least 1"]),
         ("la_ct", {"angle_range": 0.0}, ["--angle_range 0", "180"]),
         ("la_ct", {"angle_range": 181.0}, ["--angle_range 181"]),
@@ -59,6 +61,17 @@ def test_mri_operator_is_real_has_the_acceleration_and_follows_the_seed() -> Non
     assert int((operator(torch.rand(64, 64)) != 0).sum()) == 64 * 16
     torch.testing.assert_close(operator(x), task.build_operator(64, acc=4.0, seed=1)(x))
     assert not torch.equal(operator(x), task.build_operator(64, acc=4.0, seed=2)(x))
+
+
+def test_coils_measure_what_one_coil_cannot() -> None:
+    operator = TASKS["cs_mri"].build_operator(48, acc=4.0, mask="uniform1d", coils=6)
+    x = torch.rand(2, 48, 48)
+    y = operator(x)
+    assert y.shape == (2, 6, 48, 48)
+    found = reconstruct(y, operator, method="sense", lam=0.0, tolerance=0.0, steps=60).volume
+    single = TASKS["cs_mri"].build_operator(48, acc=4.0, mask="uniform1d")
+    alone = reconstruct(single(x), single, method="cgls", steps=60).volume
+    assert float((found - x).norm()) < 0.5 * float((alone - x).norm())
 
 
 def test_data_ranges_are_explicit() -> None:
