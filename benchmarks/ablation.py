@@ -30,6 +30,7 @@ from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.files import write_whole
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
+from lightning_mbir.reconstruction.provenance import prior_identity
 from lightning_mbir.solvers import conjugate_gradient
 
 VOLUMES = {"ct": ("ct/train/acrin013_chest.nii.gz", "20:28"), "mri": ("mri/train/openms_p20_T1W.nii.gz", "28:36")}
@@ -167,8 +168,10 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for task in args.tasks:
         default = {**METHODS["dds"].options, **TASKS[task].options["dds"]}
+        prior = prior_identity(None, TASKS[task].modality, complex=False)
         for name, changed in variants(default).items():
-            key = json.dumps([task, *VOLUMES[TASKS[task].modality], {**default, **changed}], sort_keys=True)
+            told = [task, *VOLUMES[TASKS[task].modality], {**default, **changed}, prior]
+            key = json.dumps(told, sort_keys=True)
             if key not in kept:
                 kept[key] = run(task, changed, args.data)
                 write_whole(path, json.dumps(kept, indent=1).encode())

@@ -5,8 +5,8 @@
 
 Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a folder of its own, with its seed and
 the revision; it goes on where it stopped. Volumes are 32 slices at 128 x 128 pixels. Prints the tables as Markdown;
-``--write docs/results.md README.md`` puts them between the comments ``<!-- NAME -->`` and ``<!-- end -->`` of those
-files, and ``--show`` runs nothing. Supervised networks, of ``fit_unet``, are looked for as
+``--write docs/results.md README.md`` puts those that are complete between the comments ``<!-- NAME -->`` and ``<!-- end
+-->`` of those files, and ``--show`` runs nothing. Supervised networks, of ``fit_unet``, are looked for as
 ``NETWORKS/<task>/unet.safetensors``, priors of coronal slices, of ``fit --data.axis coronal``, as
 ``PRIORS/<modality>/prior.safetensors``; without them ``fbp_unet`` is left out, and ``tpdm`` has the axial prior twice.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 
 from lightning_mbir.cli import main as lightning_mbir
 from lightning_mbir.prior.files import write_whole
+from lightning_mbir.reconstruction import TASKS
 
 CHEST, THIGH = "ct/test/lungfcp0001_chest.nii.gz", "ct/test/sts004_thigh_ood.nii.gz"
 T1W, FLAIR = "mri/test/openms_p04_T1W.nii.gz", "mri/test/openms_p04_FLAIR.nii.gz"
@@ -114,14 +116,15 @@ PARTS: dict[str, list[Setting]] = {
 }
 
 
-def folder(output: Path, setting: Setting) -> Path:
+def folder(output: Path, setting: Setting, seed: int = 0) -> Path:
     kind = "all" if setting.all_methods else "few"  # results.json has what the last run into a folder asked for
-    return output / "".join(c if c.isalnum() else "_" for c in f"{kind} {setting.task} {setting.name}")
+    name = f"{kind} {setting.task} {setting.name}" + (f" seed {seed}" if seed else "")
+    return output / "".join(c if c.isalnum() else "_" for c in name)
 
 
 def run(setting: Setting, args: argparse.Namespace) -> None:
     methods = list(setting.methods)
-    flags = [*setting.flags, "--seed", str(args.seed), "--output_dir", str(folder(args.output, setting))]
+    flags = [*setting.flags, "--seed", str(args.seed), "--output_dir", str(folder(args.output, setting, args.seed))]
     flags += ["--data.path", str(args.data / setting.volume), "--data.slices", SLICES[setting.volume]]
     network = args.networks / setting.task / "unet.safetensors"
     if "fbp_unet" in methods and network.is_file():
@@ -131,14 +134,17 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     if "tpdm" in methods:
         modality = "mri" if setting.task == "cs_mri" else "ct"
         coronal = args.priors / modality / "prior.safetensors"
+        if not coronal.is_file():
+            print(f"tpdm: {coronal} is not there; the axial prior serves as the second one")
         flags += ["--second_prior", str(coronal) if coronal.is_file() else modality]
     options = {name: {"steps": steps} for name, steps in STEPS.items() if name in methods}
     flags += ["--methods", ",".join(methods), "--trainer.accelerator", args.accelerator, "--trainer.devices", "1"]
     flags += ["--model.method_options", json.dumps(options)] if options else []
     flags += ["--samples", str(setting.samples)] if setting.samples > 1 else []
     print("python -m lightning_mbir test", *(f"'{flag}'" if "{" in flag else flag for flag in flags), flush=True)
-    if lightning_mbir(["test", *flags]) != 0:
-        print(f"{setting.name}: not all methods could be scored")
+    status = lightning_mbir(["test", *flags])
+    if status not in (0, 1):  # of 1 the table has the reason
+        raise SystemExit(f"{setting.name}: could not be run")
 
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -150,6 +156,7 @@ SHOWN = {
     "fbp_unet": "supervised U-Net",
     "score_slices": "score_slices",
     "diffpir": "diffpir",
+    "tpdm": "tpdm",
     "diffusion_mbir": "diffusion_mbir, 60 levels",
     "dds": "**dds**",
 }
@@ -200,34 +207,37 @@ def gain_table(settings: list[Setting], output: Path) -> str:
     return "\n".join(lines)
 
 
-def readme_table(output: Path) -> str:
-    """The headline's best known methods."""
+def readme_table(settings: list[Setting], output: Path) -> str:
+    """The best known methods, a task after the other."""
     lines = ["| task | method | axial | coronal | sagittal | NFE | seconds |", "|---|---|---|---|---|---|---|"]
-    for single, mean in zip(PARTS["headline"], PARTS["mean"], strict=True):
-        for row in rows(single, output) + rows(mean, output):
+    for setting in sorted(settings, key=lambda setting: list(TASKS).index(setting.task)):
+        for row in rows(setting, output):
             if "error" in row or row["method"] not in SHOWN:
                 continue
             name = SHOWN[row["method"]] + (f", mean of {row['samples']} samples" if row["samples"] > 1 else "")
             cost = f"{row['nfe']} | {row['seconds']:.0f}"
-            lines.append(f"| {single.task}, {single.name} | {name} | {scores(row)} | {cost} |")
+            where = f"{setting.task}, {setting.name.split(', mean')[0]}"
+            lines.append(f"| {where} | {name} | {scores(row)} | {cost} |")
     return "\n".join(lines)
 
 
-def tables(output: Path) -> dict[str, str]:
-    """By the name that documents call them."""
-    found = {part: gain_table(PARTS[part], output) for part in ("noiseless", "noisy", "other")}
-    found["headline"] = whole_table(PARTS["headline"] + PARTS["mean"], output)
-    found["coils"] = whole_table(PARTS["coils"], output)
-    found["readme"] = readme_table(output)
-    return found
+TABLES: dict[str, tuple[Callable[[list[Setting], Path], str], list[Setting]]] = {
+    "headline": (whole_table, PARTS["headline"] + PARTS["mean"]),
+    "noiseless": (gain_table, PARTS["noiseless"]),
+    "noisy": (gain_table, PARTS["noisy"]),
+    "coils": (whole_table, PARTS["coils"]),
+    "other": (gain_table, PARTS["other"]),
+    "readme": (readme_table, PARTS["headline"] + PARTS["mean"]),
+}
+"""By the name that documents call them: how they are made, and of what."""
 
 
-def write(path: Path, made: dict[str, str]) -> None:
-    """Replace the tables of a document."""
+def write(path: Path, name: str, lines: str) -> None:
+    """Put a table where the document has a place for it."""
     text = path.read_text()
-    for name, lines in made.items():
-        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, t=lines: m[1] + t + m[2], text, flags=re.S)
-    write_whole(path, text.encode())
+    place = re.compile(rf"<!-- {name} -->\n.*?<!-- end -->", re.DOTALL)
+    if place.search(text):
+        write_whole(path, place.sub(lambda _: f"<!-- {name} -->\n{lines}\n<!-- end -->", text).encode())
 
 
 def main() -> None:
@@ -251,11 +261,11 @@ def main() -> None:
         for setting in PARTS[part]:
             if setting.task in args.tasks:
                 run(setting, args)
-    made = tables(args.output)
-    for name, lines in made.items():
-        print(f"\n### {name}\n\n{lines}")
-    for path in args.write:
-        write(path, made)
+    for name, (make, settings) in TABLES.items():
+        complete = all(rows(setting, args.output) for setting in settings)
+        print(f"\n### {name}{'' if complete else ', not complete and not written'}\n\n{make(settings, args.output)}")
+        for path in args.write if complete else []:
+            write(path, name, make(settings, args.output))
 
 
 if __name__ == "__main__":

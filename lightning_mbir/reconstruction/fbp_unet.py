@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import FourierSampling, LinearOperator, ParallelBeam, RealDomain
+from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, ParallelBeam, RealDomain
 from lightning_mbir.prior.files import check_finite, write_whole
 from lightning_mbir.prior.networks import channels_last
 from lightning_mbir.prior.unet import LightUNet
@@ -91,7 +91,7 @@ def geometry_of(operator: LinearOperator) -> dict[str, Any]:
     """What the artefacts of a direct inversion depend on, as plain data; lengths in pixels, since FBP scales with them.
 
     Raises:
-        InputError: another operator than ``ParallelBeam`` or ``FourierSampling``.
+        InputError: another operator than ``ParallelBeam``, ``FourierSampling`` or ``MultiCoilFourier``.
     """
     if isinstance(operator, ParallelBeam):
         return {
@@ -103,16 +103,24 @@ def geometry_of(operator: LinearOperator) -> dict[str, Any]:
             "offset_pixels": round(operator.center_offset / operator.pixel_size, 6),
         }
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
-    if not isinstance(sampling, FourierSampling):
-        raise InputError(f"fbp_unet is for ParallelBeam and FourierSampling, not {type(sampling).__name__}")
+    if not isinstance(sampling, FourierSampling | MultiCoilFourier):
+        raise InputError(f"fbp_unet is for ParallelBeam and Cartesian k-space of slices, not {type(sampling).__name__}")
     mask = sampling.mask.bool().cpu().numpy()
+    maps = getattr(sampling, "coil_maps", None)
+    coils = {} if maps is None else {"coil_maps": _rounded_sha256(maps)}
     return {
-        "operator": "FourierSampling",
+        "operator": type(sampling).__name__,
+        **coils,
         "image_size": list(mask.shape),
         "complex": operator.domain_complex,
         "mask": hashlib.sha256(mask.tobytes()).hexdigest()[:16],
         "acceleration": round(mask.size / int(mask.sum()), 3),
     }
+
+
+def _rounded_sha256(maps: Tensor) -> str:
+    """Of maps to three digits, which other machines compute alike."""
+    return hashlib.sha256((torch.view_as_real(maps) * 1e3).round().short().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def describe(geometry: dict[str, Any]) -> str:

@@ -46,6 +46,8 @@ def plan_method(task: Task, method: str, options: dict[str, Any], steps: int | N
         InputError: see ``check_method``; samples of a method that has no randomness.
     """
     merged = {**task.options.get(method, {}), **options}
+    own_steps = merged.pop("steps", None)
+    steps = own_steps if steps is None else steps
     check_method(method, task.modality, merged, steps)
     if samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")

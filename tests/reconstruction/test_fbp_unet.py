@@ -16,14 +16,13 @@ from lightning_mbir.cli import main
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import FanBeam, FourierSampling, MultiCoilFourier, ParallelBeam, RealDomain, make_mask
+from lightning_mbir.physics import CartesianFourier3D, FanBeam, FourierSampling, ParallelBeam, RealDomain, make_mask
 from lightning_mbir.prior import save_prior
 from lightning_mbir.prior.networks import build_network
 from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.fbp_unet import CorrectionUNet, FBPUNet, direct_inversion, geometry_of, read_unet
 from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
 from lightning_mbir.reconstruction.units import mri_scale
-from tests.physics.test_coil_maps import smooth_maps
 from tests.reconstruction.conftest import demo, smooth_volume, unet_file
 
 TINY: dict[str, Any] = {"channels": [8, 16], "attention": False}
@@ -186,14 +185,17 @@ def test_other_geometries_are_refused_by_name(tmp_path: Path) -> None:
         assert str(path) in str(caught.value) and "6 views from 0 to 150 degrees" in str(caught.value)
     for foreign in (
         FanBeam(N, [0.0, 40.0], source_distance=80.0, detector_distance=40.0),
-        MultiCoilFourier(torch.ones(N, N), smooth_maps(N)),
+        CartesianFourier3D(torch.ones(4, N), (4, N, N)),
     ):
-        with pytest.raises(InputError, match="fbp_unet is for ParallelBeam and FourierSampling"):
+        with pytest.raises(InputError, match="fbp_unet is for ParallelBeam and Cartesian k-space"):
             unet.check_geometry(foreign)
     masks = [TASKS["cs_mri"].build_operator(N, acc=4.0, seed=seed) for seed in (0, 0, 1)]
     same, again, other = (geometry_of(mask) for mask in masks)
     assert same == again and same != other
     assert same != geometry_of(TASKS["cs_mri"].build_operator(N, acc=4.0, seed=0, complex=True))
+    coils = [TASKS["cs_mri"].build_operator(N, acc=4.0, seed=0, coils=count) for count in (4, 4, 5)]
+    same, again, other = (geometry_of(one) for one in coils)
+    assert same == again and same != other
 
 
 def damaged(folder: Path, good: Path) -> dict[str, str]:
