@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import DataLoader, PersistentDataset
-from monai.transforms import CenterSpatialCrop, Compose
+from monai.transforms import CenterSpatialCrop, Compose, Transform
 from rich.progress import track
 from torch import Tensor
 
@@ -33,6 +33,8 @@ from lightning_mbir.errors import InputError
 Axis = Literal["axial", "coronal", "sagittal"]
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
+READING = 2
+"""Version of ``ReadSlices``; another one leaves older caches alone."""
 
 
 class SliceDataModule(L.LightningDataModule):
@@ -200,11 +202,11 @@ class SliceDataModule(L.LightningDataModule):
     def _item(self, name: str, **source: Any) -> dict[str, Any]:
         """What a volume's slices depend on; the cache goes by it."""
         settings = {"modality": self.modality, "axis": self.axis, "sizes": self.sizes, "min_signal": self.min_signal}
-        return {"name": name, **source, **settings}
+        return {"name": name, "reading": READING, **source, **settings}
 
     def _read(self, items: list[dict[str, Any]]) -> Iterator[list[Tensor]]:
         loader: Iterable[Any] = torch.utils.data.DataLoader(
-            _Reading(items, transform=Compose([read_slices]), cache_dir=self.cache_dir),
+            _Reading(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
@@ -256,28 +258,32 @@ class _Reading(PersistentDataset):  # type: ignore[misc]
             return cause
 
 
-def read_slices(item: dict[str, Any]) -> list[Tensor]:
+class ReadSlices(Transform):  # type: ignore[misc]
     """The slices with signal of a volume, ``(n, Y, X)`` in half precision for each size, in the prior's unit.
+
+    A ``Transform``, since ``PersistentDataset`` keeps what comes before the first step that is none.
 
     Raises:
         InputError: a file that cannot be read or holds values that are not finite.
     """
-    stacks = []
-    volume = None if "seed" in item else read_volume(Path(item["file"]), item["modality"])
-    for size in item["sizes"]:
-        if volume is None:
-            phantom = chest_phantom if item["phantom"] == "chest" else head_phantom
-            options = {} if item["phantom"] == "chest" else {"contrast": None}
-            data = phantom((PHANTOM_SLICES, size, size), seed=item["seed"], **options)
-        else:
-            data = fit_in_plane(volume.data, size).permute(SLICES_FIRST[item["axis"]])
-            data = F.pad(data, (0, 0, 0, max(0, size - data.shape[1])))
-        modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
-        scale = training_scale(data, modality)
-        data = data / scale if scale > 0 else data
-        signal = (data > 0.1).float().mean((-2, -1)) >= item["min_signal"]
-        stacks.append(data[signal].half())
-    return stacks
+
+    def __call__(self, item: dict[str, Any]) -> list[Tensor]:
+        stacks = []
+        volume = None if "seed" in item else read_volume(Path(item["file"]), item["modality"])
+        for size in item["sizes"]:
+            if volume is None:
+                phantom = chest_phantom if item["phantom"] == "chest" else head_phantom
+                options = {} if item["phantom"] == "chest" else {"contrast": None}
+                data = phantom((PHANTOM_SLICES, size, size), seed=item["seed"], **options)
+            else:
+                data = fit_in_plane(volume.data, size).permute(SLICES_FIRST[item["axis"]])
+                data = F.pad(data, (0, 0, 0, max(0, size - data.shape[1])))
+            modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
+            scale = training_scale(data, modality)
+            data = data / scale if scale > 0 else data
+            signal = (data > 0.1).float().mean((-2, -1)) >= item["min_signal"]
+            stacks.append(data[signal].half())
+        return stacks
 
 
 def fit_in_plane(data: Tensor, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from lightning_mbir.data import SliceDataModule
+from lightning_mbir.data import SliceDataModule, slice_datamodule
 from lightning_mbir.data.slice_datamodule import fit_in_plane
 from lightning_mbir.data.slice_sampling import KeyedBatches, RandSmoothPhase, WholeSampler
-from lightning_mbir.data.volume import MU_WATER
+from lightning_mbir.data.volume import MU_WATER, Volume, read_volume
 from lightning_mbir.errors import InputError
 
 
@@ -26,8 +27,6 @@ def folder_of_volumes(folder: Path) -> Path:
 
 
 def test_patients_are_drawn_equally_and_the_last_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_mbir.data import slice_datamodule
-
     monkeypatch.setattr(slice_datamodule, "augmentation", lambda *_: Compose([]))
     torch.manual_seed(0)
     data = SliceDataModule(
@@ -183,8 +182,15 @@ def test_what_exceeds_the_memory_is_read_from_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(slices[0], slices[1], rtol=0, atol=0)
 
 
-def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path) -> None:
+def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of_volumes(tmp_path)
+    read = []
+
+    def counted(path: Path, modality: Any) -> Volume:
+        read.append(path)
+        return read_volume(path, modality)
+
+    monkeypatch.setattr(slice_datamodule, "read_volume", counted)
 
     def slices(size: int) -> torch.Tensor:
         data = SliceDataModule(tmp_path, image_size=size, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
@@ -194,9 +200,13 @@ def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path) -> None:
 
     first = slices(24)
     files = set((tmp_path / "cache").iterdir())
+    assert len(read) == 4
     torch.testing.assert_close(slices(24), first, rtol=0, atol=0)
     assert set((tmp_path / "cache").iterdir()) == files
-    assert slices(16).shape[-1] == 16
+    assert len(read) == 4  # no volume is read again
+    assert slices(16).shape[-1] == 16 and len(read) == 8
+    monkeypatch.setattr(slice_datamodule, "READING", -1)  # other code, other slices
+    assert slices(24).shape == first.shape and len(read) == 12
 
 
 def test_phantoms_alone_need_no_files() -> None:
