@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import lightning as L
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.resample import resize_in_plane
 from lightning_mbir.data.slice_sampling import (
+    Axis,
     KeyedBatches,
     KeyedLoader,
     KeyedSlices,
@@ -30,7 +31,6 @@ from lightning_mbir.data.units import training_scale
 from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume, volume_name
 from lightning_mbir.errors import InputError
 
-Axis = Literal["axial", "coronal", "sagittal"]
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
 READING = 2
@@ -182,7 +182,10 @@ class SliceDataModule(L.LightningDataModule):
             groups = [((size_of == size).nonzero()[:, 0], count) for size, count in counts.items()]
             groups = [(places, count) for places, count in groups if len(places)]
         intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
-        varied = {size: augmentation(self.crop_size or size, intensity, self.complex) for size in self.sizes}
+        varied: dict[tuple[int, ...], Compose] = {}
+        for size in self.sizes:
+            crop = self.crop_size or size
+            varied[size, size] = augmentation((crop, crop), self.axis, intensity, self.complex)
         batches = KeyedBatches(weights, groups, length, seed, rank, world, seen)
         return KeyedLoader(KeyedSlices(images, varied), batches, self.num_workers)
 
@@ -195,7 +198,7 @@ class SliceDataModule(L.LightningDataModule):
             transform = Compose([CenterSpatialCrop((size, size)), *([RandSmoothPhase()] if self.complex else [])])
             sampler = WholeSampler(len(chosen), rank, world)
             loaders.append(
-                DataLoader(KeyedSlices(chosen, {size: transform}), batch_size=self.batch_size, sampler=sampler)
+                DataLoader(KeyedSlices(chosen, {(size, size): transform}), batch_size=self.batch_size, sampler=sampler)
             )
         return loaders
 
