@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule, slice_datamodule
+from lightning_mbir.data.phantoms import chest_phantom
 from lightning_mbir.data.slice_datamodule import fit_in_plane
 from lightning_mbir.data.slice_sampling import KeyedBatches, RandSimilarity, RandSmoothPhase, WholeSampler, augmentation
+from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import MU_WATER, Volume, read_volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior import ScorePriorModule, SliceDenoiser, Unit
 from lightning_mbir.reconstruction.fbp_unet_training import _variation
 
 
@@ -206,10 +210,118 @@ def test_other_axes_slice_the_other_way(tmp_path: Path) -> None:
         assert data._train is not None
         shapes[axis] = torch.stack(data._train[0])
         assert len(shapes[axis]) == count
-    # Where x was highest in the file, the sagittal stack has its one bright slice.
-    assert sorted((shapes["sagittal"] == 1).sum((1, 2)).tolist())[-1] == 8 * 12
+    # Where x was highest in the file, the sagittal stack has its one bright slice; z is mirrored from 8 to 16.
+    assert sorted((shapes["sagittal"] == 1).sum((1, 2)).tolist())[-1] == 16 * 12
     with pytest.raises(InputError, match="axis"):
         SliceDataModule(axis="oblique")  # type: ignore[arg-type]
+
+
+def coronal(path: Path | None = None, **options: Any) -> SliceDataModule:
+    options = {"modality": "mri", "phantom_fraction": 0.0, "batch_size": 4, **options}
+    return SliceDataModule(path, axis="coronal", **options)
+
+
+def write_scan(path: Path, data: Tensor) -> None:
+    """A volume ``(Z, Y, X)`` in RAS."""
+    nib.save(nib.Nifti1Image(data.permute(2, 1, 0).numpy(), np.eye(4)), path)
+
+
+class Spy(torch.nn.Module):
+    """Says what a network is shown."""
+
+    stride = 16
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.shown = x
+        return x
+
+
+def test_coronal_slices_are_those_of_the_axial_volume_as_a_reconstruction_shows_them(tmp_path: Path) -> None:
+    """One unit for both axes, the share of signal that of the slice itself, z mirrored as before a network."""
+    torch.manual_seed(0)  # signal in half of each coronal slice, in a quarter of each axial one
+    volume = torch.zeros(10, 32, 32)
+    volume[:, 8:24, 8:24] = torch.rand(10, 16, 16) + 0.5
+    write_scan(tmp_path / "one_scan.nii.gz", volume)
+    stacks = {}
+    for axis in ("axial", "coronal"):
+        options: dict[str, Any] = {"modality": "mri", "axis": axis, "phantom_fraction": 0.0, "min_signal": 0.2}
+        data = SliceDataModule(tmp_path, image_size=32, **options)
+        data.setup("fit")
+        assert data._train is not None
+        stacks[axis] = torch.stack(data._train[0]).float()
+    assert stacks["axial"].shape == (10, 32, 32)
+    assert stacks["coronal"].shape == (16, 16, 32)
+    found, expected = stacks["coronal"], stacks["axial"].transpose(0, 1)[8:24]
+    torch.testing.assert_close(found[:, :10], expected, rtol=0, atol=0)
+
+    network = Spy()
+    SliceDenoiser(network, Unit(), slice_batch=16)(expected.contiguous(), 1.0)
+    torch.testing.assert_close(found, network.shown[:, 0], rtol=0, atol=0)
+
+
+def test_a_short_stack_is_mirrored_more_than_once(tmp_path: Path) -> None:
+    volume = torch.rand(3, 32, 32) + 0.5
+    write_scan(tmp_path / "one_scan.nii.gz", volume)
+    data = coronal(tmp_path, image_size=32)
+    data.setup("fit")
+    assert data._train is not None
+    stack = torch.stack(data._train[0])
+    for row in range(16):
+        torch.testing.assert_close(stack[:, row], stack[:, (0, 1, 2, 1)[row % 4]], rtol=0, atol=0)
+
+
+def test_phantoms_are_sliced_along_the_same_axis() -> None:
+    for axis, order in (("coronal", (1, 0, 2)), ("sagittal", (2, 0, 1))):
+        data = SliceDataModule(axis=axis, image_size=32, phantom_volumes=1, min_signal=0.0)  # type: ignore[arg-type]
+        data.setup("fit")
+        assert data._train is not None
+        expected = chest_phantom((32, 32, 32), seed=0).permute(order) / CT_SCALE
+        torch.testing.assert_close(torch.stack(data._train[0]), expected.half(), rtol=0, atol=0)
+
+
+def heights(folder: Path) -> Path:
+    """Patients a (8 slices), b and c (40 slices)."""
+    for name, depth in (("a_one", 8), ("b_one", 40), ("c_one", 40)):
+        write_scan(folder / f"{name}.nii.gz", torch.ones(depth, 32, 32))
+    return folder
+
+
+def test_stacks_of_other_heights_come_in_batches_of_their_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = coronal(heights(tmp_path), image_size=32, slices_per_epoch=400)
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    drawn = Counter(tuple(batch.shape) for batch in batches)
+    assert set(drawn) == {(8, 1, 16, 32), (2, 1, 48, 32)}  # no more pixels than 4 of 32 x 32
+    assert abs(drawn[8, 1, 16, 32] - 50) < 20  # a and b alike, though b has as many slices
+    assert all(float(batch.min()) > 0.79 for batch in batches)  # a stack's end is no border of air
+    assert [next(iter(loader)).shape for loader in data.val_dataloader()] == [(2, 1, 48, 32)]
+
+
+def test_crops_are_no_taller_than_the_stack(tmp_path: Path) -> None:
+    data = coronal(heights(tmp_path), image_size=[64, 32], crop_size=32, slices_per_epoch=80)
+    data.setup("fit")
+    assert {tuple(batch.shape) for batch in data.train_dataloader()} == {(8, 1, 16, 32), (4, 1, 32, 32)}
+    shapes = [next(iter(loader)).shape for loader in data.val_dataloader()]
+    assert shapes == [(2, 1, 48, 32), (1, 1, 48, 64)]  # whole ones, with as many pixels
+
+
+def test_a_prior_of_coronal_slices_is_trained_at_the_stride_of_its_network(tmp_path: Path) -> None:
+    """Also on stacks of several heights, in training and in validation."""
+    write_scan(heights(tmp_path) / "c_two.nii.gz", torch.rand(9, 32, 32) + 0.5)
+    torch.manual_seed(0)
+    data = coronal(tmp_path, image_size=32, slices_per_epoch=16, held_out="c")
+    module = ScorePriorModule(network_options={"channels": [8, 16], "blocks": 1, "attention": False})
+    trainer = L.Trainer(
+        max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path / "out",
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert data._train is not None
+    assert {tuple(image.shape) for image in data._train[0]} == {(8, 32), (40, 32)}
+    assert set(data._validation) == {(12, 32), (40, 32)}
+    assert list(module.validation_psnr) == [32]
+    assert bool(torch.isfinite(torch.tensor(module.validation_psnr[32])).all())
 
 
 def test_small_slices_are_padded_and_large_ones_averaged() -> None:

@@ -88,7 +88,8 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
     row = next(line for line in card.read_text().splitlines() if line.startswith("| 0.5 |"))
     errors = []
     for rank in (0, 1):
-        images = torch.stack([data.val_dataloader()[0].dataset[i] for i in range(rank, len(data._validation[32]), 2)])
+        held_out = data.val_dataloader()[0].dataset
+        images = torch.stack([held_out[i] for i in range(rank, len(held_out), 2)])
         for i, batch in enumerate(images.split(BATCH)):
             errors.append(denoising_mse(load_prior(last).network, batch, seed=key(i, rank))[SIGMAS.index(0.5)])
     expected = -10 * torch.cat(errors).mean().log10()
