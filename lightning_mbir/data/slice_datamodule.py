@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,8 @@ from lightning_mbir.data.slice_sampling import (
 from lightning_mbir.data.units import training_scale
 from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume, volume_name
 from lightning_mbir.errors import InputError
+
+log = logging.getLogger(__name__)
 
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
@@ -73,7 +76,7 @@ class SliceDataModule(L.LightningDataModule):
         num_workers: worker processes that read volumes, and later vary slices.
 
     Raises:
-        InputError: no volumes at ``path``, no such patient, values out of range.
+        InputError: no volumes at ``path``, no such patient, values out of range; in ``setup``: no slice with signal.
     """
 
     def __init__(
@@ -133,6 +136,15 @@ class SliceDataModule(L.LightningDataModule):
         """Read all volumes once."""
         if self._train is not None:
             return
+        if len(self.files) > 1 and self.held_out is None and not (self.trainer and self.trainer.global_rank):
+            log.warning(
+                "%s: all %d volumes are of one patient (%s, what stands before the last underscore of a name), so that "
+                "nobody is held out and validation is on phantoms; name them PATIENT_SCAN to hold one out "
+                "(--data.held_out)",
+                self.path,
+                len(self.files),
+                patient(self.files[0]),
+            )
         share = self.phantom_fraction if self.files else 1.0
         items = [self._item(volume_name(file), file=str(file), stamp=file.stat().st_mtime) for file in self.files]
         kinds = {"ct": ("chest",), "mri": ("head",), None: ("chest", "head")}[self.modality]
@@ -155,11 +167,15 @@ class SliceDataModule(L.LightningDataModule):
                     phantoms.append(slices)
                 else:
                     patients.setdefault(patient(Path(item["file"])), []).append(slices)
-        if self.files and not patients:
-            raise InputError(f"{self.path}: no slice with signal to train on (see --data.min_signal)")
+        if (self.files and not patients) or (share == 1 and not phantoms):
+            raise InputError(f"{self.path or 'phantoms'}: no slice with signal to train on (see --data.min_signal)")
+        if not self._validation:
+            who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
+            raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
         self._train = self._weighted(patients, phantoms, share)
         people = len({patient(file) for file in self.files})
-        real = f"{len(self.files)} volumes of {people} patients ({self.held_out} held out) and " if self.files else ""
+        held_out = self.held_out or "nobody"
+        real = f"{len(self.files)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
         self.summary = (
             f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "

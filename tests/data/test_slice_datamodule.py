@@ -315,3 +315,29 @@ def test_volumes_without_use_are_refused_before_training(tmp_path: Path, value: 
     data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1, num_workers=int(value != 0))
     with pytest.raises(InputError, match=words):
         data.setup("fit")
+
+
+def test_a_held_out_patient_without_signal_is_refused(tmp_path: Path) -> None:
+    """Else there would be no validation, and no best checkpoint."""
+    for name, value in (("a_one", 1.0), ("b_one", 0.0)):
+        write_scan(tmp_path / f"{name}.nii.gz", torch.full((4, 16, 16), value))
+    data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
+    with pytest.raises(InputError, match=r"b, who is held out \(--data.held_out\), without a slice with signal"):
+        data.setup("fit")
+    with pytest.raises(InputError, match="phantoms: no slice with signal to train on"):
+        SliceDataModule(image_size=16, phantom_volumes=1, min_signal=1.0).setup("fit")
+
+
+def test_volumes_of_one_patient_alone_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("scan_001", "scan_002"):
+        write_scan(tmp_path / f"{name}.nii.gz", torch.ones(4, 16, 16))
+    data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
+    data.setup("fit")
+    (record,) = caplog.records
+    for word in ("2 volumes", "one patient (scan,", "before the last underscore", "phantoms", "--data.held_out"):
+        assert word in record.getMessage()
+    assert "nobody held out" in data.summary
+    caplog.clear()
+    (tmp_path / "scan_002.nii.gz").unlink()
+    SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1).setup("fit")
+    assert not caplog.records  # of a single volume nobody expects more
