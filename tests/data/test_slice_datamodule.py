@@ -1,5 +1,6 @@
 """Slices for training: drawn by patient, held out by patient, varied by key, in the prior's unit."""
 
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def test_larger_slices_are_cropped_when_asked_for() -> None:
     data = SliceDataModule(image_size=[64, 32], crop_size=32, phantom_volumes=1, batch_size=16, slices_per_epoch=64)
     data.setup("fit")
     assert {tuple(batch.shape) for batch in data.train_dataloader()} == {(16, 1, 32, 32)}
+
+
+def test_the_benchmark_of_trainings_takes_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its docstring says and its table in docs/training.md was measured: a step is 8 slices of 128 x 128."""
+    prior_training = pytest.importorskip("benchmarks.prior_training")  # no part of the sdist
+    (tmp_path / "ct" / "train").mkdir(parents=True)
+    for name in ("a_one", f"{prior_training.HELD_OUT}_chest"):
+        write_scan(tmp_path / "ct" / "train" / f"{name}.nii.gz", torch.zeros(3, 128, 128))  # water
+    data: list[SliceDataModule] = []
+    monkeypatch.setattr(L.Trainer, "fit", lambda trainer, module, given: data.append(given))
+    prior_training.train({}, Namespace(data=tmp_path, steps=20, output=tmp_path))
+    data[0].phantom_fraction = 0.0  # takes long to draw
+    data[0].setup("fit")
+    assert [tuple(batch.shape) for batch in data[0].train_dataloader()] == 20 * [(8, 1, 128, 128)]
 
 
 def test_other_axes_slice_the_other_way(tmp_path: Path) -> None:
