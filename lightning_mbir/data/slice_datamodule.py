@@ -65,7 +65,7 @@ class SliceDataModule(L.LightningDataModule):
         image_size: size of axial slices, or several.
         crop_size: cut the training images to this size, where they are larger; by default they stay whole.
         complex: give each slice a random smooth phase, for a prior of complex MRI.
-        batch_size: slices per step and device, at the smallest size; fewer of larger ones.
+        batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
         held_out: patient kept for validation; by default the last by name, where there are two or more.
         phantom_fraction: share of the drawn slices that are phantoms, where there are real ones.
         phantom_volumes: number of different phantoms.
