@@ -2,7 +2,7 @@
 
     python benchmarks/prior_training.py --data ../shared/data --steps 800
 
-Trains from the same seed on the training CT volumes, whole slices at 128 x 128 pixels and crops of those at 256 x 256:
+Trains from the same seed on the training CT volumes, whole slices of 128 x 128 pixels and crops of those of 256 x 256:
 the paper's VE-SDE, noise levels log-uniform from 0.01 to 378, score parametrisation; the same levels with EDM
 preconditioning; EDM preconditioning and log-normal levels, the mean and the deviation of their logarithm in brackets;
 the same with the loss of each level divided by its expected value; and the default with a network of ten times the
@@ -45,7 +45,12 @@ def train(options: dict[str, Any], args: argparse.Namespace) -> tuple[ScorePrior
     """The module after training, and the seconds that it took."""
     L.seed_everything(0)
     data = SliceDataModule(
-        args.data / "ct/train", "ct", image_size=[128, 256], held_out=HELD_OUT, slices_per_epoch=8 * args.steps
+        args.data / "ct/train",
+        "ct",
+        image_size=[128, 256],
+        crop_size=128,
+        held_out=HELD_OUT,
+        slices_per_epoch=8 * args.steps,
     )
     module = ScorePriorModule(**options)
     trainer = L.Trainer(
@@ -96,9 +101,7 @@ def main() -> None:
             torch.save(module.ema.module.state_dict(), file.with_suffix(".pt"))
             row |= {str(nfe): reconstruction_psnr(module.ema.module, args.data, nfe) for nfe in (50, 20)}
             file.write_text(json.dumps(row))
-    print(
-        "| training | parameters | pixels | " + " | ".join(f"{s:g}" for s in SIGMAS) + " | 50 NFE | 20 NFE |"
-    )
+    print("| training | parameters | pixels | " + " | ".join(f"{s:g}" for s in SIGMAS) + " | 50 NFE | 20 NFE |")
     print("|---" * (len(SIGMAS) + 5) + "|")
     for number, name in enumerate(names):
         file = args.output / f"{number}_{args.steps}.json"

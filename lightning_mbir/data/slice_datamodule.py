@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import DataLoader, PersistentDataset
-from monai.transforms import CenterSpatialCrop, Compose
+from monai.transforms import Compose, Transform
 from rich.progress import track
 from torch import Tensor
 
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.resample import resize_in_plane
 from lightning_mbir.data.slice_sampling import (
+    Axis,
     KeyedBatches,
     KeyedLoader,
     KeyedSlices,
@@ -30,21 +33,25 @@ from lightning_mbir.data.units import training_scale
 from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume, volume_name
 from lightning_mbir.errors import InputError
 
-Axis = Literal["axial", "coronal", "sagittal"]
+log = logging.getLogger(__name__)
+
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
+READING = 2
+"""Version of ``ReadSlices``; another one leaves older caches alone."""
 
 
 class SliceDataModule(L.LightningDataModule):
     """Slices ``(1, Y, X)`` in the prior's unit; complex ones ``(2, Y, X)``.
 
-    Every patient is drawn equally often, however many slices there are of him; a patient is what stands before the
-    last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one). Without ``path`` all is phantoms.
+    Every patient is drawn equally often, counted in pixels, however many slices there are of him; a patient is what
+    stands before the last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one). Without ``path`` all is
+    phantoms.
 
     Slices larger than ``image_size`` are averaged down to it, smaller ones are padded with zeros: nothing is enlarged,
-    since that would teach blur. With several sizes each batch is of one of them, in turn by chance, and has as many
-    pixels as one of the smallest: whole slices, since a prior that has only seen crops of the larger ones does not know
-    how their parts belong together. With ``crop_size`` all are cropped at random to that.
+    since that would teach blur. With several shapes each batch is of one of them, by chance, and has as many pixels as
+    ``batch_size`` slices of the smallest size: whole slices, since a prior that has only seen crops of the larger ones
+    does not know how their parts belong together. With ``crop_size`` all are cropped at random to that.
 
     What is drawn, and how it is varied, depends on the training's seed, the rank and how much was drawn before, and not
     on the number of workers.
@@ -53,11 +60,12 @@ class SliceDataModule(L.LightningDataModule):
         path: a volume or a folder of volumes (NIfTI, DICOM series); none trains on phantoms alone.
         modality: ``ct`` or ``mri``; none, for phantoms alone, draws chests and heads.
         axis: ``axial``, ``coronal`` or ``sagittal`` slices. The latter two are those of a volume whose axial slices
-            have ``image_size``, as reconstructions meet them: z keeps its spacing, and is padded with zeros if short.
-        image_size: size of the slices, or several.
-        crop_size: cut the training images to this size; by default they stay whole.
+            have ``image_size``, as reconstructions meet them: z keeps its spacing and its length, and is mirrored up to
+            a multiple of what the network takes, as ``SliceDenoiser`` does.
+        image_size: size of axial slices, or several.
+        crop_size: cut the training images to this size, where they are larger; by default they stay whole.
         complex: give each slice a random smooth phase, for a prior of complex MRI.
-        batch_size: slices per step and device, at the smallest size; fewer of larger ones.
+        batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
         held_out: patient kept for validation; by default the last by name, where there are two or more.
         phantom_fraction: share of the drawn slices that are phantoms, where there are real ones.
         phantom_volumes: number of different phantoms.
@@ -68,7 +76,7 @@ class SliceDataModule(L.LightningDataModule):
         num_workers: worker processes that read volumes, and later vary slices.
 
     Raises:
-        InputError: no volumes at ``path``, no such patient, values out of range.
+        InputError: no volumes at ``path``, no such patient, values out of range; in ``setup``: no slice with signal.
     """
 
     def __init__(
@@ -120,7 +128,7 @@ class SliceDataModule(L.LightningDataModule):
         self.cache_dir, self.cache_gib = cache_dir, cache_gib
         self.summary = ""
         self._train: tuple[list[Tensor], Tensor] | None = None
-        self._validation: dict[int, list[Tensor]] = {}
+        self._validation: dict[tuple[int, ...], list[Tensor]] = {}
         self._bytes = 0
         self._overflow: tempfile.TemporaryDirectory[str] | None = None
 
@@ -128,6 +136,15 @@ class SliceDataModule(L.LightningDataModule):
         """Read all volumes once."""
         if self._train is not None:
             return
+        if len(self.files) > 1 and self.held_out is None and not (self.trainer and self.trainer.global_rank):
+            log.warning(
+                "%s: all %d volumes are of one patient (%s, what stands before the last underscore of a name), so that "
+                "nobody is held out and validation is on phantoms; name them PATIENT_SCAN to hold one out "
+                "(--data.held_out)",
+                self.path,
+                len(self.files),
+                patient(self.files[0]),
+            )
         share = self.phantom_fraction if self.files else 1.0
         items = [self._item(volume_name(file), file=str(file), stamp=file.stat().st_mtime) for file in self.files]
         kinds = {"ct": ("chest",), "mri": ("head",), None: ("chest", "head")}[self.modality]
@@ -140,21 +157,25 @@ class SliceDataModule(L.LightningDataModule):
         patients: dict[str, list[list[Tensor]]] = {}
         phantoms: list[list[Tensor]] = []
         for item, stacks in zip(items, self._read(items), strict=True):
-            for size, stack in zip(self.sizes, stacks, strict=True):
+            for stack in stacks:
                 slices = list(self._keep(stack))
                 if not slices:
                     continue
                 if item.get("seed") == 1000 or ("file" in item and patient(Path(item["file"])) == self.held_out):
-                    self._validation.setdefault(size, []).extend(slices)
+                    self._validation.setdefault(slices[0].shape, []).extend(slices)
                 elif "seed" in item:
                     phantoms.append(slices)
                 else:
                     patients.setdefault(patient(Path(item["file"])), []).append(slices)
-        if self.files and not patients:
-            raise InputError(f"{self.path}: no slice with signal to train on (see --data.min_signal)")
+        if (self.files and not patients) or (share == 1 and not phantoms):
+            raise InputError(f"{self.path or 'phantoms'}: no slice with signal to train on (see --data.min_signal)")
+        if not self._validation:
+            who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
+            raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
         self._train = self._weighted(patients, phantoms, share)
         people = len({patient(file) for file in self.files})
-        real = f"{len(self.files)} volumes of {people} patients ({self.held_out} held out) and " if self.files else ""
+        held_out = self.held_out or "nobody"
+        real = f"{len(self.files)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
         self.summary = (
             f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "
@@ -172,39 +193,52 @@ class SliceDataModule(L.LightningDataModule):
         def seen() -> int:
             return int(getattr(module, "batches_seen", 0))
 
-        size_of = torch.tensor([image.shape[-1] for image in images])
-        if self.crop_size:
-            groups = [(torch.arange(len(images)), self.batch_size)]
-        else:
-            counts = {size: max(1, self.batch_size * self.sizes[0] ** 2 // size**2) for size in self.sizes}
-            groups = [((size_of == size).nonzero()[:, 0], count) for size, count in counts.items()]
-            groups = [(places, count) for places, count in groups if len(places)]
+        crops = {tuple(image.shape): self._crop(image.shape) for image in images}
+        places: dict[tuple[int, int], list[int]] = {}
+        for place, image in enumerate(images):
+            places.setdefault(crops[image.shape], []).append(place)
+        groups = [(torch.tensor(group), self._per_batch(crop)) for crop, group in sorted(places.items())]
         intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
-        varied = {size: augmentation(self.crop_size or size, intensity, self.complex) for size in self.sizes}
+        varied = {shape: augmentation(crop, self.axis, intensity, self.complex) for shape, crop in crops.items()}
         batches = KeyedBatches(weights, groups, length, seed, rank, world, seen)
         return KeyedLoader(KeyedSlices(images, varied), batches, self.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """A loader for each size: about 32 whole slices, the same ones each time."""
+        """A loader for each shape: about 32 whole slices, the same ones each time."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        transform = Compose([RandSmoothPhase()] if self.complex else [])
         loaders = []
-        for size, slices in sorted(self._validation.items()):
-            chosen = slices[:: max(1, len(slices) // 32)]
-            transform = Compose([CenterSpatialCrop((size, size)), *([RandSmoothPhase()] if self.complex else [])])
+        for shape, slices in sorted(self._validation.items()):
+            chosen = KeyedSlices(slices[:: max(1, len(slices) // 32)], {shape: transform})
             sampler = WholeSampler(len(chosen), rank, world)
-            loaders.append(
-                DataLoader(KeyedSlices(chosen, {size: transform}), batch_size=self.batch_size, sampler=sampler)
-            )
+            loaders.append(DataLoader(chosen, batch_size=self._per_batch(shape), sampler=sampler))
         return loaders
+
+    def _crop(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        rows, columns = shape
+        crop = self.crop_size or max(shape)
+        return min(crop, rows), min(crop, columns)
+
+    def _per_batch(self, shape: tuple[int, ...]) -> int:
+        """Slices that have the pixels of ``batch_size`` ones of the smallest size."""
+        smallest = self.crop_size or self.sizes[0]
+        return max(1, self.batch_size * smallest**2 // math.prod(shape))
 
     def _item(self, name: str, **source: Any) -> dict[str, Any]:
         """What a volume's slices depend on; the cache goes by it."""
-        settings = {"modality": self.modality, "axis": self.axis, "sizes": self.sizes, "min_signal": self.min_signal}
-        return {"name": name, **source, **settings}
+        network = getattr(self.trainer.lightning_module if self.trainer else None, "network", None)
+        settings = {
+            "modality": self.modality,
+            "axis": self.axis,
+            "sizes": self.sizes,
+            "min_signal": self.min_signal,
+            "stride": 1 if self.axis == "axial" else int(getattr(network, "stride", 16)),
+        }
+        return {"name": name, "reading": READING, **source, **settings}
 
     def _read(self, items: list[dict[str, Any]]) -> Iterator[list[Tensor]]:
         loader: Iterable[Any] = torch.utils.data.DataLoader(
-            _Reading(items, transform=Compose([read_slices]), cache_dir=self.cache_dir),
+            _Reading(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
@@ -256,28 +290,35 @@ class _Reading(PersistentDataset):  # type: ignore[misc]
             return cause
 
 
-def read_slices(item: dict[str, Any]) -> list[Tensor]:
+class ReadSlices(Transform):  # type: ignore[misc]
     """The slices with signal of a volume, ``(n, Y, X)`` in half precision for each size, in the prior's unit.
+
+    A ``Transform``, since ``PersistentDataset`` keeps what comes before the first step that is none.
 
     Raises:
         InputError: a file that cannot be read or holds values that are not finite.
     """
-    stacks = []
-    volume = None if "seed" in item else read_volume(Path(item["file"]), item["modality"])
-    for size in item["sizes"]:
-        if volume is None:
-            phantom = chest_phantom if item["phantom"] == "chest" else head_phantom
-            options = {} if item["phantom"] == "chest" else {"contrast": None}
-            data = phantom((PHANTOM_SLICES, size, size), seed=item["seed"], **options)
-        else:
-            data = fit_in_plane(volume.data, size).permute(SLICES_FIRST[item["axis"]])
-            data = F.pad(data, (0, 0, 0, max(0, size - data.shape[1])))
-        modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
-        scale = training_scale(data, modality)
-        data = data / scale if scale > 0 else data
-        signal = (data > 0.1).float().mean((-2, -1)) >= item["min_signal"]
-        stacks.append(data[signal].half())
-    return stacks
+
+    def __call__(self, item: dict[str, Any]) -> list[Tensor]:
+        stacks = []
+        volume = None if "seed" in item else read_volume(Path(item["file"]), item["modality"])
+        for size in item["sizes"]:
+            if volume is None:
+                phantom = chest_phantom if item["phantom"] == "chest" else head_phantom
+                options = {} if item["phantom"] == "chest" else {"contrast": None}
+                depth = PHANTOM_SLICES if item["axis"] == "axial" else size
+                data = phantom((depth, size, size), seed=item["seed"], **options)
+            else:
+                data = fit_in_plane(volume.data, size)
+            data = data.permute(SLICES_FIRST[item["axis"]])
+            modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
+            scale = training_scale(data, modality)
+            data = data / scale if scale > 0 else data
+            signal = (data > 0.1).float().mean((-2, -1)) >= item["min_signal"]
+            # numpy's mirror goes to and fro where the stack is shorter than what is missing
+            rows = np.pad(np.arange(data.shape[1]), (0, -data.shape[1] % item["stride"]), mode="reflect")
+            stacks.append(data[signal][:, torch.from_numpy(rows)].half())
+        return stacks
 
 
 def fit_in_plane(data: Tensor, size: int) -> Tensor:

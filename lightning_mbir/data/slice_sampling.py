@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.data import DataLoader
 from monai.transforms import (
+    Affine,
     CenterSpatialCrop,
     Compose,
-    RandAffine,
     RandFlip,
     RandomizableTransform,
     RandScaleIntensity,
@@ -24,12 +24,14 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from lightning_mbir.data.phase import smooth_phase
 
+Axis = Literal["axial", "coronal", "sagittal"]
+
 
 class KeyedBatches(DistributedSampler[Any]):
     """Batches of ``(index, seed)`` pairs that depend on (seed, rank, how many came before) alone.
 
-    The slices of a batch are all of one group, each group as often as any other. A ``DistributedSampler``, since
-    Lightning would wrap any other and deal one rank's slices to all.
+    The slices of a batch are all of one group, drawn as often as its slices weigh together. A ``DistributedSampler``,
+    since Lightning would wrap any other and deal one rank's slices to all.
 
     Args:
         weights: probability of each slice, up to a common factor.
@@ -54,13 +56,15 @@ class KeyedBatches(DistributedSampler[Any]):
         self.groups = [
             (places.numpy(), np.cumsum(weights[places].double().numpy()), batch_size) for places, batch_size in groups
         ]
+        weight = np.array([cumulative[-1] for _, cumulative, _ in self.groups])
+        self.shares = weight / weight.sum()
         self.length, self.key, self.seen = length, (seed, rank), seen
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first = self.seen()
         for number in range(first, first + self.length):
             rng = np.random.default_rng((*self.key, number))
-            places, cumulative, batch_size = self.groups[int(rng.integers(len(self.groups)))]
+            places, cumulative, batch_size = self.groups[int(rng.choice(len(self.groups), p=self.shares))]
             drawn = np.searchsorted(cumulative, rng.random(batch_size) * cumulative[-1], side="right")
             seeds = rng.integers(2**31, size=batch_size)
             yield [(int(places[min(i, len(places) - 1)]), int(seed)) for i, seed in zip(drawn, seeds, strict=True)]
@@ -129,11 +133,11 @@ class KeyedSlices(Dataset[Tensor]):
 
     Args:
         slices: images ``(Y, X)`` of any floating type.
-        transforms: random MONAI transforms, by the size of the image.
+        transforms: random MONAI transforms, by the shape of the image.
         key: seed of the slices that are asked for without one.
     """
 
-    def __init__(self, slices: Sequence[Tensor], transforms: Mapping[int, Compose], key: int = 0) -> None:
+    def __init__(self, slices: Sequence[Tensor], transforms: Mapping[tuple[int, ...], Compose], key: int = 0) -> None:
         self.slices, self.transforms, self.key = slices, transforms, key
 
     def __len__(self) -> int:
@@ -141,31 +145,24 @@ class KeyedSlices(Dataset[Tensor]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> Tensor:
         place, seed = index if isinstance(index, tuple) else (index, self.key + index)
-        transform = self.transforms[self.slices[place].shape[-1]]
+        transform = self.transforms[self.slices[place].shape]
         transform.set_random_state(seed=seed)
         varied = transform(self.slices[place][None].float())
         return torch.as_tensor(varied).as_subclass(torch.Tensor).contiguous()
 
 
-def augmentation(crop_size: int, intensity: float, with_phase: bool) -> Compose:
-    """Variations that respect anatomy, and crops of ``crop_size``.
+def augmentation(size: tuple[int, int], axis: Axis, intensity: float, with_phase: bool) -> Compose:
+    """Variations that respect anatomy, and crops of ``size`` (rows, columns) of images that are larger.
 
-    Left for right, rotation by up to 9 degrees, zoom by up to 20 %, a shift by up to 8 %; the intensity by up to
-    ``intensity``, and a smooth phase.
+    Left for right (not in sagittal slices, where it would be front for back), rotation by up to 9 degrees, another size
+    by up to 20 %, a shift by up to 8 %; the intensity by up to ``intensity``, and a smooth phase.
     """
-    margin = math.ceil(0.3 * crop_size)  # so that a turned crop has no empty corners
-    steps: list[Any] = [
-        RandFlip(prob=0.5, spatial_axis=1),
-        AtMost(crop_size + margin),
-        RandAffine(
-            prob=0.8,
-            rotate_range=0.15,
-            scale_range=0.2,
-            translate_range=0.08 * crop_size,
-            mode=GridSampleMode.BICUBIC,  # bilinear would teach the prior blurred slices
-            padding_mode="zeros",
-        ),
-        CenterSpatialCrop((crop_size, crop_size)),
+    steps: list[Any] = [] if axis == "sagittal" else [RandFlip(prob=0.5, spatial_axis=1)]
+    steps += [
+        RandSpatialCrop([math.ceil(1.3 * side) for side in size]),  # room, so that few turned crops have empty corners
+        # Around axial slices is air; a stack ends where the scan did, and the body goes on.
+        RandSimilarity(0.15, (0.8, 1.2), 0.08, "zeros" if axis == "axial" else "reflection", prob=0.8),
+        CenterSpatialCrop(size),
         nonnegative,
     ]
     if intensity > 0:
@@ -175,18 +172,45 @@ def augmentation(crop_size: int, intensity: float, with_phase: bool) -> Compose:
     return Compose(steps)
 
 
-class AtMost(RandSpatialCrop):  # type: ignore[misc]
-    """A random crop of ``size`` of images that are larger; the others stay whole."""
+class RandSimilarity(RandomizableTransform):  # type: ignore[misc]
+    """Turns, resizes and shifts images ``(C, Y, X)``, all channels alike.
 
-    def __init__(self, size: int) -> None:
-        super().__init__((size, size), random_center=True, random_size=False)
-        self.size = size
+    MONAI's ``RandAffine`` draws a size for each axis, and stretches anatomy.
 
-    def __call__(self, img: Tensor, randomize: bool = True, lazy: bool | None = None) -> Tensor:
-        if max(img.shape[-2:]) <= self.size:
-            return img
-        out: Tensor = super().__call__(img, randomize, lazy)
-        return out
+    Args:
+        angle: radians, to either side.
+        sizes: smallest and largest factor of what is in the image, along y and x alike.
+        shift: share of each side of the image, to either side.
+        padding_mode: of ``torch.nn.functional.grid_sample``, for what lies outside.
+        prob: of any change.
+    """
+
+    def __init__(
+        self,
+        angle: float,
+        sizes: tuple[float, float],
+        shift: float,
+        padding_mode: str = "zeros",
+        prob: float = 1.0,
+    ) -> None:
+        super().__init__(prob)
+        self.angle, self.sizes, self.shift, self.padding_mode = angle, sizes, shift, padding_mode
+
+    def __call__(self, image: Tensor) -> Tensor:
+        self.randomize(None)
+        if not self._do_transform:
+            return image
+        angle, size = self.R.uniform(-self.angle, self.angle), self.R.uniform(*self.sizes)
+        shift = [side * self.R.uniform(-self.shift, self.shift) for side in image.shape[-2:]]
+        turned: Tensor = Affine(  # of the sampling grid, hence the inverse
+            rotate_params=angle,
+            translate_params=[-step / size for step in shift],
+            scale_params=(1 / size, 1 / size),
+            mode=GridSampleMode.BICUBIC,  # bilinear would teach the prior blurred slices
+            padding_mode=self.padding_mode,
+            image_only=True,
+        )(image)
+        return turned
 
 
 def nonnegative(image: Tensor) -> Tensor:

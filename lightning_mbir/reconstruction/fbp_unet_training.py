@@ -9,8 +9,7 @@ from typing import Any, Literal, cast, get_args
 import lightning as L
 import numpy as np
 import torch
-from monai.transforms import Compose, RandAffine, RandFlip
-from monai.utils import GridSampleMode
+from monai.transforms import Compose, RandFlip
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.phase import smooth_phase
 from lightning_mbir.data.slice_datamodule import patient
-from lightning_mbir.data.slice_sampling import KeyedBatches, KeyedLoader, WholeSampler
+from lightning_mbir.data.slice_sampling import KeyedBatches, KeyedLoader, RandSimilarity, WholeSampler
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Modality, Volume, list_volumes
 from lightning_mbir.errors import InputError
@@ -123,7 +122,7 @@ class FBPUNetModule(L.LightningModule):
         step = math.ceil(len(volume.data) / SLICES)
         data = volume.data[variant % step :: step]
         if variant:
-            vary = _variation(data.shape[-1])  # slices as channels: one variation for all
+            vary = _variation()  # slices as channels: one variation for all
             vary.set_random_state(seed=place % 2**31)
             data = torch.as_tensor(vary(data)).as_subclass(torch.Tensor).clamp_min(0)
         operator = self._operator(data.shape[-1], (volume.spacing[1] + volume.spacing[2]) / 2)
@@ -316,20 +315,12 @@ class Pairs(Dataset[Tensor]):
         return pair
 
 
-def _variation(size: int) -> Compose:
+def _variation() -> Compose:
     """Left for right, up to 9 degrees, objects of 0.55 to 1.25 times the size, shifts by up to 8 %.
 
     Wider than for priors: whoever measures a body in another field of view sees streaks of another width in it.
     """
-    turn = RandAffine(
-        prob=1.0,
-        rotate_range=0.15,
-        scale_range=(-0.2, 0.8),  # of the sampling grid: the object gets smaller where it is above 0
-        translate_range=0.08 * size,
-        mode=GridSampleMode.BICUBIC,
-        padding_mode="zeros",
-    )
-    return Compose([RandFlip(prob=0.5, spatial_axis=1), turn])
+    return Compose([RandFlip(prob=0.5, spatial_axis=1), RandSimilarity(0.15, (0.55, 1.25), 0.08)])
 
 
 def _has_signal(truth: Tensor, level: float = 0.1, share: float = 0.05) -> Tensor:

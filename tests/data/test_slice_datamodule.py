@@ -1,19 +1,25 @@
 """Slices for training: drawn by patient, held out by patient, varied by key, in the prior's unit."""
 
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
+from torch import Tensor
 
-from lightning_mbir.data import SliceDataModule
+from lightning_mbir.data import SliceDataModule, slice_datamodule
+from lightning_mbir.data.phantoms import chest_phantom
 from lightning_mbir.data.slice_datamodule import fit_in_plane
-from lightning_mbir.data.slice_sampling import KeyedBatches, RandSmoothPhase, WholeSampler
-from lightning_mbir.data.volume import MU_WATER
+from lightning_mbir.data.units import CT_SCALE
+from lightning_mbir.data.volume import MU_WATER, Volume, read_volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior import ScorePriorModule, SliceDenoiser, Unit
 
 
 def folder_of_volumes(folder: Path) -> Path:
@@ -26,8 +32,6 @@ def folder_of_volumes(folder: Path) -> Path:
 
 
 def test_patients_are_drawn_equally_and_the_last_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_mbir.data import slice_datamodule
-
     monkeypatch.setattr(slice_datamodule, "augmentation", lambda *_: Compose([]))
     torch.manual_seed(0)
     data = SliceDataModule(
@@ -45,36 +49,6 @@ def test_patients_are_drawn_equally_and_the_last_is_held_out(tmp_path: Path, mon
     held = next(iter(loader))
     assert len(held) == 2
     assert float(held[0, 0, 12, 12]) == pytest.approx(0.65, abs=3e-4)  # kept in half precision
-
-
-def test_draws_depend_on_seed_rank_and_position_alone() -> None:
-    weights = torch.tensor([0.1, 0.0, 0.7, 0.2])
-    groups = [(torch.arange(4), 2)]
-    whole = list(KeyedBatches(weights, groups, 40, 5, 0, 1, lambda: 0))
-    assert list(KeyedBatches(weights, groups, 25, 5, 0, 1, lambda: 15)) == whole[15:]
-    assert list(KeyedBatches(weights, groups, 40, 5, 1, 2, lambda: 0)) != whole
-    assert list(KeyedBatches(weights, groups, 40, 6, 0, 1, lambda: 0)) != whole
-    many = [index for batch in KeyedBatches(weights, groups, 2000, 5, 0, 1, lambda: 0) for index, _ in batch]
-    shares = torch.bincount(torch.tensor(many), minlength=4) / 4000
-    torch.testing.assert_close(shares, weights, rtol=0, atol=0.03)
-
-
-def test_batches_are_of_one_group_and_each_as_often() -> None:
-    weights = torch.tensor([0.3, 0.1, 0.1, 0.5])
-    groups = [(torch.tensor([0, 2]), 8), (torch.tensor([1, 3]), 2)]
-    batches = [[index for index, _ in batch] for batch in KeyedBatches(weights, groups, 1000, 5, 0, 1, lambda: 0)]
-    small = [batch for batch in batches if len(batch) == 8]
-    large = [batch for batch in batches if len(batch) == 2]
-    assert abs(len(small) - 500) < 80 and len(small) + len(large) == 1000
-    assert {i for batch in small for i in batch} == {0, 2} and {i for batch in large for i in batch} == {1, 3}
-    assert np.mean([i == 0 for batch in small for i in batch]) == pytest.approx(0.75, abs=0.03)
-    assert np.mean([i == 3 for batch in large for i in batch]) == pytest.approx(5 / 6, abs=0.05)
-
-
-def test_validation_slices_are_dealt_once() -> None:
-    dealt = [list(WholeSampler(7, rank, 3)) for rank in range(3)]
-    assert sorted(index for share in dealt for index in share) == list(range(7))
-    assert [len(WholeSampler(7, rank, 3)) for rank in range(3)] == [3, 2, 2]
 
 
 def test_workers_do_not_change_the_slices(tmp_path: Path) -> None:
@@ -110,6 +84,20 @@ def test_larger_slices_are_cropped_when_asked_for() -> None:
     assert {tuple(batch.shape) for batch in data.train_dataloader()} == {(16, 1, 32, 32)}
 
 
+def test_the_benchmark_of_trainings_takes_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its docstring says and its table in docs/training.md was measured: a step is 8 slices of 128 x 128."""
+    prior_training = pytest.importorskip("benchmarks.prior_training")  # no part of the sdist
+    (tmp_path / "ct" / "train").mkdir(parents=True)
+    for name in ("a_one", f"{prior_training.HELD_OUT}_chest"):
+        write_scan(tmp_path / "ct" / "train" / f"{name}.nii.gz", torch.zeros(3, 128, 128))  # water
+    data: list[SliceDataModule] = []
+    monkeypatch.setattr(L.Trainer, "fit", lambda trainer, module, given: data.append(given))
+    prior_training.train({}, Namespace(data=tmp_path, steps=20, output=tmp_path))
+    data[0].phantom_fraction = 0.0  # takes long to draw
+    data[0].setup("fit")
+    assert [tuple(batch.shape) for batch in data[0].train_dataloader()] == 20 * [(8, 1, 128, 128)]
+
+
 def test_other_axes_slice_the_other_way(tmp_path: Path) -> None:
     array = np.zeros((16, 12, 8), np.float32)  # x, y, z
     array[:, :, 2] = 1.0
@@ -130,10 +118,118 @@ def test_other_axes_slice_the_other_way(tmp_path: Path) -> None:
         assert data._train is not None
         shapes[axis] = torch.stack(data._train[0])
         assert len(shapes[axis]) == count
-    # Where x was highest in the file, the sagittal stack has its one bright slice.
-    assert sorted((shapes["sagittal"] == 1).sum((1, 2)).tolist())[-1] == 8 * 12
+    # Where x was highest in the file, the sagittal stack has its one bright slice; z is mirrored from 8 to 16.
+    assert sorted((shapes["sagittal"] == 1).sum((1, 2)).tolist())[-1] == 16 * 12
     with pytest.raises(InputError, match="axis"):
         SliceDataModule(axis="oblique")  # type: ignore[arg-type]
+
+
+def coronal(path: Path | None = None, **options: Any) -> SliceDataModule:
+    options = {"modality": "mri", "phantom_fraction": 0.0, "batch_size": 4, **options}
+    return SliceDataModule(path, axis="coronal", **options)
+
+
+def write_scan(path: Path, data: Tensor) -> None:
+    """A volume ``(Z, Y, X)`` in RAS."""
+    nib.save(nib.Nifti1Image(data.permute(2, 1, 0).numpy(), np.eye(4)), path)
+
+
+class Spy(torch.nn.Module):
+    """Says what a network is shown."""
+
+    stride = 16
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.shown = x
+        return x
+
+
+def test_coronal_slices_are_those_of_the_axial_volume_as_a_reconstruction_shows_them(tmp_path: Path) -> None:
+    """One unit for both axes, the share of signal that of the slice itself, z mirrored as before a network."""
+    torch.manual_seed(0)  # signal in half of each coronal slice, in a quarter of each axial one
+    volume = torch.zeros(10, 32, 32)
+    volume[:, 8:24, 8:24] = torch.rand(10, 16, 16) + 0.5
+    write_scan(tmp_path / "one_scan.nii.gz", volume)
+    stacks = {}
+    for axis in ("axial", "coronal"):
+        options: dict[str, Any] = {"modality": "mri", "axis": axis, "phantom_fraction": 0.0, "min_signal": 0.2}
+        data = SliceDataModule(tmp_path, image_size=32, **options)
+        data.setup("fit")
+        assert data._train is not None
+        stacks[axis] = torch.stack(data._train[0]).float()
+    assert stacks["axial"].shape == (10, 32, 32)
+    assert stacks["coronal"].shape == (16, 16, 32)
+    found, expected = stacks["coronal"], stacks["axial"].transpose(0, 1)[8:24]
+    torch.testing.assert_close(found[:, :10], expected, rtol=0, atol=0)
+
+    network = Spy()
+    SliceDenoiser(network, Unit(), slice_batch=16)(expected.contiguous(), 1.0)
+    torch.testing.assert_close(found, network.shown[:, 0], rtol=0, atol=0)
+
+
+def test_a_short_stack_is_mirrored_more_than_once(tmp_path: Path) -> None:
+    volume = torch.rand(3, 32, 32) + 0.5
+    write_scan(tmp_path / "one_scan.nii.gz", volume)
+    data = coronal(tmp_path, image_size=32)
+    data.setup("fit")
+    assert data._train is not None
+    stack = torch.stack(data._train[0])
+    for row in range(16):
+        torch.testing.assert_close(stack[:, row], stack[:, (0, 1, 2, 1)[row % 4]], rtol=0, atol=0)
+
+
+def test_phantoms_are_sliced_along_the_same_axis() -> None:
+    for axis, order in (("coronal", (1, 0, 2)), ("sagittal", (2, 0, 1))):
+        data = SliceDataModule(axis=axis, image_size=32, phantom_volumes=1, min_signal=0.0)  # type: ignore[arg-type]
+        data.setup("fit")
+        assert data._train is not None
+        expected = chest_phantom((32, 32, 32), seed=0).permute(order) / CT_SCALE
+        torch.testing.assert_close(torch.stack(data._train[0]), expected.half(), rtol=0, atol=0)
+
+
+def heights(folder: Path) -> Path:
+    """Patients a (8 slices), b and c (40 slices)."""
+    for name, depth in (("a_one", 8), ("b_one", 40), ("c_one", 40)):
+        write_scan(folder / f"{name}.nii.gz", torch.ones(depth, 32, 32))
+    return folder
+
+
+def test_stacks_of_other_heights_come_in_batches_of_their_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = coronal(heights(tmp_path), image_size=32, slices_per_epoch=400)
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    drawn = Counter(tuple(batch.shape) for batch in batches)
+    assert set(drawn) == {(8, 1, 16, 32), (2, 1, 48, 32)}  # no more pixels than 4 of 32 x 32
+    assert abs(drawn[8, 1, 16, 32] - 50) < 20  # a and b alike, though b has as many slices
+    assert all(float(batch.min()) > 0.79 for batch in batches)  # a stack's end is no border of air
+    assert [next(iter(loader)).shape for loader in data.val_dataloader()] == [(2, 1, 48, 32)]
+
+
+def test_crops_are_no_taller_than_the_stack(tmp_path: Path) -> None:
+    data = coronal(heights(tmp_path), image_size=[64, 32], crop_size=32, slices_per_epoch=80)
+    data.setup("fit")
+    assert {tuple(batch.shape) for batch in data.train_dataloader()} == {(8, 1, 16, 32), (4, 1, 32, 32)}
+    shapes = [next(iter(loader)).shape for loader in data.val_dataloader()]
+    assert shapes == [(2, 1, 48, 32), (1, 1, 48, 64)]  # whole ones, with as many pixels
+
+
+def test_a_prior_of_coronal_slices_is_trained_at_the_stride_of_its_network(tmp_path: Path) -> None:
+    """Also on stacks of several heights, in training and in validation."""
+    write_scan(heights(tmp_path) / "c_two.nii.gz", torch.rand(9, 32, 32) + 0.5)
+    torch.manual_seed(0)
+    data = coronal(tmp_path, image_size=32, slices_per_epoch=16, held_out="c")
+    module = ScorePriorModule(network_options={"channels": [8, 16], "blocks": 1, "attention": False})
+    trainer = L.Trainer(
+        max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path / "out",
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert data._train is not None
+    assert {tuple(image.shape) for image in data._train[0]} == {(8, 32), (40, 32)}
+    assert set(data._validation) == {(12, 32), (40, 32)}
+    assert list(module.validation_psnr) == [32]
+    assert bool(torch.isfinite(torch.tensor(module.validation_psnr[32])).all())
 
 
 def test_small_slices_are_padded_and_large_ones_averaged() -> None:
@@ -145,22 +241,6 @@ def test_small_slices_are_padded_and_large_ones_averaged() -> None:
     assert halved.shape == (2, 16, 16)
     blocks = torch.arange(4.0).reshape(1, 2, 2).repeat_interleave(2, 1).repeat_interleave(2, 2)
     torch.testing.assert_close(fit_in_plane(blocks, 2), torch.arange(4.0).reshape(1, 2, 2))
-
-
-def test_phase_is_smooth_and_keeps_the_magnitude() -> None:
-    phase = RandSmoothPhase()
-    phase.set_random_state(seed=1)
-    image = torch.rand(1, 64, 64) + 0.1
-    first, second = phase(image), phase(image)
-    assert first.shape == (2, 64, 64)
-    for out in (first, second):
-        torch.testing.assert_close(out.square().sum(0, keepdim=True).sqrt(), image, rtol=1e-5, atol=1e-6)
-    unit = torch.complex(*(first / image))
-    step = (unit[:, 1:] * unit[:, :-1].conj()).angle().abs().max()
-    assert float(step) < 1.0  # radians from pixel to pixel
-    assert not torch.allclose(first, second)
-    phase.set_random_state(seed=1)
-    torch.testing.assert_close(phase(image), first, rtol=0, atol=0)
 
 
 def test_complex_slices_have_two_channels() -> None:
@@ -183,8 +263,15 @@ def test_what_exceeds_the_memory_is_read_from_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(slices[0], slices[1], rtol=0, atol=0)
 
 
-def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path) -> None:
+def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of_volumes(tmp_path)
+    read = []
+
+    def counted(path: Path, modality: Any) -> Volume:
+        read.append(path)
+        return read_volume(path, modality)
+
+    monkeypatch.setattr(slice_datamodule, "read_volume", counted)
 
     def slices(size: int) -> torch.Tensor:
         data = SliceDataModule(tmp_path, image_size=size, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
@@ -194,9 +281,13 @@ def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path) -> None:
 
     first = slices(24)
     files = set((tmp_path / "cache").iterdir())
+    assert len(read) == 4
     torch.testing.assert_close(slices(24), first, rtol=0, atol=0)
     assert set((tmp_path / "cache").iterdir()) == files
-    assert slices(16).shape[-1] == 16
+    assert len(read) == 4  # no volume is read again
+    assert slices(16).shape[-1] == 16 and len(read) == 8
+    monkeypatch.setattr(slice_datamodule, "READING", -1)  # other code, other slices
+    assert slices(24).shape == first.shape and len(read) == 12
 
 
 def test_phantoms_alone_need_no_files() -> None:
@@ -239,3 +330,29 @@ def test_volumes_without_use_are_refused_before_training(tmp_path: Path, value: 
     data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1, num_workers=int(value != 0))
     with pytest.raises(InputError, match=words):
         data.setup("fit")
+
+
+def test_a_held_out_patient_without_signal_is_refused(tmp_path: Path) -> None:
+    """Else there would be no validation, and no best checkpoint."""
+    for name, value in (("a_one", 1.0), ("b_one", 0.0)):
+        write_scan(tmp_path / f"{name}.nii.gz", torch.full((4, 16, 16), value))
+    data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
+    with pytest.raises(InputError, match=r"b, who is held out \(--data.held_out\), without a slice with signal"):
+        data.setup("fit")
+    with pytest.raises(InputError, match="phantoms: no slice with signal to train on"):
+        SliceDataModule(image_size=16, phantom_volumes=1, min_signal=1.0).setup("fit")
+
+
+def test_volumes_of_one_patient_alone_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("scan_001", "scan_002"):
+        write_scan(tmp_path / f"{name}.nii.gz", torch.ones(4, 16, 16))
+    data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
+    data.setup("fit")
+    (record,) = caplog.records
+    for word in ("2 volumes", "one patient (scan,", "before the last underscore", "phantoms", "--data.held_out"):
+        assert word in record.getMessage()
+    assert "nobody held out" in data.summary
+    caplog.clear()
+    (tmp_path / "scan_002.nii.gz").unlink()
+    SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1).setup("fit")
+    assert not caplog.records  # of a single volume nobody expects more

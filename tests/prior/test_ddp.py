@@ -27,7 +27,7 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
     Adam's first step is the sign of the gradient: before a group norm it is zero, and its rounding's sign is anybody's.
     """
     assert data._train is not None
-    slices = KeyedSlices(data._train[0], {32: augmentation(32, 0.0, False)})
+    slices = KeyedSlices(data._train[0], {(32, 32): augmentation((32, 32), "axial", 0.0, False)})
     groups = [(torch.arange(len(slices)), BATCH)]
     loss = torch.zeros(())
     for rank in (0, 1):
@@ -88,7 +88,8 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
     row = next(line for line in card.read_text().splitlines() if line.startswith("| 0.5 |"))
     errors = []
     for rank in (0, 1):
-        images = torch.stack([data.val_dataloader()[0].dataset[i] for i in range(rank, len(data._validation[32]), 2)])
+        held_out = data.val_dataloader()[0].dataset
+        images = torch.stack([held_out[i] for i in range(rank, len(held_out), 2)])
         for i, batch in enumerate(images.split(BATCH)):
             errors.append(denoising_mse(load_prior(last).network, batch, seed=key(i, rank))[SIGMAS.index(0.5)])
     expected = -10 * torch.cat(errors).mean().log10()

@@ -1,0 +1,130 @@
+"""How slices are drawn, dealt and varied."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_mbir.data.slice_sampling import KeyedBatches, RandSimilarity, RandSmoothPhase, WholeSampler, augmentation
+from lightning_mbir.reconstruction.fbp_unet_training import _variation
+
+
+def test_draws_depend_on_seed_rank_and_position_alone() -> None:
+    weights = torch.tensor([0.1, 0.0, 0.7, 0.2])
+    groups = [(torch.arange(4), 2)]
+    whole = list(KeyedBatches(weights, groups, 40, 5, 0, 1, lambda: 0))
+    assert list(KeyedBatches(weights, groups, 25, 5, 0, 1, lambda: 15)) == whole[15:]
+    assert list(KeyedBatches(weights, groups, 40, 5, 1, 2, lambda: 0)) != whole
+    assert list(KeyedBatches(weights, groups, 40, 6, 0, 1, lambda: 0)) != whole
+    many = [index for batch in KeyedBatches(weights, groups, 2000, 5, 0, 1, lambda: 0) for index, _ in batch]
+    shares = torch.bincount(torch.tensor(many), minlength=4) / 4000
+    torch.testing.assert_close(shares, weights, rtol=0, atol=0.03)
+
+
+def test_batches_are_of_one_group_as_often_as_it_weighs() -> None:
+    weights = torch.tensor([0.3, 0.1, 0.1, 0.5])
+    groups = [(torch.tensor([0, 2]), 8), (torch.tensor([1, 3]), 2)]
+    batches = [[index for index, _ in batch] for batch in KeyedBatches(weights, groups, 1000, 5, 0, 1, lambda: 0)]
+    small = [batch for batch in batches if len(batch) == 8]
+    large = [batch for batch in batches if len(batch) == 2]
+    assert abs(len(small) - 400) < 60 and len(small) + len(large) == 1000
+    assert {i for batch in small for i in batch} == {0, 2} and {i for batch in large for i in batch} == {1, 3}
+    assert np.mean([i == 0 for batch in small for i in batch]) == pytest.approx(0.75, abs=0.03)
+    assert np.mean([i == 3 for batch in large for i in batch]) == pytest.approx(5 / 6, abs=0.05)
+
+
+def test_validation_slices_are_dealt_once() -> None:
+    dealt = [list(WholeSampler(7, rank, 3)) for rank in range(3)]
+    assert sorted(index for share in dealt for index in share) == list(range(7))
+    assert [len(WholeSampler(7, rank, 3)) for rank in range(3)] == [3, 2, 2]
+
+
+def disc(rows: int, columns: int) -> Tensor:
+    """A disc in the middle whose radius is a sixth of the shorter side, with a soft edge."""
+    y, x = torch.meshgrid(torch.arange(rows) - (rows - 1) / 2, torch.arange(columns) - (columns - 1) / 2, indexing="ij")
+    return (min(rows, columns) / 6 + 0.5 - torch.hypot(y, x)).clamp(0, 1)[None]
+
+
+def moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre (y, x) from the middle of the image, and the covariance about it."""
+    places = [torch.arange(n) - (n - 1) / 2 for n in image.shape[-2:]]
+    where = torch.stack(torch.meshgrid(*places, indexing="ij")).flatten(1)
+    weight = image.flatten() / image.sum()
+    centre = where @ weight
+    away = where - centre[:, None]
+    return centre, away * weight @ away.T
+
+
+@pytest.mark.parametrize("sizes", [(0.8, 1.2), (0.55, 1.25)])
+def test_a_disc_stays_a_disc_wherever_it_goes(sizes: tuple[float, float]) -> None:
+    vary = RandSimilarity(0.15, sizes, 0.08) if sizes[0] == 0.8 else _variation()
+    start = disc(96, 128)
+    _, before = moments(start)
+    found, centres = [], []
+    for seed in range(200):
+        vary.set_random_state(seed=seed)
+        centre, after = moments(vary(start))
+        torch.testing.assert_close(after[0, 0], after[1, 1], rtol=0.03, atol=0)
+        assert abs(float(after[0, 1])) < 0.03 * float(after[0, 0])
+        found.append(float((after[0, 0] / before[0, 0]).sqrt()))
+        centres.append(centre / torch.tensor([96, 128]))
+    low, high = sizes
+    assert low - 0.02 < min(found) < low + 0.03 and high - 0.03 < max(found) < high + 0.02
+    reach = torch.stack(centres).abs().amax(0)
+    assert bool((reach > 0.07).all()) and bool((reach < 0.081).all())
+    vary.set_random_state(seed=7)
+    again = vary(start)
+    vary.set_random_state(seed=7)
+    torch.testing.assert_close(torch.as_tensor(vary(start)), torch.as_tensor(again), rtol=0, atol=0)
+
+
+def test_slices_are_turned_and_left_alone_as_often_as_said() -> None:
+    vary = augmentation((64, 64), "axial", 0.0, False)
+    bar = torch.zeros(1, 64, 64)
+    bar[:, 8:56, 30:34] = 1.0
+    angles = []
+    for seed in range(200):
+        vary.set_random_state(seed=seed)
+        _, spread = moments(vary(bar))
+        angles.append(float(0.5 * torch.atan2(2 * spread[0, 1], spread[0, 0] - spread[1, 1])))
+    still = np.isclose(angles, 0, atol=1e-6)
+    assert still.mean() == pytest.approx(0.2, abs=0.08)
+    assert 0.14 < np.max(angles) < 0.16 and -0.16 < np.min(angles) < -0.14
+
+
+def test_only_the_sides_are_mirrored() -> None:
+    """Left and right are much alike, front and back are not."""
+    ramp = torch.arange(64.0).expand(1, 64, 64)
+    for axis, share in (("axial", 0.5), ("coronal", 0.5), ("sagittal", 0.0)):
+        vary, flips = augmentation((64, 64), axis, 0.0, False), 0  # type: ignore[arg-type]
+        for seed in range(100):
+            vary.set_random_state(seed=seed)
+            image = vary(ramp)[0, 24:40]
+            flips += int(image[:, 24:32].mean() > image[:, 32:40].mean())
+        assert flips / 100 == pytest.approx(share, abs=0.15 * (share > 0))
+
+
+def test_what_lies_outside_is_air_in_axial_slices_alone() -> None:
+    full = torch.ones(1, 32, 64)
+    for axis, least in (("axial", 0.0), ("coronal", 1.0), ("sagittal", 1.0)):
+        vary, lowest = augmentation((32, 64), axis, 0.0, False), 1.0  # type: ignore[arg-type]
+        for seed in range(20):
+            vary.set_random_state(seed=seed)
+            lowest = min(lowest, float(vary(full).min()))
+        assert lowest == pytest.approx(least, abs=1e-5)
+
+
+def test_phase_is_smooth_and_keeps_the_magnitude() -> None:
+    phase = RandSmoothPhase()
+    phase.set_random_state(seed=1)
+    image = torch.rand(1, 64, 64) + 0.1
+    first, second = phase(image), phase(image)
+    assert first.shape == (2, 64, 64)
+    for out in (first, second):
+        torch.testing.assert_close(out.square().sum(0, keepdim=True).sqrt(), image, rtol=1e-5, atol=1e-6)
+    unit = torch.complex(*(first / image))
+    step = (unit[:, 1:] * unit[:, :-1].conj()).angle().abs().max()
+    assert float(step) < 1.0  # radians from pixel to pixel
+    assert not torch.allclose(first, second)
+    phase.set_random_state(seed=1)
+    torch.testing.assert_close(phase(image), first, rtol=0, atol=0)
