@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_mbir.cli import Flag, fail
+from lightning_mbir.cli import Flag
 from lightning_mbir.data import SliceDataModule, VolumeDataModule
 from lightning_mbir.data.volume import Modality
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, fail
 from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
 from lightning_mbir.prior.files import write_whole
