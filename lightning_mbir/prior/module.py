@@ -22,6 +22,7 @@ from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
+from lightning_mbir.prior.training import set_rates, warmup_cosine
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -236,37 +237,35 @@ class ScorePriorModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         # no weight decay, as in the released training; not fused, since that excludes gradient clipping under AMP
-        parameters = [list(self.network.parameters()), [] if self.log_loss is None else [self.log_loss]]
-        groups = [{"params": p, "lr": lr} for p, lr in zip(parameters, self._learning_rates, strict=False) if p]
+        parameters = [list(self.network.parameters()), *([] if self.log_loss is None else [[self.log_loss]])]
+        groups = [{"params": p, "lr": lr} for p, lr in zip(parameters, self._learning_rates, strict=True)]
         optimizer = torch.optim.Adam(groups)
-        total = float(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(self.hparams["warmup_steps"], total, self))
+        total = float(self.trainer.estimated_stepping_batches) if self.hparams["cosine"] else math.inf
+        factor = warmup_cosine(self.hparams["warmup_steps"], total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
-    def _learning_rates(self) -> tuple[float, float]:
+    def _learning_rates(self) -> list[float]:
         """Of the network, and of ``log_loss``: some numbers that have to get from 0 to -3 in some hundred steps."""
-        return self.learning_rate, 20 * self.learning_rate
+        return [self.learning_rate, *([] if self.log_loss is None else [20 * self.learning_rate])]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._count_time()
         checkpoint["training"] = {"seed": self.seed, "batches_seen": self.batches_seen, "seconds": self.seconds}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The learning rate of the command line holds on resume too, not the one in the checkpoint."""
         for name, value in checkpoint.get("training", {}).items():
             setattr(self, name, value)
-        for state in checkpoint.get("optimizer_states", []):
-            for group, rate in zip(state["param_groups"], self._learning_rates, strict=False):
-                group["initial_lr"] = rate
-        for state in checkpoint.get("lr_schedulers", []):
-            state["base_lrs"] = list(self._learning_rates[: len(state["base_lrs"])])
 
     def on_fit_start(self) -> None:
         if self._compiled is not None and not self._compiles():
             self._compiled = None
         self._clock = time.monotonic()
         self._rate.pause()
+
+    def on_train_start(self) -> None:
+        set_rates(self, self._learning_rates)
 
     def on_fit_end(self) -> None:
         """Write the prior, its model card and its pictures beside the logs."""
@@ -340,19 +339,3 @@ class _EMA:
     def __call__(self, average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
         decay = self.at(float(n_averaged))
         return average + (1 - decay) * (new - average) if average.is_floating_point() else new
-
-
-class _Schedule:
-    """Factor of the learning rate: linear warm-up, then constant or a cosine to zero."""
-
-    def __init__(self, warmup: int, total: float, module: ScorePriorModule) -> None:
-        self.warmup = max(1, warmup)
-        self.total = total
-        self.cosine = bool(module.hparams["cosine"]) and math.isfinite(total)
-
-    def __call__(self, step: int) -> float:
-        factor = min(1.0, (step + 1) / self.warmup)
-        if self.cosine:
-            progress = min(1.0, step / max(1.0, self.total))
-            factor *= 0.5 * (1 + math.cos(math.pi * progress))
-        return factor

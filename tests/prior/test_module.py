@@ -1,4 +1,4 @@
-"""Training of the prior: the loss, the averaged weights, resume, and the files that it leaves."""
+"""Training of the prior: the loss, the averaged weights, and the files that it leaves."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,6 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -17,29 +16,7 @@ from lightning_mbir.prior import NCSNpp, ScorePriorModule, load_prior, save_prio
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, SMOOTHING_WIDTHS, generate, smoothing_mse
 from lightning_mbir.prior.watch import key
-
-TINY = {"channels": [8, 16], "blocks": 1, "attention": False}
-
-
-def tiny(**options: object) -> ScorePriorModule:
-    return ScorePriorModule(network_options=TINY, warmup_steps=1, **options)  # type: ignore[arg-type]
-
-
-def tiny_data() -> SliceDataModule:
-    return SliceDataModule(image_size=32, batch_size=4, phantom_volumes=1, slices_per_epoch=16)
-
-
-def trainer(folder: Path, steps: int, **options: object) -> L.Trainer:
-    return L.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=TensorBoardLogger(folder, name="", version="run"),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        gradient_clip_val=1.0,
-        **options,  # type: ignore[arg-type]
-    )
+from tests.prior.conftest import TINY, tiny, tiny_data, trainer
 
 
 def test_dsm_draws_log_uniform_noise_levels() -> None:
@@ -213,38 +190,6 @@ def test_generated_images_follow_a_gaussian_prior() -> None:
     assert float(images.std()) == pytest.approx(0.3, rel=0.03)
 
 
-def all_state(checkpoint: Path) -> dict[str, Tensor]:
-    """Weights, averaged weights and the optimiser's moments of a checkpoint."""
-    content = torch.load(checkpoint, weights_only=True)
-    state = dict(content["state_dict"])
-    for i, moments in content["optimizer_states"][0]["state"].items():
-        state |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
-    return state
-
-
-@pytest.mark.parametrize("stop", [4, 6, 7])
-def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, stop: int) -> None:
-    """Bit for bit, from the middle of an epoch (4, 7) and from its end (6), with gradient accumulation."""
-
-    def data() -> SliceDataModule:
-        return SliceDataModule(image_size=[32, 48], batch_size=4, phantom_volumes=1, slices_per_epoch=20)
-
-    def run(name: str, seed: int, **options: object) -> Path:
-        L.seed_everything(seed)
-        keep = ModelCheckpoint(dirpath=tmp_path / name, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        fit = trainer(tmp_path / f"log_{name}", 9, callbacks=[keep], accumulate_grad_batches=2)
-        fit.fit(tiny(), data(), **options)  # type: ignore[arg-type]
-        return tmp_path / name / "step=9.ckpt"
-
-    unbroken = run("unbroken", 5)
-    middle = tmp_path / "unbroken" / f"step={stop}.ckpt"
-    resumed = run("resumed", 99, ckpt_path=str(middle))  # the seed comes from the checkpoint
-    first, second = all_state(unbroken), all_state(resumed)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=lambda m, name=name: f"{name}: {m}")
-
-
 def test_averaged_weights_follow_the_released_rule() -> None:
     module = tiny(ema_decay=0.999)
     name, start = next((n, p.clone()) for n, p in module.network.named_parameters())
@@ -258,35 +203,6 @@ def test_averaged_weights_follow_the_released_rule() -> None:
         decay = 0.0 if k == 1 else (1 + (k - 1)) / (10 + (k - 1))
         average = decay * average + (1 - decay) * new
         torch.testing.assert_close(dict(module.ema.module.named_parameters())[name], average)
-
-
-def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
-    L.seed_everything(0)
-    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
-    first = tiny(learning_rate=1e-3, cosine=False)
-    trainer(tmp_path, 4, callbacks=[keep]).fit(first, tiny_data())
-    saved = {k: v.clone() for k, v in first.state_dict().items() if k.startswith("ema.")}
-    checkpoint = tmp_path / "last.ckpt"
-    content = torch.load(checkpoint, weights_only=True)  # plain types only
-    assert int(content["state_dict"]["ema.n_averaged"]) == 4
-
-    class Spy(L.Callback):
-        state: dict[str, Tensor]
-        rate: float
-
-        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-            self.state = {k: v.clone() for k, v in pl_module.state_dict().items() if k.startswith("ema.")}
-
-        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-            self.rate = trainer.optimizers[0].param_groups[0]["lr"]
-
-    spy = Spy()
-    second = tiny(learning_rate=2e-4, cosine=False)
-    trainer(tmp_path / "more", 6, callbacks=[spy]).fit(second, tiny_data(), ckpt_path=str(checkpoint))
-    for name, value in saved.items():
-        torch.testing.assert_close(spy.state[name], value, rtol=0, atol=0)
-    assert spy.rate == pytest.approx(2e-4)
-    assert int(second.ema.n_averaged) == 6
 
 
 @pytest.mark.parametrize(

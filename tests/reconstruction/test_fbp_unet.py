@@ -165,6 +165,18 @@ def test_a_resumed_training_is_an_unbroken_one(tmp_path: Path) -> None:
         fit(tmp_path / "other", data(folder), 8, resume=half, views=7)
 
 
+def test_more_steps_than_before_are_taken_at_the_rates_of_the_longer_schedule(tmp_path: Path) -> None:
+    class Rates(L.Callback):
+        def on_before_optimizer_step(self, trainer: L.Trainer, *_: Any) -> None:
+            seen[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+
+    folder, last = scans(tmp_path / "scans"), tmp_path / "last.ckpt"
+    seen: dict[int, float] = {}
+    fit(tmp_path / "short", data(folder), 4, SaveAt(4, last))
+    fit(tmp_path / "more", data(folder), 8, Rates(), resume=last, learning_rate=2e-3)
+    assert seen == pytest.approx({step: 1e-3 * (1 + np.cos(np.pi * step / 8)) for step in range(4, 8)})
+
+
 def test_other_geometries_are_refused_by_name(tmp_path: Path) -> None:
     operator = TASKS["sv_ct"].build_operator(N, 2.0, views=6)
     path = unet_file(tmp_path, operator, settings={"views": 6})

@@ -1,0 +1,38 @@
+"""What the trainings of priors and of U-Nets share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import lightning as L
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
+    """Factor of the learning rate: linear warm-up, then a cosine to zero at ``total``, constant where that is infinite.
+
+    A function, since a scheduler saves the attributes of any other callable: a resumed training would get the old
+    ``total`` back, and stand still beyond it.
+    """
+
+    def factor(step: int) -> float:
+        progress = min(1.0, step / max(1.0, total))
+        return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
+
+
+def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
+    """Give the optimiser the rates of today's flags at the step that it is at, whatever a checkpoint brought.
+
+    Args:
+        module: with one optimiser and a ``LambdaLR``, at the start of its training.
+        rates: of each group of parameters, before the factor of the schedule.
+    """
+    schedule = cast(LambdaLR, module.lr_schedulers())
+    schedule.base_lrs = list(rates)
+    groups = schedule.optimizer.param_groups
+    for group, rate, factor in zip(groups, rates, schedule.lr_lambdas, strict=True):
+        group["lr"] = rate * factor(schedule.last_epoch)
