@@ -107,6 +107,8 @@ class ScorePriorModule(L.LightningModule):
         self.init = init
         self.batches_seen = 0
         """Batches of this rank since the training began; key of the noise and of the slices that are drawn."""
+        self.slices_seen = 0
+        """Slices of all ranks since the training began; until its end, as if all ranks had batches like this one's."""
         self.seconds = 0.0
         """Time spent in training and validation, over all resumes."""
         self._compiled = compiled(self.network) if compile else None
@@ -115,7 +117,8 @@ class ScorePriorModule(L.LightningModule):
         self._validation: dict[int, list[tuple[Tensor, Tensor | None]]] = defaultdict(list)
         self._reference: dict[int, Tensor] = {}
         self.validation_psnr: dict[int, list[float]] = {}
-        """Held-out denoising PSNR at ``SIGMAS``, by image size."""
+        """Held-out denoising PSNR of the averaged weights at ``SIGMAS``, by image size; empty where they are newer than
+        the last validation."""
         self._rate = watch.Rate()
 
     def setup(self, stage: str) -> None:
@@ -153,6 +156,7 @@ class ScorePriorModule(L.LightningModule):
         return self.log_loss[below] * (1 - share) + self.log_loss[below + 1] * share
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.slices_seen += len(batch) * self.trainer.world_size
         generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
         sigma = self.draw_sigma(len(batch), generator)
         noise = torch.randn(batch.shape, device=self.device, generator=generator)
@@ -185,8 +189,11 @@ class ScorePriorModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.network)
+        self.validation_psnr = {}  # that was of the weights before
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
         self._rate.add(len(batch) * self.trainer.world_size)
         if not self._logs_now() or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
@@ -252,7 +259,8 @@ class ScorePriorModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._count_time()
-        checkpoint["training"] = {"seed": self.seed, "batches_seen": self.batches_seen, "seconds": self.seconds}
+        kept = ("seed", "batches_seen", "slices_seen", "seconds", "validation_psnr")
+        checkpoint["training"] = {name: getattr(self, name) for name in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint.get("training", {}).items():
@@ -266,6 +274,10 @@ class ScorePriorModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         set_rates(self, self._learning_rates)
+
+    def on_train_end(self) -> None:
+        seen = torch.tensor(float(self.slices_seen), device=self.device)
+        self.slices_seen = round(float(self.trainer.strategy.reduce(seen, reduce_op="mean")))  # batches may differ
 
     def on_fit_end(self) -> None:
         """Write the prior, its model card and its pictures beside the logs."""

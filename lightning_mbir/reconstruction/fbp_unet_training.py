@@ -144,6 +144,10 @@ class FBPUNetModule(L.LightningModule):
     def on_after_backward(self) -> None:
         self.batches_seen += 1
 
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
+
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         direct, truth = batch.unbind(1)
         found = self.network(direct).float()

@@ -73,6 +73,21 @@ def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
     assert int(second.ema.n_averaged) == 6
 
 
+def test_a_training_that_was_done_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    """From a last step in the middle of an epoch, which is validated before it is kept."""
+    last = tmp_path / "short" / "last.ckpt"
+    for name, steps, checkpoint in (("whole", 9, None), ("short", 4, None), ("rest", 9, last)):
+        L.seed_everything(5)
+        data = SliceDataModule(image_size=[32, 48], batch_size=4, phantom_volumes=1, slices_per_epoch=20)
+        keep = ModelCheckpoint(dirpath=tmp_path / name, monitor="val/loss", save_last=True)
+        options = {"accumulate_grad_batches": 2, "num_sanity_val_steps": 0, "callbacks": [keep]}
+        trainer(tmp_path / name, steps, **options).fit(tiny(cosine=False), data, ckpt_path=checkpoint)
+    first, second = all_state(tmp_path / "whole" / "last.ckpt"), all_state(tmp_path / "rest" / "last.ckpt")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=lambda m, name=name: f"{name}: {m}")
+
+
 class Rates(L.Callback):
     """Notes the learning rates of each step."""
 

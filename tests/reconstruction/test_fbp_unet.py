@@ -155,6 +155,11 @@ class SaveAt(L.pytorch.callbacks.Callback):
             trainer.save_checkpoint(self.path)
 
 
+def test_the_last_step_is_validated_within_an_epoch_too(tmp_path: Path) -> None:
+    fit(tmp_path / "out", data(scans(tmp_path / "scans")), 6, learning_rate=1e-4)  # an epoch is 4 steps
+    assert [file.name for file in (tmp_path / "out").glob("best-*")] == ["best-step=6.ckpt"]
+
+
 def test_a_resumed_training_is_an_unbroken_one(tmp_path: Path) -> None:
     folder, half = scans(tmp_path / "scans"), tmp_path / "half.ckpt"
     whole = fit(tmp_path / "whole", data(folder), 8, SaveAt(4, half)).state_dict()
