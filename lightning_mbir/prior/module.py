@@ -22,7 +22,7 @@ from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
-from lightning_mbir.prior.training import set_rates, warmup_cosine
+from lightning_mbir.prior.training import diverged, set_rates, warmup_cosine
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -176,14 +176,11 @@ class ScorePriorModule(L.LightningModule):
         self.batches_seen += 1
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._logs_now():
+        if self._logs_at(self.global_step + 1):  # the step that is about to be taken
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if not bool(torch.isfinite(norm)):
-                raise InputError(
-                    f"training diverged at step {self.global_step}: the gradient is not finite; lower "
-                    f"--model.learning_rate ({self.learning_rate:g}) and go on from an earlier checkpoint (--ckpt_path)"
-                )
+                raise diverged(self.global_step, "the gradient", self.learning_rate)
             self.log("train/grad_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -195,7 +192,7 @@ class ScorePriorModule(L.LightningModule):
         if 0 < self.trainer.max_steps <= self.global_step:
             self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
         self._rate.add(len(batch) * self.trainer.world_size)
-        if not self._logs_now() or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+        if not self._logs_at(self.global_step) or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
         self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/slices_per_second", self._rate.take())
@@ -233,7 +230,10 @@ class ScorePriorModule(L.LightningModule):
             for sigma, value in zip(SIGMAS, self.validation_psnr[size], strict=True):
                 self.log(f"val_{size}/psnr_sigma_{sigma:g}", value, rank_zero_only=True)
         if losses:
-            self.log("val/loss", torch.stack(losses).mean(), prog_bar=True)
+            loss = torch.stack(losses).mean()
+            if not bool(torch.isfinite(loss)):  # before a checkpoint is replaced by these weights
+                raise diverged(self.global_step, "the held-out loss", self.learning_rate)
+            self.log("val/loss", loss, prog_bar=True)
         if losses and not self.trainer.sanity_checking and self.global_rank == 0:
             largest = max(self._validation)
             self._picture("generated", [generate(self.ema.module, 4, largest, device=self.device)])
@@ -314,8 +314,10 @@ class ScorePriorModule(L.LightningModule):
             raise InputError(f"--model.init {init}: another network than --model.network with its options")
         self.network.load_state_dict(weights)
 
-    def _logs_now(self) -> bool:
-        return self.global_step % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+    def _logs_at(self, step: int) -> bool:
+        """Whether Lightning writes what is logged in this step, counted from 1: the last one too."""
+        every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return step % every == 0 or step == self.trainer.max_steps
 
     def _count_time(self) -> None:
         now = time.monotonic()

@@ -9,6 +9,8 @@ from typing import cast
 import lightning as L
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_mbir.errors import InputError
+
 
 def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
     """Factor of the learning rate: linear warm-up, then a cosine to zero at ``total``, constant where that is infinite.
@@ -36,3 +38,11 @@ def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
     groups = schedule.optimizer.param_groups
     for group, rate, factor in zip(groups, rates, schedule.lr_lambdas, strict=True):
         group["lr"] = rate * factor(schedule.last_epoch)
+
+
+def diverged(step: int, what: str, learning_rate: float) -> InputError:
+    """The error of a training that only gets worse."""
+    return InputError(
+        f"training diverged at step {step}: {what} is not finite; lower --model.learning_rate ({learning_rate:g}) and "
+        "go on from an earlier checkpoint (--ckpt_path)"
+    )

@@ -23,7 +23,7 @@ from lightning_mbir.data.volume import Modality, Volume, list_volumes
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.files import read_torch
 from lightning_mbir.prior.networks import channels_last
-from lightning_mbir.prior.training import set_rates, warmup_cosine
+from lightning_mbir.prior.training import diverged, set_rates, warmup_cosine
 from lightning_mbir.prior.watch import key
 from lightning_mbir.reconstruction.fbp_unet import (
     CorrectionUNet,
@@ -155,6 +155,10 @@ class FBPUNetModule(L.LightningModule):
         for name, x in (("network", found), ("direct", direct)):
             mse = (x - truth).square().mean((1, 2, 3)) * truth.shape[1]  # |complex|^2 has both parts
             self.log(f"val/psnr_{name}", -10 * mse.log10().mean(), sync_dist=True, batch_size=len(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        if not bool(torch.isfinite(self.trainer.callback_metrics["val/loss"])):
+            raise diverged(self.global_step, "the held-out loss", self.learning_rate)  # before a checkpoint is replaced
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)

@@ -30,13 +30,13 @@ def tiny_data() -> SliceDataModule:
 
 
 def trainer(folder: Path, steps: int, **options: object) -> L.Trainer:
-    return L.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=TensorBoardLogger(folder, name="", version="run"),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        gradient_clip_val=1.0,
-        **options,  # type: ignore[arg-type]
-    )
+    settings: dict[str, object] = {
+        "max_steps": steps,
+        "accelerator": "cpu",
+        "logger": TensorBoardLogger(folder, name="", version="run"),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+        "gradient_clip_val": 1.0,
+    }
+    return L.Trainer(**{**settings, **options})  # type: ignore[arg-type]

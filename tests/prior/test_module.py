@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import lightning as L
 import pytest
@@ -323,6 +324,39 @@ def test_a_training_that_diverges_says_so_and_keeps_its_checkpoints(tmp_path: Pa
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["global_step"] == 4
     assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+def test_a_divergence_between_two_looks_at_the_gradient_is_seen_before_a_checkpoint_is_replaced(tmp_path: Path) -> None:
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False)
+
+    class Break(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            if trainer.global_step == 7:
+                with torch.no_grad():
+                    next(pl_module.parameters()).fill_(float("nan"))
+
+    with pytest.raises(InputError, match=r"diverged at step 8: the held-out loss.*learning_rate"):
+        fit = trainer(tmp_path, 12, callbacks=[keep, Break()], log_every_n_steps=20)
+        fit.fit(tiny(), tiny_data())
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 4
+    assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+def test_the_logged_gradient_is_that_of_its_step(tmp_path: Path) -> None:
+    class Norms(L.Callback):
+        seen: ClassVar[list[float]] = []
+
+        def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: ScorePriorModule, *_: object) -> None:  # type: ignore[override]
+            gradients = [p.grad for p in pl_module.network.parameters() if p.grad is not None]
+            self.seen.append(float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()))
+
+    trainer(tmp_path, 8, callbacks=[Norms()], log_every_n_steps=3).fit(tiny(), tiny_data())
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("train/grad_norm")]
+    assert logged == pytest.approx([Norms.seen[2], Norms.seen[5], Norms.seen[7]], rel=1e-4)  # the last one too
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -160,6 +160,19 @@ def test_the_last_step_is_validated_within_an_epoch_too(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").glob("best-*")] == ["best-step=6.ckpt"]
 
 
+def test_a_training_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    class Break(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+            if trainer.global_step == 7:
+                with torch.no_grad():
+                    next(pl_module.parameters()).fill_(float("nan"))
+
+    last = L.pytorch.callbacks.ModelCheckpoint(tmp_path / "out", "last", enable_version_counter=False)
+    with pytest.raises(InputError, match=r"diverged at step 8.*learning_rate"):
+        fit(tmp_path / "out", data(scans(tmp_path / "scans")), 12, Break(), last)
+    assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 4
+
+
 def test_a_resumed_training_is_an_unbroken_one(tmp_path: Path) -> None:
     folder, half = scans(tmp_path / "scans"), tmp_path / "half.ckpt"
     whole = fit(tmp_path / "whole", data(folder), 8, SaveAt(4, half)).state_dict()
