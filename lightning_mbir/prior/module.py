@@ -39,9 +39,10 @@ class ScorePriorModule(L.LightningModule):
     sigma log-normal and the error weighted by ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``; few-step samplers
     gain from it, since it spends the training where denoising is neither trivial nor hopeless.
 
-    The averaged weights (EMA, decay ``min(ema_decay, (1 + k) / (10 + k))``) are part of the module's state: they are
-    validated, sampled from, saved and resumed like any other weights. Noise and noise levels are keyed by the seed, the
-    rank and the number of batches seen, so a resumed training takes the very steps of an unbroken one.
+    The averaged weights (EMA, decay ``min(ema_decay, (1 + k) / (10 + k))`` in the ``k``-th update) are part of the
+    module's state: they are validated, sampled from, saved and resumed like any other weights. Noise and noise levels
+    are keyed by the seed, the rank and the number of batches seen, so a resumed training takes the very steps of an
+    unbroken one.
 
     Args:
         network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
@@ -98,6 +99,7 @@ class ScorePriorModule(L.LightningModule):
             self._start_from(init)
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)
+        self.ema.n_averaged.fill_(1)  # the first update does not copy, but has the decay of k = 1
         self.sde = VESDE(sigma_min, sigma_max)
         knots = math.ceil(math.log2(sigma_max / sigma_min)) + 1
         self.log_loss = torch.nn.Parameter(torch.zeros(knots)) if uncertainty and objective == "edm" else None
@@ -196,7 +198,7 @@ class ScorePriorModule(L.LightningModule):
             return
         self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/slices_per_second", self._rate.take())
-        self.log("train/ema_decay", self.ema.avg_fn.at(int(self.ema.n_averaged)))  # type: ignore[union-attr]
+        self.log("train/ema_decay", self.ema.avg_fn.at(int(self.ema.n_averaged) - 1))  # type: ignore[union-attr]
         for level, losses in self._by_level.items():
             self.log(f"train_loss_by_level/{watch.level_name(level)}", torch.stack(losses).mean())
         self._by_level.clear()
@@ -347,7 +349,7 @@ class _EMA:
         self.decay = decay
 
     def at(self, k: float) -> float:
-        """Decay after ``k`` updates."""
+        """Decay of update ``k``, from 1."""
         return min(self.decay, (1 + k) / (10 + k))
 
     def __call__(self, average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:

@@ -52,7 +52,7 @@ def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
     saved = {k: v.clone() for k, v in first.state_dict().items() if k.startswith("ema.")}
     checkpoint = tmp_path / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)  # plain types only
-    assert int(content["state_dict"]["ema.n_averaged"]) == 4
+    assert int(content["state_dict"]["ema.n_averaged"]) == 5  # it starts at 1
 
     class Spy(L.Callback):
         state: dict[str, Tensor]
@@ -70,7 +70,7 @@ def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
     for name, value in saved.items():
         torch.testing.assert_close(spy.state[name], value, rtol=0, atol=0)
     assert spy.rate == pytest.approx(2e-4)
-    assert int(second.ema.n_averaged) == 6
+    assert int(second.ema.n_averaged) == 7
 
 
 def test_a_training_that_was_done_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
