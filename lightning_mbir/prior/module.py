@@ -290,15 +290,19 @@ class ScorePriorModule(L.LightningModule):
             watch.write_prior(self, Path(folder), self._reference)
 
     def _compiles(self) -> bool:
-        """Whether the way back compiles too; ``Compiled`` itself only minds the way there."""
+        """Whether the way back compiles too, for all batches that will come; ``Compiled`` itself only minds the way
+        there."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        size = getattr(data, "crop_size", None) or min(getattr(data, "sizes", (64,)))
+        sizes = (data.crop_size,) if getattr(data, "crop_size", None) else getattr(data, "sizes", (64,))
         channels = int(getattr(self.network, "in_channels", 1))
-        x = torch.zeros((getattr(data, "batch_size", 1), channels, size, size), device=self.device)
         try:
-            with self.trainer.precision_plugin.forward_context():
-                out = self._compiled(x.contiguous(memory_format=torch.channels_last), torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
-            out.float().square().mean().backward()
+            for size in sizes:
+                count = max(1, getattr(data, "batch_size", 1) * min(sizes) ** 2 // size**2)  # see SliceDataModule
+                x = torch.zeros((count, channels, size, size), device=self.device)
+                x = x.contiguous(memory_format=torch.channels_last)
+                with self.trainer.precision_plugin.forward_context():
+                    out = self._compiled(x, torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
+                out.float().square().mean().backward()
         except Exception as error:  # every backend has kinds of its own
             if is_out_of_memory(error):
                 raise

@@ -358,20 +358,23 @@ def test_the_logged_gradient_is_that_of_its_step(tmp_path: Path) -> None:
     assert logged == pytest.approx([Norms.seen[2], Norms.seen[5], Norms.seen[7]], rel=1e-4)  # the last one too
 
 
+class NoWayBack(torch.autograd.Function):
+    """Part of a stand-in for a compiler that fails in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        raise RuntimeError("no backward compiler")
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_compiled_training_takes_the_same_steps_or_falls_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, works: bool
 ) -> None:
     """A stand-in for the compiler: one that changes nothing, and one whose backward pass fails."""
-
-    class Fails(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: object, *grads: Tensor) -> Tensor:
-            raise RuntimeError("no backward compiler")
 
     calls = []
 
@@ -379,7 +382,7 @@ def test_compiled_training_takes_the_same_steps_or_falls_back(
         def run(*args: Tensor) -> Tensor:
             calls.append(len(args[0]))
             out = module(*args)
-            return out if works else Fails.apply(out)  # type: ignore[no-untyped-call]
+            return out if works else NoWayBack.apply(out)  # type: ignore[no-untyped-call]
 
         return run
 
@@ -395,3 +398,25 @@ def test_compiled_training_takes_the_same_steps_or_falls_back(
         torch.testing.assert_close(states[1][name], value, rtol=0, atol=0)
     assert len(calls) == (4 if works else 1)
     assert ("uncompiled" in caplog.text) != works
+
+
+@pytest.mark.parametrize(("crop", "shapes"), [(None, [(8, 32), (2, 64)]), (16, [(8, 16)])])
+def test_the_compiler_is_tried_on_all_batches_that_will_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: int | None, shapes: list[tuple[int, int]]
+) -> None:
+    """A stand-in whose backward pass fails for the last of them."""
+    calls = []
+
+    def compiler(module: torch.nn.Module) -> object:
+        def run(x: Tensor, sigma: Tensor) -> Tensor:
+            calls.append((len(x), x.shape[-1]))
+            out = module(x, sigma)
+            return NoWayBack.apply(out) if calls[-1] == shapes[-1] else out  # type: ignore[no-untyped-call, no-any-return]
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    data = SliceDataModule(image_size=[64, 32], crop_size=crop, batch_size=8, phantom_volumes=1, slices_per_epoch=64)
+    fit = trainer(tmp_path, 8, num_sanity_val_steps=0)
+    fit.fit(tiny(compile=True, seed=0), data)
+    assert calls == shapes and fit.global_step == 8
