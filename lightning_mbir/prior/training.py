@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mbir.errors import InputError
@@ -46,3 +47,16 @@ def diverged(step: int, what: str, learning_rate: float) -> InputError:
         f"training diverged at step {step}: {what} is not finite; lower --model.learning_rate ({learning_rate:g}) and "
         "go on from an earlier checkpoint (--ckpt_path)"
     )
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Goes on from the best of the training that is resumed, though that lies in another run's folder.
+
+    Lightning's own then keeps nothing but its path, and the first loss after a resume is the best whatever it is. The
+    old file stays where it is: a callback deletes in its own folder alone.
+    """
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["callbacks"].get(self.state_key)
+        if state is not None:  # Lightning keeps the best where the folder is its own
+            state["dirpath"] = self.dirpath if self.file_exists(state["best_model_path"], trainer) else None

@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
+from lightning_mbir.prior import load_prior
+from lightning_mbir.prior.training import BestCheckpoint
 from tests.prior.conftest import tiny, tiny_data, trainer
 
 
@@ -112,3 +114,34 @@ def test_more_steps_than_before_are_taken_at_the_rates_of_the_longer_schedule(tm
     assert rates["more"].seen == {step: rates["long"].seen[step] for step in range(4, 12)}
     # by hand: 2e-3, and 20 times that for the expected losses, along a cosine from step 0 to 12
     assert rates["more"].seen[6] == pytest.approx([1e-3, 20e-3])
+
+
+def run_to(folder: Path, steps: int, rate: float, checkpoint: Path | None = None) -> BestCheckpoint:
+    """A training with the callbacks of the command line; epochs are of 4 steps."""
+    L.seed_everything(0)
+    best = BestCheckpoint(monitor="val/loss", filename="best-{step}")
+    last = ModelCheckpoint(filename="last", enable_version_counter=False)
+    fit = trainer(folder, steps, callbacks=[best, last], num_sanity_val_steps=0)
+    fit.fit(tiny(learning_rate=rate, cosine=False), tiny_data(), ckpt_path=checkpoint)
+    return best
+
+
+def test_the_best_checkpoint_is_remembered_when_a_training_goes_on_in_another_folder(tmp_path: Path) -> None:
+    first = run_to(tmp_path / "first", 8, 1e-3)
+    old, last = Path(first.best_model_path), tmp_path / "first/run/checkpoints/last.ckpt"
+    content = old.read_bytes()
+
+    worse = run_to(tmp_path / "worse", 12, 1.0, last)  # a learning rate that ruins the network
+    assert worse.best_model_path == str(old) and worse.best_model_score == first.best_model_score
+    prior, x = load_prior(tmp_path / "worse/run/prior.safetensors"), torch.rand(2, 32, 32)
+    torch.testing.assert_close(prior(x, 0.3), load_prior(old)(x, 0.3), rtol=0, atol=5e-3)
+
+    better = run_to(tmp_path / "better", 16, 1e-3, last)
+    assert better.best_model_path == str(tmp_path / "better/run/checkpoints/best-step=16.ckpt")
+    names = {file.name for file in (tmp_path / "better/run/checkpoints").iterdir()}
+    assert names == {"best-step=16.ckpt", "last.ckpt"}  # that of step 12 is gone, the old one is not
+    assert old.read_bytes() == content
+
+    old.unlink()
+    alone = run_to(tmp_path / "alone", 12, 1.0, last)
+    assert alone.best_model_path == str(tmp_path / "alone/run/checkpoints/best-step=12.ckpt")

@@ -327,6 +327,7 @@ def test_the_command_line_trains_and_uses_a_network(
     (last,) = Path("unet").rglob("last.ckpt")
     assert main([*given, "--steps", "6", "--output_dir", "more", "--ckpt_path", str(last)]) == 0
     assert torch.load(next(Path("more").rglob("last.ckpt")), weights_only=True)["global_step"] == 6
+    assert "BestCheckpoint" in next(Path("more").rglob("config.yaml")).read_text()
     predict = ["predict", "--task", "sv_ct", "--method", "fbp_unet", "--network", "more/unet.safetensors"]
     predict += ["--data.path", f"{folder}/p1_chest.nii.gz", "--data.image_size", "32", "--output_dir", "out"]
     assert main([*predict, "--views", "6"]) == 0
