@@ -25,6 +25,7 @@ from lightning_mbir.prior import ScorePriorModule
 from lightning_mbir.prior.files import write_whole
 from lightning_mbir.prior.networks import is_out_of_memory
 from lightning_mbir.prior.progress import StepProgress
+from lightning_mbir.prior.training import check_checkpoint
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
 from lightning_mbir.reconstruction.tasks import get_task
@@ -102,6 +103,12 @@ class CLI(LightningCLI):
         path = self.config[self.chosen].get("ckpt_path")
         if path and not Path(path).is_file():
             raise InputError(f"--ckpt_path {path}: no such file; give a checkpoint that `fit` wrote")
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that the module cannot take, before any volume is read."""
+        path = self.config[self.chosen].get("ckpt_path")
+        if path and not self.reconstructs:
+            check_checkpoint(Path(path), self.model, goes_on=self.chosen == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")

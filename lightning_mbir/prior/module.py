@@ -22,7 +22,7 @@ from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
-from lightning_mbir.prior.training import diverged, set_rates, warmup_cosine
+from lightning_mbir.prior.training import diverged, misfit, set_rates, warmup_cosine
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -315,8 +315,7 @@ class ScorePriorModule(L.LightningModule):
 
     def _start_from(self, init: str) -> None:
         weights = read_prior(init)[0].state_dict()
-        own = self.network.state_dict()
-        if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+        if misfit(self.network.state_dict(), weights) is not None:
             raise InputError(f"--model.init {init}: another network than --model.network with its options")
         self.network.load_state_dict(weights)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.files import check_finite, read_torch
 
 
 def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
@@ -60,3 +63,43 @@ class BestCheckpoint(ModelCheckpoint):
         state = checkpoint["callbacks"].get(self.state_key)
         if state is not None:  # Lightning keeps the best where the folder is its own
             state["dirpath"] = self.dirpath if self.file_exists(state["best_model_path"], trainer) else None
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str | None:
+    """The first weight that only one of two networks has, or that differs in shape; None where they are alike."""
+    names = sorted(own.keys() ^ given.keys())
+    names += [name for name in own if name in given and own[name].shape != getattr(given[name], "shape", None)]
+    return names[0] if names else None
+
+
+def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:
+    """Look at a checkpoint before data are read for it.
+
+    Args:
+        path: the checkpoint.
+        module: what shall take its weights.
+        goes_on: the training goes on from it, which takes more than weights.
+
+    Raises:
+        InputError: a file that is cut short or of something else, weights of another network or that are not finite.
+    """
+    try:
+        content = read_torch(path)
+    except InputError as error:
+        raise InputError(f"--ckpt_path {error}, or give another checkpoint") from error
+    needed = {"state_dict", "pytorch-lightning_version"}
+    if goes_on:
+        needed |= {"training", "loops", "optimizer_states", "lr_schedulers"}
+    if not isinstance(content, dict) or not needed <= content.keys() or not isinstance(content["state_dict"], dict):
+        raise InputError(
+            f"--ckpt_path {path}: no checkpoint of a training; give its last.ckpt or best-step=N.ckpt "
+            "(`fit` starts from other weights with --model.init)"
+        )
+    state = content["state_dict"]
+    name = misfit(module.state_dict(), state)
+    if name is not None:
+        raise InputError(
+            f"--ckpt_path {path}: of another network or other options ({name} does not fit); give the --model settings "
+            "that it was trained with, see the config.yaml in the folder above it"
+        )
+    check_finite(state, path)
