@@ -269,13 +269,13 @@ class ScorePriorModule(L.LightningModule):
             setattr(self, name, value)
 
     def on_fit_start(self) -> None:
-        if self._compiled is not None and not self._compiles():
-            self._compiled = None
         self._clock = time.monotonic()
-        self._rate.pause()
 
     def on_train_start(self) -> None:
         set_rates(self, self._learning_rates)
+        if self._compiled is not None and not self._compiles():
+            self._compiled = None
+        self._rate.pause()
 
     def on_train_end(self) -> None:
         seen = torch.tensor(float(self.slices_seen), device=self.device)
@@ -292,14 +292,9 @@ class ScorePriorModule(L.LightningModule):
     def _compiles(self) -> bool:
         """Whether the way back compiles too, for all batches that will come; ``Compiled`` itself only minds the way
         there."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        sizes = (data.crop_size,) if getattr(data, "crop_size", None) else getattr(data, "sizes", (64,))
-        channels = int(getattr(self.network, "in_channels", 1))
         try:
-            for size in sizes:
-                count = max(1, getattr(data, "batch_size", 1) * min(sizes) ** 2 // size**2)  # see SliceDataModule
-                x = torch.zeros((count, channels, size, size), device=self.device)
-                x = x.contiguous(memory_format=torch.channels_last)
+            for shape in self._batch_shapes():
+                x = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
                 with self.trainer.precision_plugin.forward_context():
                     out = self._compiled(x, torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
                 out.float().square().mean().backward()
@@ -312,6 +307,14 @@ class ScorePriorModule(L.LightningModule):
         finally:
             self.network.zero_grad()
         return True
+
+    def _batch_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the batches that training will draw; with slices of another source, any that the network takes."""
+        loader: Any = self.trainer.train_dataloader
+        groups = getattr(getattr(loader, "sampler", None), "groups", None)  # of KeyedBatches
+        if groups is None:
+            return [(1, int(getattr(self.network, "in_channels", 1)), 64, 64)]
+        return [(count, *loader.dataset[[(int(places[0]), 0)]].shape[1:]) for places, _, count in groups]
 
     def _start_from(self, init: str) -> None:
         weights = read_prior(init)[0].state_dict()

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -284,23 +284,29 @@ def test_compiled_training_takes_the_same_steps_or_falls_back(
     assert ("uncompiled" in caplog.text) != works
 
 
-@pytest.mark.parametrize(("crop", "shapes"), [(None, [(8, 32), (2, 64)]), (16, [(8, 16)])])
+@pytest.mark.parametrize(
+    ("options", "shapes"),
+    [
+        ({"image_size": [64, 32]}, [(8, 1, 32, 32), (2, 1, 64, 64)]),
+        ({"image_size": [64, 32], "crop_size": 16}, [(8, 1, 16, 16)]),
+    ],
+)
 def test_the_compiler_is_tried_on_all_batches_that_will_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: int | None, shapes: list[tuple[int, int]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], shapes: list[tuple[int, ...]]
 ) -> None:
     """A stand-in whose backward pass fails for the last of them."""
     calls = []
 
     def compiler(module: torch.nn.Module) -> object:
         def run(x: Tensor, sigma: Tensor) -> Tensor:
-            calls.append((len(x), x.shape[-1]))
-            out = module(x, sigma)
-            return NoWayBack.apply(out) if calls[-1] == shapes[-1] else out  # type: ignore[no-untyped-call, no-any-return]
+            calls.append(tuple(x.shape))
+            out: Tensor = module(x, sigma)
+            return NoWayBack.apply(out) if calls[-1] == shapes[-1] else out  # type: ignore[no-untyped-call]
 
         return run
 
     monkeypatch.setattr(torch, "compile", compiler)
-    data = SliceDataModule(image_size=[64, 32], crop_size=crop, batch_size=8, phantom_volumes=1, slices_per_epoch=64)
+    data = SliceDataModule(batch_size=8, phantom_volumes=1, slices_per_epoch=64, **options)
     fit = trainer(tmp_path, 8, num_sanity_val_steps=0)
     fit.fit(tiny(compile=True, seed=0), data)
     assert calls == shapes and fit.global_step == 8
