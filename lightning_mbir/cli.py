@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lightning_mbir.errors import fail
 from lightning_mbir.names import METHOD_NAMES
 
 PROGRAM = "python -m lightning_mbir"
@@ -163,12 +164,6 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
         out.append(f"{target}{equals}{value}")
         i += 1
     return out
-
-
-def fail(message: str) -> int:
-    """Print one line on standard error; returns the exit status."""
-    print(f"lightning_mbir: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

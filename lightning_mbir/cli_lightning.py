@@ -16,15 +16,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_mbir.cli import Flag, fail
+from lightning_mbir.cli import Flag
 from lightning_mbir.data import SliceDataModule, VolumeDataModule
 from lightning_mbir.data.volume import Modality
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, fail
 from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
 from lightning_mbir.prior.files import write_whole
 from lightning_mbir.prior.networks import is_out_of_memory
 from lightning_mbir.prior.progress import StepProgress
+from lightning_mbir.prior.training import check_checkpoint
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
 from lightning_mbir.reconstruction.tasks import get_task
@@ -102,6 +103,12 @@ class CLI(LightningCLI):
         path = self.config[self.chosen].get("ckpt_path")
         if path and not Path(path).is_file():
             raise InputError(f"--ckpt_path {path}: no such file; give a checkpoint that `fit` wrote")
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that the module cannot take, before any volume is read."""
+        path = self.config[self.chosen].get("ckpt_path")
+        if path and not self.reconstructs:
+            check_checkpoint(Path(path), self.model, goes_on=self.chosen == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")

@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from lightning_mbir.cli import fail
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, fail
 from lightning_mbir.prior.checkpoint import ASSETS, BUNDLED, CARD, CONFIG, WEIGHTS, read_prior, save_prior
 from lightning_mbir.prior.files import sha256
 

@@ -106,7 +106,7 @@ def psnr_figure(curves: Mapping[str, Sequence[float]], sigmas: Sequence[float] =
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
-        reference = "smoothing" in name or "noisy" in name
+        reference = "smoothing" in name
         axes.plot(sigmas, values, "--" if reference else "o-", label=name, lw=1.2 if reference else 1.8, ms=4)
     axes.set(xscale="log", xlabel="noise level sigma (peak 1)", ylabel="PSNR of the denoised slice (dB)")
     axes.set_xticks(sigmas, [f"{sigma:g}" for sigma in sigmas])

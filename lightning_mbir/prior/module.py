@@ -22,6 +22,7 @@ from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
+from lightning_mbir.prior.training import diverged, misfit, set_rates, warmup_cosine
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,10 @@ class ScorePriorModule(L.LightningModule):
     sigma log-normal and the error weighted by ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``; few-step samplers
     gain from it, since it spends the training where denoising is neither trivial nor hopeless.
 
-    The averaged weights (EMA, decay ``min(ema_decay, (1 + k) / (10 + k))``) are part of the module's state: they are
-    validated, sampled from, saved and resumed like any other weights. Noise and noise levels are keyed by the seed, the
-    rank and the number of batches seen, so a resumed training takes the very steps of an unbroken one.
+    The averaged weights (EMA, decay ``min(ema_decay, (1 + k) / (10 + k))`` in the ``k``-th update) are part of the
+    module's state: they are validated, sampled from, saved and resumed like any other weights. Noise and noise levels
+    are keyed by the seed, the rank and the number of batches seen, so a resumed training takes the very steps of an
+    unbroken one.
 
     Args:
         network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
@@ -97,6 +99,7 @@ class ScorePriorModule(L.LightningModule):
             self._start_from(init)
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)
+        self.ema.n_averaged.fill_(1)  # the first update does not copy, but has the decay of k = 1
         self.sde = VESDE(sigma_min, sigma_max)
         knots = math.ceil(math.log2(sigma_max / sigma_min)) + 1
         self.log_loss = torch.nn.Parameter(torch.zeros(knots)) if uncertainty and objective == "edm" else None
@@ -106,6 +109,8 @@ class ScorePriorModule(L.LightningModule):
         self.init = init
         self.batches_seen = 0
         """Batches of this rank since the training began; key of the noise and of the slices that are drawn."""
+        self.slices_seen = 0
+        """Slices of all ranks since the training began; until its end, as if all ranks had batches like this one's."""
         self.seconds = 0.0
         """Time spent in training and validation, over all resumes."""
         self._compiled = compiled(self.network) if compile else None
@@ -114,7 +119,8 @@ class ScorePriorModule(L.LightningModule):
         self._validation: dict[int, list[tuple[Tensor, Tensor | None]]] = defaultdict(list)
         self._reference: dict[int, Tensor] = {}
         self.validation_psnr: dict[int, list[float]] = {}
-        """Held-out denoising PSNR at ``SIGMAS``, by image size."""
+        """Held-out denoising PSNR of the averaged weights at ``SIGMAS``, by image size; empty where they are newer than
+        the last validation."""
         self._rate = watch.Rate()
 
     def setup(self, stage: str) -> None:
@@ -152,6 +158,7 @@ class ScorePriorModule(L.LightningModule):
         return self.log_loss[below] * (1 - share) + self.log_loss[below + 1] * share
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.slices_seen += len(batch) * self.trainer.world_size
         generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
         sigma = self.draw_sigma(len(batch), generator)
         noise = torch.randn(batch.shape, device=self.device, generator=generator)
@@ -171,27 +178,27 @@ class ScorePriorModule(L.LightningModule):
         self.batches_seen += 1
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._logs_now():
+        if self._logs_at(self.global_step + 1):  # the step that is about to be taken
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if not bool(torch.isfinite(norm)):
-                raise InputError(
-                    f"training diverged at step {self.global_step}: the gradient is not finite; lower "
-                    f"--model.learning_rate ({self.learning_rate:g}) and go on from an earlier checkpoint (--ckpt_path)"
-                )
+                raise diverged(self.global_step, "the gradient", self.learning_rate)
             self.log("train/grad_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.network)
+        self.validation_psnr = {}  # that was of the weights before
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
         self._rate.add(len(batch) * self.trainer.world_size)
-        if not self._logs_now() or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+        if not self._logs_at(self.global_step) or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
         self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/slices_per_second", self._rate.take())
-        self.log("train/ema_decay", self.ema.avg_fn.at(int(self.ema.n_averaged)))  # type: ignore[union-attr]
+        self.log("train/ema_decay", self.ema.avg_fn.at(int(self.ema.n_averaged) - 1))  # type: ignore[union-attr]
         for level, losses in self._by_level.items():
             self.log(f"train_loss_by_level/{watch.level_name(level)}", torch.stack(losses).mean())
         self._by_level.clear()
@@ -225,7 +232,10 @@ class ScorePriorModule(L.LightningModule):
             for sigma, value in zip(SIGMAS, self.validation_psnr[size], strict=True):
                 self.log(f"val_{size}/psnr_sigma_{sigma:g}", value, rank_zero_only=True)
         if losses:
-            self.log("val/loss", torch.stack(losses).mean(), prog_bar=True)
+            loss = torch.stack(losses).mean()
+            if not bool(torch.isfinite(loss)):  # before a checkpoint is replaced by these weights
+                raise diverged(self.global_step, "the held-out loss", self.learning_rate)
+            self.log("val/loss", loss, prog_bar=True)
         if losses and not self.trainer.sanity_checking and self.global_rank == 0:
             largest = max(self._validation)
             self._picture("generated", [generate(self.ema.module, 4, largest, device=self.device)])
@@ -236,37 +246,40 @@ class ScorePriorModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         # no weight decay, as in the released training; not fused, since that excludes gradient clipping under AMP
-        parameters = [list(self.network.parameters()), [] if self.log_loss is None else [self.log_loss]]
-        groups = [{"params": p, "lr": lr} for p, lr in zip(parameters, self._learning_rates, strict=False) if p]
+        parameters = [list(self.network.parameters()), *([] if self.log_loss is None else [[self.log_loss]])]
+        groups = [{"params": p, "lr": lr} for p, lr in zip(parameters, self._learning_rates, strict=True)]
         optimizer = torch.optim.Adam(groups)
-        total = float(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _Schedule(self.hparams["warmup_steps"], total, self))
+        total = float(self.trainer.estimated_stepping_batches) if self.hparams["cosine"] else math.inf
+        factor = warmup_cosine(self.hparams["warmup_steps"], total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
-    def _learning_rates(self) -> tuple[float, float]:
+    def _learning_rates(self) -> list[float]:
         """Of the network, and of ``log_loss``: some numbers that have to get from 0 to -3 in some hundred steps."""
-        return self.learning_rate, 20 * self.learning_rate
+        return [self.learning_rate, *([] if self.log_loss is None else [20 * self.learning_rate])]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._count_time()
-        checkpoint["training"] = {"seed": self.seed, "batches_seen": self.batches_seen, "seconds": self.seconds}
+        kept = ("seed", "batches_seen", "slices_seen", "seconds", "validation_psnr")
+        checkpoint["training"] = {name: getattr(self, name) for name in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The learning rate of the command line holds on resume too, not the one in the checkpoint."""
         for name, value in checkpoint.get("training", {}).items():
             setattr(self, name, value)
-        for state in checkpoint.get("optimizer_states", []):
-            for group, rate in zip(state["param_groups"], self._learning_rates, strict=False):
-                group["initial_lr"] = rate
-        for state in checkpoint.get("lr_schedulers", []):
-            state["base_lrs"] = list(self._learning_rates[: len(state["base_lrs"])])
 
     def on_fit_start(self) -> None:
+        self._clock = time.monotonic()
+
+    def on_train_start(self) -> None:
+        set_rates(self, self._learning_rates)
         if self._compiled is not None and not self._compiles():
             self._compiled = None
-        self._clock = time.monotonic()
         self._rate.pause()
+
+    def on_train_end(self) -> None:
+        seen = torch.tensor(float(self.slices_seen), device=self.device)
+        self.slices_seen = round(float(self.trainer.strategy.reduce(seen, reduce_op="mean")))  # batches may differ
 
     def on_fit_end(self) -> None:
         """Write the prior, its model card and its pictures beside the logs."""
@@ -277,15 +290,14 @@ class ScorePriorModule(L.LightningModule):
             watch.write_prior(self, Path(folder), self._reference)
 
     def _compiles(self) -> bool:
-        """Whether the way back compiles too; ``Compiled`` itself only minds the way there."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        size = getattr(data, "crop_size", None) or min(getattr(data, "sizes", (64,)))
-        channels = int(getattr(self.network, "in_channels", 1))
-        x = torch.zeros((getattr(data, "batch_size", 1), channels, size, size), device=self.device)
+        """Whether the way back compiles too, for all batches that will come; ``Compiled`` itself only minds the way
+        there."""
         try:
-            with self.trainer.precision_plugin.forward_context():
-                out = self._compiled(x.contiguous(memory_format=torch.channels_last), torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
-            out.float().square().mean().backward()
+            for shape in self._batch_shapes():
+                x = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
+                with self.trainer.precision_plugin.forward_context():
+                    out = self._compiled(x, torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
+                out.float().square().mean().backward()
         except Exception as error:  # every backend has kinds of its own
             if is_out_of_memory(error):
                 raise
@@ -296,15 +308,24 @@ class ScorePriorModule(L.LightningModule):
             self.network.zero_grad()
         return True
 
+    def _batch_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the batches that training will draw; with slices of another source, any that the network takes."""
+        loader: Any = self.trainer.train_dataloader
+        groups = getattr(getattr(loader, "sampler", None), "groups", None)  # of KeyedBatches
+        if groups is None:
+            return [(1, int(getattr(self.network, "in_channels", 1)), 64, 64)]
+        return [(count, *loader.dataset[[(int(places[0]), 0)]].shape[1:]) for places, _, count in groups]
+
     def _start_from(self, init: str) -> None:
         weights = read_prior(init)[0].state_dict()
-        own = self.network.state_dict()
-        if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+        if misfit(self.network.state_dict(), weights) is not None:
             raise InputError(f"--model.init {init}: another network than --model.network with its options")
         self.network.load_state_dict(weights)
 
-    def _logs_now(self) -> bool:
-        return self.global_step % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+    def _logs_at(self, step: int) -> bool:
+        """Whether Lightning writes what is logged in this step, counted from 1: the last one too."""
+        every = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return step % every == 0 or step == self.trainer.max_steps
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -334,25 +355,9 @@ class _EMA:
         self.decay = decay
 
     def at(self, k: float) -> float:
-        """Decay after ``k`` updates."""
+        """Decay of update ``k``, from 1."""
         return min(self.decay, (1 + k) / (10 + k))
 
     def __call__(self, average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
         decay = self.at(float(n_averaged))
         return average + (1 - decay) * (new - average) if average.is_floating_point() else new
-
-
-class _Schedule:
-    """Factor of the learning rate: linear warm-up, then constant or a cosine to zero."""
-
-    def __init__(self, warmup: int, total: float, module: ScorePriorModule) -> None:
-        self.warmup = max(1, warmup)
-        self.total = total
-        self.cosine = bool(module.hparams["cosine"]) and math.isfinite(total)
-
-    def __call__(self, step: int) -> float:
-        factor = min(1.0, (step + 1) / self.warmup)
-        if self.cosine:
-            progress = min(1.0, step / max(1.0, self.total))
-            factor *= 0.5 * (1 + math.cos(math.pi * progress))
-        return factor

@@ -31,18 +31,6 @@ class VESDE:
                 f"VE-SDE from sigma_min {self.sigma_min:g} to {self.sigma_max:g}: give sigma_max > sigma_min > 0"
             )
 
-    @property
-    def log_ratio(self) -> float:
-        return math.log(self.sigma_max / self.sigma_min)
-
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level at time ``t``."""
-        return self.sigma_min * torch.exp(t * self.log_ratio)
-
-    def t(self, sigma: Tensor) -> Tensor:
-        """Time at which the noise has standard deviation ``sigma``."""
-        return torch.log(sigma / self.sigma_min) / self.log_ratio
-
-    def diffusion(self, t: Tensor) -> Tensor:
-        """``g(t)``, with ``g^2 = d sigma^2 / dt``."""
-        return self.sigma(t) * math.sqrt(2 * self.log_ratio)
+        return self.sigma_min * torch.exp(t * math.log(self.sigma_max / self.sigma_min))

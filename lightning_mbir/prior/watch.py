@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_mbir.prior.checkpoint import read_prior, save_prior
 from lightning_mbir.prior.evaluate import SIGMAS, generate, psnr, psnr_figure, sheet
+from lightning_mbir.prior.files import read_torch
 
 if TYPE_CHECKING:
     from lightning_mbir.prior.module import ScorePriorModule
@@ -72,46 +73,47 @@ def curves(found: Mapping[int, list[float]], reference: Mapping[int, Tensor]) ->
 def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, Tensor]) -> None:
     """``prior.safetensors`` with the averaged weights of the best checkpoint (the last weights where there is none),
     ``prior.md``, ``prior_samples.png`` and ``prior_denoising.png``."""
-    network, origin = module.ema.module, f"step {module.trainer.global_step}"
+    network, found, origin = module.ema.module, module.validation_psnr, f"step {module.trainer.global_step}"
     best = getattr(module.trainer.checkpoint_callback, "best_model_path", "")
     if best and Path(best).is_file():
         network = read_prior(best)[0].to(module.device)
+        found = read_torch(Path(best))["training"].get("validation_psnr", {})
         origin = f"{Path(best).stem.replace('=', ' ')}, the best by held-out loss"
     config = {name: module.hparams[name] for name in ("network", "network_options", "modality")}
     digest = save_prior(folder / "prior.safetensors", network, config)
-    (folder / "prior.md").write_text(_card(module, digest, origin))
-    size = max(module.validation_psnr, default=int(getattr(module.network, "stride", 16)) * 4)
+    (folder / "prior.md").write_text(_card(module, digest, origin, found))
+    size = max(found, default=int(getattr(module.network, "stride", 16)) * 4)
     rows = [generate(network, 4, size, seed=seed, device=module.device) for seed in (0, 1)]
     imsave(folder / "prior_samples.png", sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
-    if module.validation_psnr:
-        curves(module.validation_psnr, reference).savefig(folder / "prior_denoising.png", dpi=110)
+    if found:
+        curves(found, reference).savefig(folder / "prior_denoising.png", dpi=110)
     print(f"prior ({origin}) -> {folder / 'prior.safetensors'}", flush=True)
 
 
-def _card(module: ScorePriorModule, digest: str, origin: str) -> str:
+def _card(module: ScorePriorModule, digest: str, origin: str, found: Mapping[int, list[float]]) -> str:
     trainer, hparams = module.trainer, module.hparams
     data = trainer.datamodule  # type: ignore[attr-defined]
     parameters = sum(p.numel() for p in module.network.parameters())
-    per_step = getattr(data, "batch_size", 0) * trainer.accumulate_grad_batches * trainer.world_size
     start = f"started from `{Path(module.init).name}`, " if module.init else ""
-    sizes = sorted(module.validation_psnr)
+    sizes = sorted(found)
     lines = [
         f"# Slice prior: {hparams['modality'] or 'any modality'}{', complex' if hparams['complex'] else ''}",
         "",
         f"- network: `{hparams['network']}` {hparams['network_options'] or ''}, {parameters / 1e6:.2f} M parameters, "
         "stored in half precision",
         f"- data: {getattr(data, 'summary', '')}",
-        f"- trained: {start}{trainer.global_step} steps of {per_step} slices, {module.seconds / 60:.0f} minutes on "
-        f"{trainer.world_size} {trainer.strategy.root_device.type}, objective `{hparams['objective']}`, "
-        f"precision {trainer.precision}, seed {module.seed}",
+        f"- trained: {start}{trainer.global_step} steps, {module.slices_seen} slices, "
+        f"{module.seconds / 60:.0f} minutes on {trainer.world_size} {trainer.strategy.root_device.type}, "
+        f"objective `{hparams['objective']}`, precision {trainer.precision}, seed {module.seed}",
         f"- weights: averaged (EMA), of {origin}",
         f"- SHA-256: `{digest}`",
         "",
-        "Denoising of held-out slices at the end of training (PSNR in dB, peak 1):",
+        "Denoising of held-out slices by these weights (PSNR in dB, peak 1):" if sizes else "Not validated.",
         "",
-        f"| sigma | {' | '.join(f'{size} pixels' for size in sizes)} |",
-        "|---" * (len(sizes) + 1) + "|",
     ]
-    for i, sigma in enumerate(SIGMAS if sizes else ()):
-        lines.append(f"| {sigma:g} | {' | '.join(f'{module.validation_psnr[size][i]:.2f}' for size in sizes)} |")
-    return "\n".join([*lines, ""])
+    if sizes:
+        lines += [f"| sigma | {' | '.join(f'{size} pixels' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+        for i, sigma in enumerate(SIGMAS):
+            lines.append(f"| {sigma:g} | {' | '.join(f'{found[size][i]:.2f}' for size in sizes)} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -23,6 +23,7 @@ from lightning_mbir.data.volume import Modality, Volume, list_volumes
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.files import read_torch
 from lightning_mbir.prior.networks import channels_last
+from lightning_mbir.prior.training import diverged, set_rates, warmup_cosine
 from lightning_mbir.prior.watch import key
 from lightning_mbir.reconstruction.fbp_unet import (
     CorrectionUNet,
@@ -94,7 +95,7 @@ class FBPUNetModule(L.LightningModule):
                 raise InputError(f"--model.network_options: the network does not take these ({error})") from error
         channels_last(self.network)
         self.error = torch.nn.functional.l1_loss if loss == "l1" else torch.nn.functional.mse_loss
-        self.learning_rate, self.warmup_steps, self.seed = learning_rate, max(1, warmup_steps), seed
+        self.learning_rate, self.warmup_steps, self.seed = learning_rate, warmup_steps, seed
         self.batches_seen = 0
         """Batches of this rank since the training began; key of the slices that are drawn."""
 
@@ -143,6 +144,10 @@ class FBPUNetModule(L.LightningModule):
     def on_after_backward(self) -> None:
         self.batches_seen += 1
 
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
+
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         direct, truth = batch.unbind(1)
         found = self.network(direct).float()
@@ -151,14 +156,13 @@ class FBPUNetModule(L.LightningModule):
             mse = (x - truth).square().mean((1, 2, 3)) * truth.shape[1]  # |complex|^2 has both parts
             self.log(f"val/psnr_{name}", -10 * mse.log10().mean(), sync_dist=True, batch_size=len(batch))
 
+    def on_validation_epoch_end(self) -> None:
+        if not bool(torch.isfinite(self.trainer.callback_metrics["val/loss"])):
+            raise diverged(self.global_step, "the held-out loss", self.learning_rate)  # before a checkpoint is replaced
+
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
-        total = float(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(total, 1.0)))) if math.isfinite(total) else 1.0
-            return min(1.0, (step + 1) / self.warmup_steps) * cosine
-
+        factor = warmup_cosine(self.warmup_steps, float(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -166,17 +170,15 @@ class FBPUNetModule(L.LightningModule):
         checkpoint["training"] = {"batches_seen": self.batches_seen, **self._measurement}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the learning rate of the command line, and with the same measurement only."""
+        """Go on with the same measurement only."""
         state = checkpoint.get("training", {})
         measurement = {name: state.get(name) for name in self._measurement}
         if measurement != self._measurement:
             raise InputError(f"--ckpt_path: a training for {measurement}, not for {self._measurement}")
         self.batches_seen = state["batches_seen"]
-        for optimizer in checkpoint.get("optimizer_states", []):
-            for group in optimizer["param_groups"]:
-                group["initial_lr"] = self.learning_rate
-        for scheduler in checkpoint.get("lr_schedulers", []):
-            scheduler["base_lrs"] = [self.learning_rate] * len(scheduler["base_lrs"])
+
+    def on_train_start(self) -> None:
+        set_rates(self, [self.learning_rate])
 
     def on_fit_end(self) -> None:
         """Write the network of the best checkpoint (the last weights where there is none)."""

@@ -85,6 +85,7 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
 
     # Held-out slices: each once, though 32 of them are dealt to two ranks in batches of their own.
     (card,) = (tmp_path / "out").rglob("prior.md")
+    assert "1 steps, 8 slices" in card.read_text()
     row = next(line for line in card.read_text().splitlines() if line.startswith("| 0.5 |"))
     errors = []
     for rank in (0, 1):

@@ -155,6 +155,24 @@ class SaveAt(L.pytorch.callbacks.Callback):
             trainer.save_checkpoint(self.path)
 
 
+def test_the_last_step_is_validated_within_an_epoch_too(tmp_path: Path) -> None:
+    fit(tmp_path / "out", data(scans(tmp_path / "scans")), 6, learning_rate=1e-4)  # an epoch is 4 steps
+    assert [file.name for file in (tmp_path / "out").glob("best-*")] == ["best-step=6.ckpt"]
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    class Break(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+            if trainer.global_step == 7:
+                with torch.no_grad():
+                    next(pl_module.parameters()).fill_(float("nan"))
+
+    last = L.pytorch.callbacks.ModelCheckpoint(tmp_path / "out", "last", enable_version_counter=False)
+    with pytest.raises(InputError, match=r"diverged at step 8.*learning_rate"):
+        fit(tmp_path / "out", data(scans(tmp_path / "scans")), 12, Break(), last)
+    assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 4
+
+
 def test_a_resumed_training_is_an_unbroken_one(tmp_path: Path) -> None:
     folder, half = scans(tmp_path / "scans"), tmp_path / "half.ckpt"
     whole = fit(tmp_path / "whole", data(folder), 8, SaveAt(4, half)).state_dict()
@@ -163,6 +181,18 @@ def test_a_resumed_training_is_an_unbroken_one(tmp_path: Path) -> None:
     assert all(torch.equal(rest[name], value) for name, value in whole.items())
     with pytest.raises(InputError, match=r"'views': 6.*not for.*'views': 7"):
         fit(tmp_path / "other", data(folder), 8, resume=half, views=7)
+
+
+def test_more_steps_than_before_are_taken_at_the_rates_of_the_longer_schedule(tmp_path: Path) -> None:
+    class Rates(L.Callback):
+        def on_before_optimizer_step(self, trainer: L.Trainer, *_: Any) -> None:
+            seen[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+
+    folder, last = scans(tmp_path / "scans"), tmp_path / "last.ckpt"
+    seen: dict[int, float] = {}
+    fit(tmp_path / "short", data(folder), 4, SaveAt(4, last))
+    fit(tmp_path / "more", data(folder), 8, Rates(), resume=last, learning_rate=2e-3)
+    assert seen == pytest.approx({step: 1e-3 * (1 + np.cos(np.pi * step / 8)) for step in range(4, 8)})
 
 
 def test_other_geometries_are_refused_by_name(tmp_path: Path) -> None:
@@ -297,6 +327,7 @@ def test_the_command_line_trains_and_uses_a_network(
     (last,) = Path("unet").rglob("last.ckpt")
     assert main([*given, "--steps", "6", "--output_dir", "more", "--ckpt_path", str(last)]) == 0
     assert torch.load(next(Path("more").rglob("last.ckpt")), weights_only=True)["global_step"] == 6
+    assert "BestCheckpoint" in next(Path("more").rglob("config.yaml")).read_text()
     predict = ["predict", "--task", "sv_ct", "--method", "fbp_unet", "--network", "more/unet.safetensors"]
     predict += ["--data.path", f"{folder}/p1_chest.nii.gz", "--data.image_size", "32", "--output_dir", "out"]
     assert main([*predict, "--views", "6"]) == 0

@@ -1,0 +1,131 @@
+"""How a training ends: the last step, the best weights and their model card, or a divergence."""
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from lightning_mbir.data import SliceDataModule
+from lightning_mbir.errors import InputError
+from lightning_mbir.prior import load_prior
+from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse
+from lightning_mbir.prior.watch import key
+from tests.prior.conftest import tiny, tiny_data, trainer
+
+
+def test_the_best_checkpoint_becomes_the_prior(tmp_path: Path) -> None:
+    """A learning rate that ruins the network: the best weights are the first, and these are kept."""
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", monitor="val/loss", filename="best-{step}")
+
+    class Ruin(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            if trainer.global_step >= 4:  # the first epoch is over
+                for group in trainer.optimizers[0].param_groups:
+                    group["lr"] = 1.0
+
+    module = tiny(learning_rate=1e-3, cosine=False)
+    trainer(tmp_path, 8, callbacks=[keep, Ruin()]).fit(module, tiny_data())
+    assert Path(keep.best_model_path).name == "best-step=4.ckpt"
+    prior, x = load_prior(tmp_path / "run" / "prior.safetensors"), torch.rand(2, 32, 32)
+    torch.testing.assert_close(prior(x, 0.3), load_prior(keep.best_model_path)(x, 0.3), rtol=0, atol=5e-3)
+    assert "best by held-out loss" in (tmp_path / "run" / "prior.md").read_text()
+    expected = held_out_psnr(load_prior(keep.best_model_path).network)
+    assert card_psnr(tmp_path / "run") == pytest.approx(expected, abs=0.006)
+
+
+def held_out_psnr(network: torch.nn.Module) -> dict[float, float]:
+    """PSNR of the held-out slices of ``tiny_data`` by noise level, by hand."""
+    data = tiny_data()
+    data.setup("fit")
+    (loader,) = data.val_dataloader()
+    errors = [denoising_mse(network, batch, seed=key(i, 0)) for i, batch in enumerate(loader)]
+    return dict(zip(SIGMAS, (-10 * torch.cat(errors, 1).mean(1).log10()).tolist(), strict=True))
+
+
+def card_psnr(run: Path) -> dict[float, float]:
+    """The table of a model card."""
+    rows = [line.split("|") for line in (run / "prior.md").read_text().splitlines() if line.startswith("| ")]
+    return {float(sigma): float(value) for _, sigma, value, _ in rows[1:]}
+
+
+@pytest.mark.parametrize(("steps", "validations"), [(2, [2]), (6, [4, 6]), (8, [4, 8])])
+def test_the_last_step_is_validated_wherever_in_an_epoch_it_is(
+    tmp_path: Path, steps: int, validations: list[int]
+) -> None:
+    """So that its weights can be the best, and the card tells of them."""
+
+    class Validations(L.Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.steps.append(trainer.global_step)
+
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", monitor="val/loss", filename="best-{step}")
+    seen = Validations()
+    module = tiny(learning_rate=1e-3, cosine=False)
+    trainer(tmp_path, steps, callbacks=[keep, seen], num_sanity_val_steps=0).fit(module, tiny_data())
+    assert seen.steps == validations
+    assert Path(keep.best_model_path).name == f"best-step={steps}.ckpt"
+    assert card_psnr(tmp_path / "run") == pytest.approx(held_out_psnr(module.ema.module), abs=0.006)
+    assert f"{steps} steps, {4 * steps} slices" in (tmp_path / "run" / "prior.md").read_text()
+
+
+def test_the_card_counts_the_slices_of_batches_of_several_sizes(tmp_path: Path) -> None:
+    """Also those from before a resume."""
+
+    class Count(L.Callback):
+        slices = 0
+
+        def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Tensor, *_: int) -> None:
+            self.slices += len(batch)
+
+    count = Count()
+    for steps, checkpoint in ((6, None), (11, tmp_path / "last.ckpt")):
+        keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+        data = SliceDataModule(image_size=[32, 64], batch_size=8, phantom_volumes=1, slices_per_epoch=24)
+        fit = trainer(tmp_path, steps, callbacks=[keep, count], num_sanity_val_steps=0)
+        fit.fit(tiny(seed=1), data, ckpt_path=checkpoint)
+    assert 11 * 2 < count.slices < 11 * 8
+    assert f"11 steps, {count.slices} slices" in (tmp_path / "run" / "prior.md").read_text()
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_checkpoints(tmp_path: Path) -> None:
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path, monitor="val/loss", save_last=True)
+    module = tiny()
+
+    class Break(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            if trainer.global_step == 5:
+                with torch.no_grad():
+                    next(pl_module.parameters()).fill_(float("nan"))
+
+    with pytest.raises(InputError, match=r"diverged at step 5.*learning_rate"):
+        trainer(tmp_path, 12, callbacks=[keep, Break()]).fit(module, tiny_data())
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 4
+    assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+def test_a_divergence_between_two_looks_at_the_gradient_is_seen_before_a_checkpoint_is_replaced(tmp_path: Path) -> None:
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False)
+
+    class Break(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            if trainer.global_step == 7:
+                with torch.no_grad():
+                    next(pl_module.parameters()).fill_(float("nan"))
+
+    with pytest.raises(InputError, match=r"diverged at step 8: the held-out loss.*learning_rate"):
+        fit = trainer(tmp_path, 12, callbacks=[keep, Break()], log_every_n_steps=20)
+        fit.fit(tiny(), tiny_data())
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 4
+    assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
