@@ -116,7 +116,7 @@ def admm_tv(
             x = torch.add(x, r, alpha=alpha, out=r)
         else:
             normal = partial(step.normal, out=torch.empty_like(r))
-            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, curvature=step.curvature).add_(x)
+            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, curvature=step.curvature, made_of=x).add_(x)
         # v = D x + w, from which z and w follow.
         v = state.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in state.v)
         step.splitting(x, state, out=v)

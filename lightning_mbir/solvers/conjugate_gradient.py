@@ -23,6 +23,7 @@ def conjugate_gradient(
     tolerance: float = 0.0,
     batch_dims: int = 0,
     curvature: Callable[[Tensor], Tensor] | None = None,
+    made_of: Tensor | None = None,
     callback: Callable[[int, Tensor, float], None] | None = None,
 ) -> Tensor:
     """Solve ``N x = b`` (Hestenes and Stiefel 1952).
@@ -38,6 +39,7 @@ def conjugate_gradient(
             the null space of ``N`` would blow up.
         batch_dims: leading dimensions that number independent systems.
         curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
+        made_of: what ``b`` is the difference of, or something as large: its rounding is what ``b`` is wrong by.
         callback: called after each step with the step, the iterate, and the largest relative residual.
 
     Returns:
@@ -53,6 +55,8 @@ def conjugate_gradient(
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     floor = 10 * torch.finfo(b.dtype).eps
     stop = max(tolerance, floor) ** 2 * inner(b, b, batch_dims)
+    if made_of is not None:
+        stop = torch.maximum(stop, floor**2 * inner(made_of, made_of, batch_dims))
     if x0 is None:
         r = b.clone()
     else:

@@ -315,3 +315,16 @@ def test_conjugate_gradients_leave_a_slice_alone_that_fits_already() -> None:
     x = conjugate_gradient(operator.normal, b, start, max_iterations=15, batch_dims=1)
     torch.testing.assert_close(x[1:], start[1:], rtol=0, atol=0.01)
     assert float((operator.normal(x) - b).abs().max()) < 0.01 and float(x.abs().max()) < 300
+
+
+def test_what_is_solved_is_left_alone_by_many_cg_steps() -> None:
+    """Of a solved system only rounding remains, part of it in the null space, which steps would blow up without end."""
+    generator = torch.Generator().manual_seed(0)
+    operator = RealDomain(FourierSampling(make_mask("gaussian1d", (32, 32), 8)))
+    x = 3.0 + torch.rand(6, 32, 32, generator=generator)
+    y = operator(x)
+    options = {"rho": 0.09, "lam": 6e-5, "iterations": 40}
+    few, _ = admm_tv(y, operator, cg_iterations=5, x0=x, **options)  # type: ignore[arg-type]
+    many, _ = admm_tv(y, operator, cg_iterations=60, x0=x, **options)  # type: ignore[arg-type]
+    assert float((operator(many) - y).norm() / y.norm()) < 1e-3
+    assert float((many - few).norm() / x.norm()) < 0.1
