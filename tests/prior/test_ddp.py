@@ -68,7 +68,7 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     (last,) = (tmp_path / "out").rglob("last.ckpt")
