@@ -108,7 +108,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         ("sv_ct", {"photons": 0.0}, "--photons 0: give a positive number"),
         ("la_ct", {"photons": float("inf")}, "--photons inf"),
         ("cs_mri", {"snr": float("nan")}, "--snr nan: give decibels"),
-        ("cs_mri", {"photons": 1e5}, "takes --acc, --mask, --phase, --snr"),
+        ("cs_mri", {"photons": 1e5}, "takes --acc, --mask, --phase, --coils, --snr"),
         ("sv_ct", {"snr": 20.0}, "not for task sv_ct"),
     ],
 )
