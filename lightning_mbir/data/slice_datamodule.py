@@ -27,6 +27,7 @@ from lightning_mbir.data.slice_sampling import (
     KeyedSlices,
     RandSmoothPhase,
     WholeSampler,
+    as_it_is,
     augmentation,
 )
 from lightning_mbir.data.units import training_scale
@@ -241,7 +242,7 @@ class SliceDataModule(L.LightningDataModule):
             _Reading(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
             batch_size=None,
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
         )
         for stacks in track(loader, "reading slices", total=len(items), transient=True):
             if isinstance(stacks, InputError):
@@ -333,7 +334,3 @@ def fit_in_plane(data: Tensor, size: int) -> Tensor:
 def patient(file: Path) -> str:
     """What stands before the last underscore of the file's name."""
     return volume_name(file).rpartition("_")[0] or volume_name(file)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item

@@ -103,7 +103,7 @@ class KeyedLoader(DataLoader):  # type: ignore[misc]
             sampler=batches,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,8 +124,9 @@ class _Stacked(Dataset[Tensor]):
         return torch.stack([self.slices[one] for one in drawn])
 
 
-def _as_it_is(batch: Tensor) -> Tensor:
-    return batch
+def as_it_is(item: Any) -> Any:
+    """For a loader that has nothing to collate; a function of a module, since worker processes get it by name."""
+    return item
 
 
 class KeyedSlices(Dataset[Tensor]):

@@ -22,7 +22,7 @@ from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
-from lightning_mbir.prior.training import diverged, misfit, set_rates, warmup_cosine
+from lightning_mbir.prior.training import diverged, misfit, set_rates, validate_last_step, warmup_cosine
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -191,8 +191,7 @@ class ScorePriorModule(L.LightningModule):
         self.validation_psnr = {}  # that was of the weights before
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
-        if 0 < self.trainer.max_steps <= self.global_step:
-            self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
+        validate_last_step(self.trainer)
         self._rate.add(len(batch) * self.trainer.world_size)
         if not self._logs_at(self.global_step) or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return

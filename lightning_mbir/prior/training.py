@@ -44,6 +44,15 @@ def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
         group["lr"] = rate * factor(schedule.last_epoch)
 
 
+def validate_last_step(trainer: L.Trainer) -> None:
+    """Have Lightning validate the last step, wherever in an epoch that is; called after each batch.
+
+    It validates where it is told to stop, but not where the steps run out.
+    """
+    if 0 < trainer.max_steps <= trainer.global_step:
+        trainer.should_stop = True
+
+
 def diverged(step: int, what: str, learning_rate: float) -> InputError:
     """The error of a training that only gets worse."""
     return InputError(

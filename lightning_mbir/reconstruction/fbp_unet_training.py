@@ -23,7 +23,7 @@ from lightning_mbir.data.volume import Modality, Volume, list_volumes
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.files import read_torch
 from lightning_mbir.prior.networks import channels_last
-from lightning_mbir.prior.training import diverged, set_rates, warmup_cosine
+from lightning_mbir.prior.training import diverged, set_rates, validate_last_step, warmup_cosine
 from lightning_mbir.prior.watch import key
 from lightning_mbir.reconstruction.fbp_unet import (
     CorrectionUNet,
@@ -145,8 +145,7 @@ class FBPUNetModule(L.LightningModule):
         self.batches_seen += 1
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
-        if 0 < self.trainer.max_steps <= self.global_step:
-            self.trainer.should_stop = True  # so that Lightning validates the last step, wherever in an epoch that is
+        validate_last_step(self.trainer)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         direct, truth = batch.unbind(1)

@@ -45,9 +45,10 @@ def plan_method(task: Task, method: str, options: dict[str, Any], steps: int | N
     Raises:
         InputError: see ``check_method``; samples of a method that has no randomness.
     """
-    merged = {**task.options.get(method, {}), **options}
-    own_steps = merged.pop("steps", None)
-    steps = own_steps if steps is None else steps
+    tuned = dict(task.options.get(method, {}))
+    tuned_steps = tuned.pop("steps", None)  # a flag of its own rather than an option
+    steps = tuned_steps if steps is None else steps
+    merged = {**tuned, **options}
     check_method(method, task.modality, merged, steps)
     if samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")
