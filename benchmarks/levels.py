@@ -3,10 +3,11 @@
     python benchmarks/levels.py --data ../shared/data --tasks sv_ct --slices 16 --output outputs/levels
 
 All run in one process, on the same measurement of a test volume, with the same prior; dds with three seeds, of which
-means are taken. diffusion_mbir has the published noise (378 to 0.01), one corrector and one conjugate gradient step a
-level, and for CT the published rho and lambda; those of MRI were for another mask, so the scanned ones are taken.
+means are taken. diffusion_mbir as published has noise from 378 to 0.01, one corrector and one conjugate gradient step a
+level, and for CT its rho and lambda; those of MRI were for another mask, so the scanned ones are taken. As tuned it has
+the options of ``configs/tuned``, found at 60 levels.
 Writes ``levels.json`` after every run, goes on where it stopped, and prints the table as Markdown; times are compared
-within one process alone. The 4000 network evaluations take 25 minutes for 16 slices on an idle core.
+within one process alone. Each 4000 network evaluations take 25 minutes for 16 slices on an idle core.
 """
 
 from __future__ import annotations
@@ -37,20 +38,26 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "la_ct": {},
     "cs_mri": {"rho": 0.01, "lam": 1e-4},
 }
-RUNS = [("dds", levels, seed) for levels in (20, 50, 100) for seed in (0, 1, 2)] + [("diffusion_mbir", 2000, 0)]
+PUBLISHED_MBIR, TUNED_MBIR = "diffusion_mbir, published", "diffusion_mbir, tuned"
+RUNS = [("dds", levels, seed) for levels in (20, 50, 100) for seed in (0, 1, 2)]
+RUNS += [(PUBLISHED_MBIR, 2000, 0), (TUNED_MBIR, 2000, 0)]
 
 
-def options(task_name: str, method: str) -> dict[str, Any]:
-    return TASKS[task_name].options["dds"] if method == "dds" else PUBLISHED[task_name]
+def options(task_name: str, name: str) -> dict[str, Any]:
+    return PUBLISHED[task_name] if name == PUBLISHED_MBIR else TASKS[task_name].options[method_of(name)]
 
 
-def row_key(task: str, method: str, levels: int, seed: int, slices: int) -> str:
-    prior = prior_identity(None, TASKS[task].modality, complex=False)
-    chosen = {**METHODS[method].options, **options(task, method)}
+def method_of(name: str) -> str:
+    return name.partition(",")[0]
+
+
+def row_key(task: str, name: str, levels: int, seed: int, slices: int) -> str:
+    method, prior = method_of(name), prior_identity(None, TASKS[task].modality, complex=False)
+    chosen = {**METHODS[method].options, **options(task, name)}
     return json.dumps([task, CASES[task], method, levels, seed, slices, chosen, prior], sort_keys=True)
 
 
-def run(task_name: str, method: str, levels: int, seed: int, slices: int, data: Path) -> dict[str, Any]:
+def run(task_name: str, name: str, levels: int, seed: int, slices: int, data: Path) -> dict[str, Any]:
     task = TASKS[task_name]
     file, middle = CASES[task_name]
     part = f"{middle - slices // 2}:{middle + slices - slices // 2}"
@@ -60,7 +67,7 @@ def run(task_name: str, method: str, levels: int, seed: int, slices: int, data: 
     operator.norm()  # not part of a method's time
     y = operator(volume.data)
     result = reconstruct(
-        y, operator, method=method, steps=levels, seed=seed, volume=volume.name, **options(task_name, method)
+        y, operator, method=method_of(name), steps=levels, seed=seed, volume=volume.name, **options(task_name, name)
     )
     data_range = task.data_range or magnitude_percentile(volume.data)
     scores = image_metrics(result.volume, volume.data, data_range)
@@ -87,18 +94,18 @@ def main() -> None:
     path = args.output / "levels.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for task in args.tasks:
-        for method, levels, seed in RUNS:
-            key = row_key(task, method, levels, seed, args.slices)
+        for name, levels, seed in RUNS:
+            key = row_key(task, name, levels, seed, args.slices)
             if key not in results:
-                results[key] = run(task, method, levels, seed, args.slices, args.data)
+                results[key] = run(task, name, levels, seed, args.slices, args.data)
                 write_whole(path, json.dumps(results, indent=2).encode())
     print("| task | method | levels | NFE | axial | coronal | sagittal | seconds | times faster |")
     print("|---|---|---|---|---|---|---|---|---|")
     for task in args.tasks:
-        slow = results[row_key(task, "diffusion_mbir", 2000, 0, args.slices)]
-        for method, levels in dict.fromkeys((method, levels) for method, levels, _ in RUNS):
-            seeds = [seed for m, n, seed in RUNS if (m, n) == (method, levels)]
-            rows = [results[row_key(task, method, levels, seed, args.slices)] for seed in seeds]
+        slow = results[row_key(task, PUBLISHED_MBIR, 2000, 0, args.slices)]
+        for name, levels in dict.fromkeys((name, levels) for name, levels, _ in RUNS):
+            seeds = [seed for m, n, seed in RUNS if (m, n) == (name, levels)]
+            rows = [results[row_key(task, name, levels, seed, args.slices)] for seed in seeds]
 
             def mean(of: Any, rows: list[dict[str, Any]] = rows) -> float:
                 return sum(of(row) for row in rows) / len(rows)
@@ -109,8 +116,8 @@ def main() -> None:
             seconds = mean(lambda row: row["seconds"])
             together = all(row["process"] == slow["process"] for row in rows)
             faster = f"{slow['seconds'] / seconds:.0f}" if together else "not in one run"
-            name = f"{method}, {len(seeds)} seeds" if len(seeds) > 1 else method
-            print(f"| {task} | {name} | {levels} | {rows[0]['nfe']} | {planes} | {seconds:.0f} | {faster} |")
+            shown = f"{name}, {len(seeds)} seeds" if len(seeds) > 1 else name
+            print(f"| {task} | {shown} | {levels} | {rows[0]['nfe']} | {planes} | {seconds:.0f} | {faster} |")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@
 The volumes are three parts of the patient that the bundled priors held out (acrin013 and openms_p20), 8 slices of each
 at 128 x 128 pixels; tables are on other volumes. Patients whom a prior was trained on will not do: they favour options
 that trust it (docs/method.md). Methods that treat every slice alone get two slices of each part that lie apart,
-diffusion_mbir 4, with 60 levels. A trial's score is the PSNR averaged over parts and planes, with seed 0. The first
-trial is what the task uses today, and only what beats it is kept. Searches lie in ``--output`` as Optuna journals, one
-for each prior and choice of volumes, and go on where they stopped; ``--show`` prints the best trials without running
-any.
+diffusion_mbir 4, with 60 levels; sense gets 8 coils and noise of 25 dB. A trial's score is the PSNR averaged over parts
+and planes, with seed 0. The first trial is what the task uses today, and only what beats it is kept. Where there are
+no more combinations than trials, all are tried. Searches lie in ``--output`` as Optuna journals, one for each prior and
+choice of volumes, and go on where they stopped; ``--show`` prints the best trials without running any.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from lightning_mbir.prior.files import write_whole
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.reconstruction.provenance import digest, tensor_sha256
 from lightning_mbir.reconstruction.tasks import tuned_file
+from lightning_mbir.solvers.fbp import FILTERS
 
 VOLUMES = {
     "ct": tuple(("ct/train/acrin013_chest.nii.gz", part) for part in ("4:12", "20:28", "36:44")),
@@ -87,10 +89,14 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
         "cg_iterations": CG,
     },
     "cgls": {"steps": [5, 10, 20, 40, 80, 160]},
-    "sirt": {"steps": [50, 100, 200, 400, 800]},
+    "sirt": {"steps": [50, 100, 200, 400, 800, 1600], "relaxation": [0.5, 1.0, 1.5, 1.9]},
+    "fbp": {"filter": list(FILTERS)},
+    "sense": {"lam": (1e-5, 1.0)},
     "l1_wavelet": {"lam": (1e-4, 1e-2), "levels": [1, 2, 3], "wavelet": ["haar", "db2", "db4"], "axes": ["yx", "zyx"]},
 }
 """What is searched: a range, on a logarithmic scale, or a list of choices."""
+MEASURED: dict[str, dict[str, Any]] = {"sense": {"coils": 8, "snr": 25.0}}
+"""Flags of the task, where its own would tell nothing about a method."""
 STEPS = {"diffusion_mbir": 60}
 """Levels, where the default would take too long for a search."""
 SLICES = {name: slice(1, None, 4) for name in ("score_slices", "mcg", "dps", "diffpir")}
@@ -104,6 +110,7 @@ class Scan:
 
     name: str
     truth: Tensor
+    y: Tensor
     operator: LinearOperator
     data_range: float
 
@@ -113,36 +120,36 @@ class Problem:
 
     def __init__(self, task: str, data: Path, second_prior: str | None = None) -> None:
         self.task = TASKS[task]
-        self.scans = [self._scan(data / file, slices) for file, slices in VOLUMES[self.task.modality]]
+        self.volumes = [self._volume(data / file, slices) for file, slices in VOLUMES[self.task.modality]]
         self.prior = load_prior(self.task.modality)
         self.second = self.prior if second_prior is None else load_prior(second_prior)
 
-    def _scan(self, file: Path, slices: str) -> Scan:
+    def _volume(self, file: Path, slices: str) -> Volume:
         volume = VolumeDataModule(file, modality=self.task.modality, image_size=128, slices=slices).scan(0)
         assert isinstance(volume, Volume)
-        operator = self.task.build_operator(128, volume.spacing[1])
-        return Scan(volume.name, volume.data, operator, self.task.data_range or magnitude_percentile(volume.data))
+        return volume
+
+    def scan(self, volume: Volume, method: str) -> Scan:
+        """The slices that a method gets, and their measurement."""
+        truth = volume.data[SLICES.get(method, slice(None))]
+        flags = MEASURED.get(method, {})
+        operator = self.task.build_operator(128, volume.spacing[1], **flags)
+        y, _ = self.task.add_noise(operator(truth), (0, volume.name), **flags)
+        return Scan(volume.name, truth, y, operator, self.task.data_range or magnitude_percentile(volume.data))
 
     def score(self, method: str, options: dict[str, Any]) -> float:
         """PSNR, averaged over volumes and planes, with the task's options under ``options``."""
-        return statistics.mean(statistics.mean(self.planes(scan, method, options)) for scan in self.scans)
+        scans = [self.scan(volume, method) for volume in self.volumes]
+        return statistics.mean(statistics.mean(self.planes(scan, method, options)) for scan in scans)
 
     def planes(self, scan: Scan, method: str, options: dict[str, Any]) -> list[float]:
         """PSNR of the axial, coronal and sagittal plane of a volume."""
-        truth = scan.truth[SLICES.get(method, slice(None))]
         second = self.second if "second_prior" in METHODS[method].needs else None
         chosen = {"steps": STEPS.get(method), **self.task.options.get(method, {}), **options}
         result = reconstruct(
-            scan.operator(truth),
-            scan.operator,
-            self.prior,
-            method,
-            seed=0,
-            volume=scan.name,
-            second_prior=second,
-            **chosen,
+            scan.y, scan.operator, self.prior, method, seed=0, volume=scan.name, second_prior=second, **chosen
         )
-        metrics = image_metrics(result.volume, truth, scan.data_range)
+        metrics = image_metrics(result.volume, scan.truth, scan.data_range)
         return [float(metrics[plane]["psnr"]) for plane in ("axial", "coronal", "sagittal")]
 
     def today(self, method: str) -> dict[str, Any]:
@@ -153,6 +160,7 @@ class Problem:
     def key(self, method: str) -> str:
         """Of the study: scores are only compared with what was found with the same priors on the same slices."""
         told: list[Any] = [VOLUMES[self.task.modality], str(SLICES.get(method)), STEPS.get(method)]
+        told += [MEASURED[method]] if method in MEASURED else []
         if METHODS[method].needs_prior:
             told.append(_weights(self.prior))
         if "second_prior" in METHODS[method].needs:
@@ -181,7 +189,11 @@ def search(problem: Problem, method: str, trials: int, folder: Path, show: bool)
         study_name=problem.key(method), storage=storage, direction="maximize", load_if_exists=True
     )
     finished = [trial for trial in study.trials if trial.state.is_finished()]
-    study.sampler = optuna.samplers.TPESampler(seed=len(finished), multivariate=True, n_startup_trials=5)
+    choices = [space for space in SPACES[method].values() if isinstance(space, list)]
+    if len(choices) == len(SPACES[method]) and math.prod(map(len, choices)) <= trials:
+        study.sampler = optuna.samplers.GridSampler(SPACES[method])  # all of them
+    else:
+        study.sampler = optuna.samplers.TPESampler(seed=len(finished), multivariate=True, n_startup_trials=5)
     if not show and today not in [trial.params for trial in finished]:
         study.enqueue_trial(today)
 

@@ -74,11 +74,16 @@ class KeyedBatches(DistributedSampler[Any]):
 
 
 class WholeSampler(DistributedSampler[Any]):
-    """Every slice once, dealt to the ranks in turn; none is repeated to make the shares equal."""
+    """Every slice once, dealt to the ranks in turn; none is repeated to make the shares equal.
+
+    A rank beyond the last slice takes one again: with none it would miss what all ranks compute together, and they would
+    wait for it for ever.
+    """
 
     def __init__(self, length: int, rank: int, world_size: int) -> None:
         super().__init__(range(length), world_size, rank, shuffle=False)  # type: ignore[arg-type]
-        self.indices = range(rank, length, world_size)
+        first = rank % length if length else 0
+        self.indices = range(first, length, world_size)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

@@ -37,6 +37,8 @@ def test_validation_slices_are_dealt_once() -> None:
     dealt = [list(WholeSampler(7, rank, 3)) for rank in range(3)]
     assert sorted(index for share in dealt for index in share) == list(range(7))
     assert [len(WholeSampler(7, rank, 3)) for rank in range(3)] == [3, 2, 2]
+    assert [list(WholeSampler(2, rank, 3)) for rank in range(3)] == [[0], [1], [0]]  # all have something to reduce
+    assert list(WholeSampler(0, 1, 3)) == []
 
 
 def disc(rows: int, columns: int) -> Tensor:
