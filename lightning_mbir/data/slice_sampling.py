@@ -76,8 +76,8 @@ class KeyedBatches(DistributedSampler[Any]):
 class WholeSampler(DistributedSampler[Any]):
     """Every slice once, dealt to the ranks in turn; none is repeated to make the shares equal.
 
-    A rank beyond the last slice takes one again: with none it would miss what all ranks compute together, and they would
-    wait for it for ever.
+    A rank beyond the last slice takes one again: with none it would miss what all ranks compute together, and they
+    would wait for it for ever.
     """
 
     def __init__(self, length: int, rank: int, world_size: int) -> None:

@@ -181,9 +181,10 @@ class ScorePriorModule(L.LightningModule):
         if self._logs_at(self.global_step + 1):  # the step that is about to be taken
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            if not bool(torch.isfinite(norm)):
+            if bool(torch.isfinite(norm)):
+                self.log("train/grad_norm", norm)
+            elif getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves such steps out
                 raise diverged(self.global_step, "the gradient", self.learning_rate)
-            self.log("train/grad_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

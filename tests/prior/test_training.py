@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
@@ -111,6 +112,19 @@ def test_a_training_that_diverges_says_so_and_keeps_its_checkpoints(tmp_path: Pa
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["global_step"] == 4
     assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+def test_a_gradient_that_overflows_in_half_precision_is_no_divergence(tmp_path: Path) -> None:
+    """The loss is scaled by far too much at first; the scaler leaves those steps out and scales by less."""
+    L.seed_everything(0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-10)
+    half = MixedPrecision("16-mixed", "cpu", scaler)
+    module = tiny()
+    before = next(module.network.parameters()).detach().clone()
+    trainer(tmp_path, 8, plugins=[half]).fit(module, tiny_data())
+    assert scaler.get_scale() < 2.0**40
+    assert not torch.equal(next(module.network.parameters()), before)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
 
 
 def test_a_divergence_between_two_looks_at_the_gradient_is_seen_before_a_checkpoint_is_replaced(tmp_path: Path) -> None:
