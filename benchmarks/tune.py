@@ -56,7 +56,8 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
         "sigma_max": (0.3, 10.0),
         "sigma_min": (0.005, 0.1),
         "rho": (1e-3, 1.0),
-        "lam": (1e-5, 1e-2),
+        "lam": (1e-6, 1e-2),
+        "pull": [0.0, 0.001, 0.003, 0.01, 0.03],
         "eta": [0.0, 0.2, 0.4, 0.55, 0.7, 0.85, 1.0],
         "cg_iterations": CG,
     },
@@ -158,8 +159,10 @@ class Problem:
         return {name: known[name] for name in SPACES[method]}
 
     def key(self, method: str) -> str:
-        """Of the study: scores are only compared with what was found with the same priors on the same slices."""
+        """Of the study: scores are only compared with what was found with the same priors on the same slices, and trials
+        are of the same options."""
         told: list[Any] = [VOLUMES[self.task.modality], str(SLICES.get(method)), STEPS.get(method)]
+        told += [sorted(SPACES[method])]
         told += [MEASURED[method]] if method in MEASURED else []
         if METHODS[method].needs_prior:
             told.append(_weights(self.prior))

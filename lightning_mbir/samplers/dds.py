@@ -24,6 +24,7 @@ def dds(
     noise: KeyedNoise,
     rho: float = 0.1,
     lam: float = 0.001,
+    pull: float = 0.0,
     cg_iterations: int = 5,
     eta: float = 0.85,
     ddim: bool = False,
@@ -39,7 +40,9 @@ def dds(
         y: measurement, scaled likewise, ``(Z, ...)``.
         sigmas: ``(n,)`` noise levels, high to low; as many network evaluations.
         noise: keyed noise.
-        rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`.
+        rho, lam, pull: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`. With a pull to Tweedie's
+            estimate the step may be solved to its end; without, as published for noiseless measurements, few conjugate
+            gradient steps are what keeps the prior's say where the measurement tells nothing.
         cg_iterations: conjugate gradient steps a level.
         eta: share of the noise that is fresh at every level, from 0 (deterministic) to 1. Renewing it at each level
             averages over levels, which favours the mean of the posterior over a sample of it.
@@ -65,6 +68,7 @@ def dds(
             operator,
             rho=rho,
             lam=lam,
+            pull=pull,
             cg_iterations=cg_iterations,
             x0=denoised,
             state=shared,

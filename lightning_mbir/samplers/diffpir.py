@@ -73,13 +73,14 @@ def diffpir(
         else:
             x0, shared = admm_tv(
                 None,
-                Pulled(operator, pull),
+                operator,
                 rho=tv_rho,
                 lam=tv,
+                pull=pull,
                 cg_iterations=cg_iterations,
                 x0=denoised,
                 state=shared,
-                rhs=rhs + pull * denoised,
+                rhs=rhs,
                 overwrite_state=True,
             )
         fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
@@ -87,19 +88,3 @@ def diffpir(
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
     return x0
-
-
-class Pulled(LinearOperator):
-    """``A`` over ``sqrt(pull)`` times the identity, in a row, whose normal operator is ``A^H A + pull``."""
-
-    def __init__(self, operator: LinearOperator, pull: float) -> None:
-        super().__init__()
-        self.operator, self.pull = operator, pull
-        self.domain_shape, self.domain_complex = operator.domain_shape, operator.domain_complex
-        self.range_complex, self.separable = operator.range_complex, operator.separable
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((self.operator(x).flatten(), self.pull**0.5 * x.flatten()))
-
-    def normal(self, x: Tensor) -> Tensor:
-        return self.operator.normal(x).add(x, alpha=self.pull)

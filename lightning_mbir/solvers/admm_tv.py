@@ -56,12 +56,13 @@ def admm_tv(
     axes: Sequence[str] = ("z",),
     isotropic: bool = False,
     x0: Tensor | None = None,
+    pull: float = 0.0,
     state: ADMMState | None = None,
     rhs: Tensor | None = None,
     overwrite_state: bool = False,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, ADMMState]:
-    """Minimise ``1/2 ||A x - y||^2 + lam ||D x||_1`` over volumes.
+    """Minimise ``1/2 ||A x - y||^2 + pull/2 ||x - x0||^2 + lam ||D x||_1`` over volumes.
 
     Boyd et al. 2011, section 3.1.1 (scaled form); one iteration with ``cg_iterations=1``, ``axes=("z",)`` and a kept
     ``state`` is the step of DiffusionMBIR (Chung et al. 2023, algorithm 1). Differences have a Neumann boundary.
@@ -77,6 +78,8 @@ def admm_tv(
         axes: which differences, of ``"z"``, ``"y"``, ``"x"``.
         isotropic: shrink the vector of differences at each voxel, instead of each difference on its own.
         x0: start ``(Z, Y, X)``; ``A^H y`` by default.
+        pull: weight of staying at the start, relative to ``||A^H A||``. At 0 only the number of conjugate gradient
+            steps decides what of it is left where the measurement tells nothing.
         state: split and dual variables of an earlier call; zero by default. Not written to.
         rhs: ``A^H y`` where it is known already.
         overwrite_state: put the new state where the old one is, which saves a volume an axis.
@@ -86,10 +89,12 @@ def admm_tv(
         The volume ``(Z, Y, X)`` and the state to go on with.
 
     Raises:
-        InputError: rho not positive, lam negative, unknown axes, a measurement of another shape.
+        InputError: rho not positive, lam or pull negative, unknown axes, a measurement of another shape.
     """
-    if not rho > 0 or not lam >= 0:
-        raise InputError(f"admm_tv: rho is {rho:g} and lam {lam:g}; rho must be positive, lam at least 0")
+    if not rho > 0 or not lam >= 0 or not pull >= 0:
+        raise InputError(
+            f"admm_tv: rho is {rho:g}, lam {lam:g} and pull {pull:g}; rho must be positive, the others at least 0"
+        )
     if not axes or any(axis not in AXES for axis in axes):
         raise InputError(f"admm_tv: axes are {tuple(axes)}; give some of z, y, x")
     if rhs is None:
@@ -98,18 +103,20 @@ def admm_tv(
         operator.check_range(y)
         rhs = operator.adjoint(y)
     x = rhs if x0 is None else x0
+    target = rhs if pull == 0 else torch.add(rhs, x, alpha=pull)
     if lam == 0:
         for k in range(iterations):
-            x = conjugate_gradient(operator.normal, rhs, x, max_iterations=cg_iterations)
+            x = conjugate_gradient(partial(_pulled, operator, pull), target, x, max_iterations=cg_iterations)
             if callback is not None:
                 callback(k + 1, x)
         return x, state if state is not None else ADMMState((), 0.0)
-    step = _Step(operator, rho, [AXES[axis] for axis in axes])
+    step = _Step(operator, rho, pull, [AXES[axis] for axis in axes])
     if state is None:
         state, overwrite_state = ADMMState(tuple(torch.zeros_like(x) for _ in axes), lam / rho, isotropic), True
     for k in range(iterations):
-        # x: conjugate gradients on N x = A^H y + rho D^H (z - w), from the last x, that is on N dx = r from zero.
-        r = step.residual(x, rhs, state)
+        # x: conjugate gradients on N x = A^H y + pull x0 + rho D^H (z - w), from the last x, that is on N dx = r from
+        # zero.
+        r = step.residual(x, target, state)
         if cg_iterations == 1:  # conjugate_gradient(...) + x without its copies of r
             rr, curvature = inner(r, r), step.curvature(r)
             alpha = float(rr / curvature) if curvature > 0 else 0.0
@@ -129,17 +136,17 @@ def admm_tv(
 class _Step:
     """The sums over data and differences in one ADMM step, slab by slab along z.
 
-    ``N = A^H A + rho D^H D``. Differences at the edges of a slab take one slice more on either side.
+    ``N = A^H A + pull + rho D^H D``. Differences at the edges of a slab take one slice more on either side.
     """
 
-    def __init__(self, operator: LinearOperator, rho: float, dims: list[int]) -> None:
-        self.operator, self.rho, self.dims = operator, rho, dims
+    def __init__(self, operator: LinearOperator, rho: float, pull: float, dims: list[int]) -> None:
+        self.operator, self.rho, self.pull, self.dims = operator, rho, pull, dims
 
-    def residual(self, x: Tensor, rhs: Tensor, state: ADMMState) -> Tensor:
-        """``A^H y + rho D^H (z - w) - N x``."""
-        r = torch.empty_like(rhs)
+    def residual(self, x: Tensor, target: Tensor, state: ADMMState) -> Tensor:
+        """``target + rho D^H (z - w) - N x``, where the target is ``A^H y + pull x0``."""
+        r = torch.empty_like(target)
         for own, wide, crop in self._slabs(x):
-            torch.sub(rhs[own], self.operator.normal(x[own]), out=r[own])
+            torch.sub(target[own], _pulled(self.operator, self.pull, x[own]), out=r[own])
             v = [v_d[wide] for v_d in state.v]
             w = project(v, state.threshold, state.isotropic)
             for dim, v_d, w_d in zip(self.dims, v, w, strict=True):
@@ -151,17 +158,19 @@ class _Step:
     def normal(self, p: Tensor, out: Tensor) -> Tensor:
         """``N p`` into ``out``."""
         for own, wide, crop in self._slabs(p):
-            out[own] = self.operator.normal(p[own])
+            out[own] = _pulled(self.operator, self.pull, p[own])
             for dim in self.dims:
                 out[own].add_(difference_adjoint(difference(p[wide], dim), dim)[crop], alpha=self.rho)
         return out
 
     def curvature(self, p: Tensor) -> Tensor:
-        """``<p, N p> = ||A p||^2 + rho ||D p||^2``, which takes no adjoint."""
+        """``<p, N p> = ||A p||^2 + pull ||p||^2 + rho ||D p||^2``, which takes no adjoint."""
         total = torch.zeros((), dtype=p.real.dtype, device=p.device)
         for own, wide, crop in self._slabs(p):
             q = self.operator(p[own])
             total += inner(q, q)
+            if self.pull:
+                total += self.pull * inner(p[own], p[own])
             for dim in self.dims:
                 d = difference(p[wide], dim)[crop]
                 total += self.rho * inner(d, d)
@@ -186,6 +195,11 @@ class _Step:
             first, last = max(start - 1, 0), min(stop + 1, n)
             own, wide, crop = slice(start, stop), slice(first, last), slice(start - first, stop - first)
             yield (..., own, _ALL, _ALL), (..., wide, _ALL, _ALL), (..., crop, _ALL, _ALL)
+
+
+def _pulled(operator: LinearOperator, pull: float, x: Tensor) -> Tensor:
+    """``(A^H A + pull) x``."""
+    return operator.normal(x).add(x, alpha=pull) if pull else operator.normal(x)
 
 
 def project(v: Sequence[Tensor], radius: float, isotropic: bool = False) -> tuple[Tensor, ...]:

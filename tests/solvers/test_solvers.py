@@ -109,6 +109,30 @@ def test_admm_finds_the_minimum_that_another_method_finds(kind: str, axes: tuple
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.05])
+def test_admm_with_a_pull_finds_the_one_minimum_however_many_cg_steps(lam: float) -> None:
+    """Half of k-space: without a pull the other half would be whatever the steps left of the start."""
+    generator = torch.Generator().manual_seed(0)
+    op = RealDomain(FourierSampling(make_mask("gaussian1d", (8, 8), 2)).to(torch.float64))
+    y = op(torch.rand(4, 8, 8, dtype=torch.float64, generator=generator))
+    start = torch.rand(4, 8, 8, dtype=torch.float64, generator=generator)
+    options: dict[str, Any] = {"rho": 0.2, "lam": lam, "pull": 0.1, "iterations": 400, "x0": start}
+    few, many = (admm_tv(y, op, cg_iterations=steps, **options)[0] for steps in (2, 30))
+    torch.testing.assert_close(few, many, rtol=0, atol=1e-7)
+
+    def above(x: Tensor) -> float:
+        return objective(x, y, op, lam, ("z",), False) + 0.05 * float((x - start).square().sum())
+
+    for _ in range(200):  # no neighbour is lower: convex, so that is the minimum
+        assert above(few + 1e-3 * torch.randn(few.shape, dtype=few.dtype, generator=generator)) > above(few)
+    if lam == 0:
+        size = few[0].numel()
+        columns = [op.normal(e.view(1, 8, 8)).flatten() for e in torch.eye(size, dtype=torch.float64)]
+        matrix = torch.stack(columns, 1) + 0.1 * torch.eye(size, dtype=torch.float64)
+        solved = torch.linalg.solve(matrix, (op.adjoint(y) + 0.1 * start).flatten(1).mT).mT.view_as(few)
+        torch.testing.assert_close(few, solved, rtol=0, atol=1e-9)
+
+
 def test_admm_goes_on_from_its_state() -> None:
     op = RealDomain(FourierSampling(make_mask("uniform1d", (8, 8), 2)))
     y = op(torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)))
@@ -128,11 +152,12 @@ def reference_admm_step(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Boyd et al. 2011, section 3.1.1, equation by equation, on whole volumes and with a fresh tensor for each."""
     rho, lam, axes = options["rho"], options["lam"], [AXES[axis] for axis in options["axes"]]
+    pull = options["pull"]
 
     def normal(v: Tensor) -> Tensor:
-        return op.normal(v) + rho * sum(difference_adjoint(difference(v, a), a) for a in axes)
+        return op.normal(v) + pull * v + rho * sum(difference_adjoint(difference(v, a), a) for a in axes)
 
-    b = rhs + rho * sum(difference_adjoint(z_d - w_d, a) for a, z_d, w_d in zip(axes, z, w, strict=True))
+    b = rhs + pull * x + rho * sum(difference_adjoint(z_d - w_d, a) for a, z_d, w_d in zip(axes, z, w, strict=True))
     r = p = b - normal(x)
     for _ in range(options["cg_iterations"]):
         q = normal(p)
@@ -160,9 +185,9 @@ def test_admm_step_is_that_of_the_equations_in_slabs_of_any_size(
     op: LinearOperator = {"ct": ct / ct.norm(), "magnitude": RealDomain(fourier), "complex": fourier}[kind]
     truth = torch.randn(7, 12, 12, dtype=op.dtype, generator=torch.Generator().manual_seed(0))
     rhs = op.normal(truth)
-    for cg_iterations in (1, 3):
+    for cg_iterations, pull in ((1, 0.0), (3, 0.0), (1, 0.3), (3, 0.3)):
         options: dict[str, Any] = {"rho": 0.2, "lam": 0.05, "axes": axes, "isotropic": isotropic}
-        options["cg_iterations"] = cg_iterations
+        options |= {"cg_iterations": cg_iterations, "pull": pull}
         x, state = rhs, None
         other, z, w = rhs, [torch.zeros_like(rhs)] * len(axes), [torch.zeros_like(rhs)] * len(axes)
         for _ in range(4):
@@ -240,7 +265,9 @@ def test_shrink_is_the_proximal_map() -> None:
 
 def test_admm_refuses_nonsense() -> None:
     op = RealDomain(FourierSampling(torch.ones(4, 4)))
-    for options in ({"rho": 0.0, "lam": 1.0}, {"rho": 1.0, "lam": -1.0}, {"rho": 1.0, "lam": 1.0, "axes": ("t",)}):
+    right = {"rho": 1.0, "lam": 1.0}
+    for wrong in ({"rho": 0.0}, {"lam": -1.0}, {"pull": -0.1}, {"axes": ("t",)}):
+        options = {**right, **wrong}
         with pytest.raises(InputError, match="admm_tv"):
             admm_tv(torch.zeros(2, 4, 4), op, **options)  # type: ignore[arg-type]
 
