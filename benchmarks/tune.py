@@ -159,8 +159,7 @@ class Problem:
         return {name: known[name] for name in SPACES[method]}
 
     def key(self, method: str) -> str:
-        """Of the study: scores are only compared with what was found with the same priors on the same slices, and trials
-        are of the same options."""
+        """Of the study: its trials are of the same options, with the same priors on the same slices."""
         told: list[Any] = [VOLUMES[self.task.modality], str(SLICES.get(method)), STEPS.get(method)]
         told += [sorted(SPACES[method])]
         told += [MEASURED[method]] if method in MEASURED else []
