@@ -52,6 +52,10 @@ def variants(default: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "1 CG step": {"cg_iterations": 1},
         "5 CG steps": {"cg_iterations": 5},
         "15 CG steps": {"cg_iterations": 15},
+        "no pull to the denoised": {"pull": 0.0},
+        "pull 0.001": {"pull": 0.001},
+        "pull 0.01": {"pull": 0.01},
+        "pull 0.1": {"pull": 0.1},
         "sigma_max / 4": {"sigma_max": top / 4},
         "sigma_max x 4": {"sigma_max": top * 4},
         "sigma_max 378": {"sigma_max": 378.0},
@@ -83,6 +87,7 @@ def periodic_admm_tv(
     cg_iterations: int,
     x0: Tensor,
     state: tuple[Tensor, Tensor] | None,
+    pull: float,
     rhs: Tensor,
     overwrite_state: bool,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -95,9 +100,9 @@ def periodic_admm_tv(
         return v.roll(1, 0) - v
 
     z, w = state if state is not None else (torch.zeros_like(x0), torch.zeros_like(x0))
-    target = rhs + rho * d_adjoint(z - w)
+    target = rhs + pull * x0 + rho * d_adjoint(z - w)
     x = conjugate_gradient(
-        lambda p: operator.normal(p) + rho * d_adjoint(d(p)), target, x0, max_iterations=cg_iterations
+        lambda p: operator.normal(p) + pull * p + rho * d_adjoint(d(p)), target, x0, max_iterations=cg_iterations
     )
     v = d(x) + w
     z = v * (1 - (lam / rho) / v.abs().clamp_min(lam / rho))

@@ -27,14 +27,16 @@ from lightning_mbir.reconstruction.reconstruct import load_task_prior
 
 TOOTH, BRAIN = "raw/tooth_parallel_projections.h5", "raw/brain_gre_16ch_128x128.npz"
 
-NOISY = {"admm_tv": {"rho": 0.003, "lam": 2e-3, "isotropic": True}}
+RAMP: dict[str, dict[str, object]] = {"fbp": {}}
+"""FBP as it is; with a window it would be the reference."""
+NOISY: dict[str, dict[str, object]] = {"admm_tv": {"rho": 0.003, "lam": 2e-3, "isotropic": True}}
 """For k-space with noise: what was tuned without any would fit it."""
 
 
 def compare(measurement: Measurement, parts: list[dict[str, float]], labels: list[str], file: Path) -> None:
     """One row for each part of the measurement, one column a method."""
     ct = measurement.modality == "ct"
-    options = TASKS["sv_ct" if ct else "cs_mri"].options | ({} if ct else NOISY)
+    options = TASKS["sv_ct" if ct else "cs_mri"].options | (RAMP if ct else NOISY)
     prior = load_task_prior(None, measurement.modality, complex=not ct)
     methods = ["fbp" if ct else "zero_filled", "admm_tv", "dds"]
     reference: Tensor | None = None

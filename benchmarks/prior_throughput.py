@@ -13,16 +13,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
-import gc
 import logging
-import os
 import statistics
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.networks import build_network, channels_last, compiled
+from lightning_mbir.reconstruction.memory import PeakMemory
 
 KINDS = {
     "FIR resampling": ("upsample_bilinear", "depthwise", "fir"),
@@ -53,58 +49,6 @@ def prepare(name: str, device: torch.device) -> nn.Module:
         if parameter.ndim > 1 and not parameter.any():  # layers that start at zero
             nn.init.normal_(parameter, std=0.1 / parameter[0].numel() ** 0.5)
     return network.to(device)
-
-
-class Peak:
-    """Peak memory of a block in bytes: of the allocator on CUDA, else of the process, sampled; less than at the start.
-
-    None where it cannot be measured.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.bytes: int | None = None
-
-    def __enter__(self) -> Peak:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._start = torch.cuda.memory_allocated(self.device)
-        else:
-            gc.collect()
-            give_back_freed_memory()
-            self._start = self._top = resident()
-            self._stop = threading.Event()
-            self._thread = threading.Thread(target=self._sample)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._start
-            return
-        self._stop.set()
-        self._thread.join()
-        self.bytes = self._top - self._start if self._start else None
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.002):
-            self._top = max(self._top, resident())
-
-
-def resident() -> int:
-    """Resident memory of this process; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    except (OSError, StopIteration):
-        return 0
-
-
-def give_back_freed_memory() -> None:
-    """Makes glibc return what was freed, which would else hide what the next step takes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def runner(network: nn.Module, x: Tensor, ours: bool, train: bool, compile: bool) -> Callable[[], Tensor]:
@@ -145,7 +89,7 @@ def compare(name: str, size: int, batch: int, train: bool, args: argparse.Namesp
             times[ours].append((time.perf_counter() - start) / batch)
     memory = {}
     for ours, step in steps.items():
-        with Peak(device) as peak:
+        with PeakMemory(device) as peak:
             step()
         memory[ours] = "not measured" if peak.bytes is None else f"{peak.bytes / 2**20:.0f}"
     plain, fast = (statistics.median(times[ours]) for ours in (False, True))

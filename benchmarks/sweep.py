@@ -116,15 +116,15 @@ PARTS: dict[str, list[Setting]] = {
 }
 
 
-def folder(output: Path, setting: Setting, seed: int = 0) -> Path:
+def folder(output: Path, setting: Setting) -> Path:
     kind = "all" if setting.all_methods else "few"  # results.json has what the last run into a folder asked for
-    name = f"{kind} {setting.task} {setting.name}" + (f" seed {seed}" if seed else "")
+    name = f"{kind} {setting.task} {setting.name}"
     return output / "".join(c if c.isalnum() else "_" for c in name)
 
 
 def run(setting: Setting, args: argparse.Namespace) -> None:
     methods = list(setting.methods)
-    flags = [*setting.flags, "--seed", str(args.seed), "--output_dir", str(folder(args.output, setting, args.seed))]
+    flags = [*setting.flags, "--seed", str(args.seed), "--output_dir", str(folder(args.output, setting))]
     flags += ["--data.path", str(args.data / setting.volume), "--data.slices", SLICES[setting.volume]]
     network = args.networks / setting.task / "unet.safetensors"
     if "fbp_unet" in methods and network.is_file():
@@ -254,6 +254,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--write", nargs="+", type=Path, default=[])
     args = parser.parse_args()
+    if args.seed:
+        args.output = args.output / f"seed_{args.seed}"
     if args.data is None and not args.show:
         parser.error("give --data, the folder with ct/test and mri/test")
     torch.set_num_threads(args.threads)

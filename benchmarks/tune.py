@@ -196,8 +196,9 @@ def search(problem: Problem, method: str, trials: int, folder: Path, show: bool)
         study.sampler = optuna.samplers.GridSampler(SPACES[method])  # all of them
     else:
         study.sampler = optuna.samplers.TPESampler(seed=len(finished), multivariate=True, n_startup_trials=5)
-    if not show and today not in [trial.params for trial in finished]:
-        study.enqueue_trial(today)
+    scored = today in [trial.params for trial in finished]
+    if not show and not scored:
+        study.enqueue_trial(today, skip_if_exists=True)
 
     def objective(trial: optuna.Trial) -> float:
         started = time.perf_counter()
@@ -213,8 +214,8 @@ def search(problem: Problem, method: str, trials: int, folder: Path, show: bool)
         return score
 
     if not show:
-        study.optimize(objective, max(0, trials - len(finished)))
-        if study.trials and study.best_params != today:
+        study.optimize(objective, max(0 if scored else 1, trials - len(finished)))
+        if study.best_params != today:
             keep(study, task.name, method)
     report(study, task.name, method)
 

@@ -139,7 +139,10 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         if subcommand.startswith("fit"):
             less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
         return fail(f"out of memory ({str(error).split('.')[0]}); give {less}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        # Lightning takes the interrupt of a run for itself, and exits with the status of an error.
         print("lightning_mbir: interrupted", file=sys.stderr)
         return 130
     failures = getattr(cli.model, "failures", [])

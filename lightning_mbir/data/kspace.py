@@ -58,6 +58,7 @@ def read_kspace(
         if given.shape not in ((rows, columns), (columns,)):
             raise InputError(f"{path}: the mask is {given.shape}, k-space {(rows, columns)}; give (Y, X) or (X,)")
         mask = torch.from_numpy(np.array(np.broadcast_to(given, (rows, columns)))) != 0
+        y = y * mask  # what the file does not call measured must not count as such
     sampled = "fully sampled" if bool(mask.all()) else f"{mask.numel() / int(mask.sum()):.3g}-fold undersampled"
     spacing, notes = (1.0, 1.0, 1.0), [sampled]
     if fastmri:

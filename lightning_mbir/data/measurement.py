@@ -79,7 +79,8 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     (``exchange/data``), and fastMRI's (``kspace``), in HDF5 (``.h5``) or NumPy (``.npz``).
 
     Raises:
-        InputError: no such file, keys that are missing, wrong dimensions, values that are not finite.
+        InputError: no such file, keys that are missing, wrong dimensions, values that are not finite, options that the
+            file's layout has no use for.
     """
     path, options = Path(path), options or MeasurementOptions()
     if not path.is_file():
@@ -88,6 +89,7 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     kind: Modality = "ct" if is_data_exchange(content) else "mri" if "kspace" in content else modality
     if kind != modality:
         raise InputError(f"{path}: holds a measurement of {kind}, the task is of {modality}; give another --task")
+    _check_options(path, options, kind, is_data_exchange(content))
     name = path.name.rsplit(".", 1)[0]
     if is_data_exchange(content):
         given = (options.image_size, options.detector_spacing, options.rotation_center)
@@ -99,6 +101,15 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         y, mask, spacing, notes = read_kspace(path, content, options.axes)
         return Measurement(y, {"mask": mask}, _affine(spacing), name, "mri", notes=notes)
     return _own_layout(path, content, name, modality, options.axes)
+
+
+def _check_options(path: Path, options: MeasurementOptions, kind: Modality, exchange: bool) -> None:
+    """Refuse what would be ignored."""
+    for name in ("detector_spacing", "rotation_center"):
+        if getattr(options, name) is not None and not exchange:
+            raise InputError(f"--data.{name}: {path} tells its geometry by itself; leave it out")
+    if options.axes is not None and kind == "ct":
+        raise InputError(f"--data.axes '{options.axes}': {path} holds projections, that is for k-space; leave it out")
 
 
 def _own_layout(
@@ -132,6 +143,7 @@ def _own_layout(
         if mask.shape not in (shape, shape[1:]):
             raise InputError(f"{path}: the mask is {mask.shape}, k-space {shape}; give (Y, X) or (X,)")
         geometry = {"mask": torch.from_numpy(np.array(np.broadcast_to(mask, shape), dtype=np.float32))}
+        y = y * (geometry["mask"] != 0)  # what the file does not call measured must not count as such
         if "coil_maps" in content:
             geometry["coil_maps"] = _coil_maps(path, content["coil_maps"], y)
         pixel = (1.0, 1.0)

@@ -54,6 +54,10 @@ class VolumeDataModule(L.LightningDataModule):
             raise InputError(f"--data.demo_volumes {demo_volumes}: give at least 1")
         if measurement is not None and slices is not None:
             raise InputError(f"--data.slices {slices}: a measurement is reconstructed whole; leave it out")
+        told = {"detector_spacing": detector_spacing, "rotation_center": rotation_center, "axes": axes}
+        for name, value in told.items():
+            if measurement is None and value is not None:
+                raise InputError(f"--data.{name} {value}: tells about the file of --data.measurement; give that too")
         if detector_spacing is not None and not detector_spacing > 0:
             raise InputError(f"--data.detector_spacing {detector_spacing}: give the distance of bins in mm")
         self.modality: Modality = modality

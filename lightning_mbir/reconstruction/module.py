@@ -192,18 +192,13 @@ class ReconstructionModule(L.LightningModule):
                 runner.prior = self._load(None, complex=True)
         if runner.prior is not None and runner.second_prior is not None:
             check_pair(runner.prior, runner.second_prior)
-        if (self.task.modality == "mri" or self.unet is not None) and data.image_size and not data.measured:
-            # The mask may be impossible, or not that of the network.
+        if data.image_size and not data.measured:
+            # The mask or the angles may be impossible, or not those of the network.
             build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)
             operator = build(complex=runner.has_phase)
             if self.unet is not None:
                 self.unet.check_geometry(operator)
         return []
-
-    @property
-    def complex(self) -> bool:
-        """Whether volumes are complex while the (first) method reconstructs them."""
-        return self.runner.takes_complex(self.plans[0])
 
     @property
     def data(self) -> VolumeDataModule | None:

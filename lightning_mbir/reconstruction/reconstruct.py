@@ -87,7 +87,8 @@ def reconstruct(
         method: a name in ``METHODS``.
         seed, volume, sample: key of the noise; the same key gives the same volume.
         weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
-            ``W^(1/2) A x = W^(1/2) y``, with ``W^(1/2) A`` brought to unit norm. ``residual`` stays unweighted.
+            ``W^(1/2) A x = W^(1/2) y``, with ``A`` brought to unit norm and ``W`` to a mean of 1 over the energy of
+            ``y``. ``residual`` stays unweighted.
         second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
         network: file of a trained network; of methods that need one.
         steps: noise levels or iterations.

@@ -62,8 +62,9 @@ class Task:
         chosen = {name: value for name, value in {**self.defaults, **given}.items() if value is not None}
         if "views" in chosen and chosen["views"] < 1:
             raise InputError(f"--views {chosen['views']}: give at least 1 view")
-        if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 180:
-            raise InputError(f"--angle_range {chosen['angle_range']:g}: give degrees above 0, up to 180")
+        if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 360:
+            given_range = f"--angle_range {chosen['angle_range']:g}"
+            raise InputError(f"{given_range}: give degrees above 0, up to 180 (360 of what was measured)")
         if "acc" in chosen and not (math.isfinite(chosen["acc"]) and chosen["acc"] >= 1):
             raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
         if "mask" in chosen and chosen["mask"] not in MASKS:
@@ -92,7 +93,12 @@ class Task:
         self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, complex: bool = False, **settings: Any
     ) -> LinearOperator:
         """The operator for slices of ``image_size`` pixels of ``pixel_size`` mm, from the task's settings; that of MRI
-        acts on complex volumes, or on magnitudes."""
+        acts on complex volumes, or on magnitudes.
+
+        Raises:
+            InputError: settings that cannot be, see ``settings``; a mask that cannot be made; over 180 degrees, since
+                parallel views repeat themselves from there on.
+        """
         chosen = self.settings(**settings)
         if self.modality == "mri":
             mask = make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)
@@ -100,6 +106,8 @@ class Task:
             if "coils" in chosen:
                 sampling = MultiCoilFourier(mask, loop_coil_maps(chosen["coils"], image_size))
             return sampling if complex else RealDomain(sampling)
+        if chosen["angle_range"] > 180:
+            raise InputError(f"--angle_range {chosen['angle_range']:g}: parallel views repeat after 180 degrees")
         step = chosen["angle_range"] / chosen["views"]
         return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
 

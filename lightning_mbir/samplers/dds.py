@@ -53,6 +53,9 @@ def dds(
 
     Returns:
         The volume ``(Z, Y, X)``.
+
+    Raises:
+        InputError: rho not positive, lam or pull negative.
     """
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]

@@ -11,11 +11,9 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
-from lightning_mbir.samplers.steps import langevin, reverse_diffusion
+from lightning_mbir.samplers.steps import PREDICTOR, predictor_corrector
 from lightning_mbir.solvers import ADMMState, admm_tv
 from lightning_mbir.solvers.sirt import sirt
-
-PREDICTOR, CORRECTOR = 0, 1  # streams of noise
 
 
 @torch.no_grad()
@@ -77,20 +75,10 @@ def diffusion_mbir(
     shared: ADMMState | None = None
     nfe = 0
     for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
-        # Predictor: reverse diffusion. At sigma_next = 0 its mean is the denoised image, and there is no noise.
-        denoised = denoise(x, sigma)
-        nfe += 1
-        if sigma_next > 0:
-            z = noise(i + 1, x.shape, stream=PREDICTOR, dtype=x.dtype, device=x.device)
-            x = reverse_diffusion(x, denoised, sigma, sigma_next, z)
-        else:
-            x = denoised
-        # Corrector: annealed Langevin.
-        for k in range(corrector_steps if sigma_next > 0 else 0):
-            denoised = denoise(x, sigma_next)
-            nfe += 1
-            z = noise(i + 1, x.shape, stream=CORRECTOR + k, dtype=x.dtype, device=x.device)
-            x = langevin(x, denoised, sigma_next, snr, z)
+        x, denoised = predictor_corrector(
+            denoise, x, sigma, sigma_next, noise=noise, step=i + 1, snr=snr, corrector_steps=corrector_steps
+        )
+        nfe += 1 + (corrector_steps if sigma_next > 0 else 0)
         # Data consistency and total variation, the split variables kept from level to level.
         before = x if consistency == "noisy" else denoised
         after, shared = admm_tv(

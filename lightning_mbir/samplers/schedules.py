@@ -9,13 +9,21 @@ from lightning_mbir.errors import InputError
 
 
 def geometric_sigmas(n: int, sigma_max: float, sigma_min: float) -> Tensor:
-    """``n`` levels at equal ratios: the VE-SDE at equal times (Song et al. 2021, equation 30). float64 ``(n,)``."""
+    """``n`` levels at equal ratios: the VE-SDE at equal times (Song et al. 2021, equation 30). float64 ``(n,)``.
+
+    Raises:
+        InputError: fewer than one level, or not ``sigma_max > sigma_min > 0``.
+    """
     _check(n, sigma_max, sigma_min)
     return torch.logspace(0, 1, n, base=sigma_min / sigma_max, dtype=torch.float64) * sigma_max
 
 
 def karras_sigmas(n: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Tensor:
-    """``n`` levels that are denser at low noise (Karras et al. 2022, equation 5). float64 ``(n,)``."""
+    """``n`` levels that are denser at low noise (Karras et al. 2022, equation 5). float64 ``(n,)``.
+
+    Raises:
+        InputError: as ``geometric_sigmas``.
+    """
     _check(n, sigma_max, sigma_min)
     ramp = torch.linspace(0, 1, n, dtype=torch.float64)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)

@@ -11,9 +11,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
-from lightning_mbir.samplers.steps import langevin, nearer_to_data, reverse_diffusion
-
-PREDICTOR, CORRECTOR = 0, 1  # streams of noise
+from lightning_mbir.samplers.steps import PREDICTOR, nearer_to_data, predictor_corrector
 
 
 @torch.no_grad()
@@ -68,18 +66,10 @@ def score_slices(
     x = levels[0] * noise(0, rhs.shape, stream=PREDICTOR, dtype=rhs.dtype, device=rhs.device)
     nfe = 0
     for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
-        denoised = denoise(x, sigma)
-        nfe += 1
-        if sigma_next > 0:
-            z = noise(i + 1, x.shape, stream=PREDICTOR, dtype=x.dtype, device=x.device)
-            x = reverse_diffusion(x, denoised, sigma, sigma_next, z)
-            for k in range(corrector_steps):
-                denoised = denoise(x, sigma_next)
-                nfe += 1
-                z = noise(i + 1, x.shape, stream=CORRECTOR + k, dtype=x.dtype, device=x.device)
-                x = langevin(x, denoised, sigma_next, snr, z)
-        else:
-            x = denoised
+        x, denoised = predictor_corrector(
+            denoise, x, sigma, sigma_next, noise=noise, step=i + 1, snr=snr, corrector_steps=corrector_steps
+        )
+        nfe += 1 + (corrector_steps if sigma_next > 0 else 0)
         fitted = x if consistency == "noisy" else denoised
         x = x + relaxation * (nearer_to_data(fitted, operator, rhs, cg_iterations) - fitted)
         if callback is not None:

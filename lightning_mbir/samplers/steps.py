@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from lightning_mbir.physics.operator import LinearOperator
-from lightning_mbir.samplers.state import DifferentiableDenoiser
+from lightning_mbir.samplers.noise import KeyedNoise
+from lightning_mbir.samplers.state import Denoiser, DifferentiableDenoiser
 from lightning_mbir.solvers import conjugate_gradient
+from lightning_mbir.solvers.admm_tv import pulled_normal
+
+PREDICTOR, CORRECTOR = 0, 1  # streams of noise
 
 
 def reverse_diffusion(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float, fresh: Tensor) -> Tensor:
@@ -27,6 +33,39 @@ def langevin(x: Tensor, denoised: Tensor, sigma: float, snr: float, fresh: Tenso
     step = 2 * (snr * slice_norm(fresh) / slice_norm(score).clamp_min(1e-12)) ** 2
     # x + step score + sqrt(2 step) fresh, in the volume of the score.
     return score.mul_(step).add_(x).add_((2 * step).sqrt() * fresh)
+
+
+def predictor_corrector(
+    denoise: Denoiser,
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    *,
+    noise: KeyedNoise,
+    step: int,
+    snr: float,
+    corrector_steps: int,
+) -> tuple[Tensor, Tensor]:
+    """From level ``sigma`` to ``sigma_next``: the predictor, then annealed Langevin steps.
+
+    Args:
+        x: noisy slices of level ``sigma``.
+        noise, step: what fresh noise is keyed by.
+
+    Returns:
+        The slices of level ``sigma_next``, and the posterior mean that was evaluated last, of 1 + ``corrector_steps``.
+        At ``sigma_next`` 0 both are the mean of the predictor, where there is no noise to correct.
+    """
+    denoised = denoise(x, sigma)
+    if sigma_next == 0:
+        return denoised, denoised
+    fresh = noise(step, x.shape, stream=PREDICTOR, dtype=x.dtype, device=x.device)
+    x = reverse_diffusion(x, denoised, sigma, sigma_next, fresh)
+    for k in range(corrector_steps):
+        denoised = denoise(x, sigma_next)
+        fresh = noise(step, x.shape, stream=CORRECTOR + k, dtype=x.dtype, device=x.device)
+        x = langevin(x, denoised, sigma_next, snr, fresh)
+    return x, denoised
 
 
 def next_noise(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float, renewed: float, fresh: Tensor) -> Tensor:
@@ -54,10 +93,8 @@ def nearer_to_data(x: Tensor, operator: LinearOperator, rhs: Tensor, iterations:
         pull: weight of staying at ``x``, relative to ``||A^H A||``.
     """
 
-    def normal(u: Tensor) -> Tensor:
-        return operator.normal(u) if pull == 0 else operator.normal(u).add(u, alpha=pull)
-
     b = rhs if pull == 0 else rhs + pull * x
+    normal = partial(pulled_normal, operator, pull)
     return conjugate_gradient(normal, b, x, max_iterations=iterations, batch_dims=int(uncoupled(operator)))
 
 

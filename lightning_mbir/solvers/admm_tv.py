@@ -72,7 +72,7 @@ def admm_tv(
         operator: ``A``, used as it is; bring it to unit norm for rho and lam to mean the same in every geometry.
         rho: weight of the augmented term, relative to ``||A^H A||``.
         lam: weight of total variation; the soft threshold is ``lam / rho``. At 0 there is no total variation and no
-            splitting: what remains are ``iterations * cg_iterations`` steps on ``A^H A x = A^H y``.
+            splitting: what remains are ``cg_iterations`` steps on ``(A^H A + pull) x = A^H y + pull x0`` an iteration.
         iterations: outer iterations.
         cg_iterations: conjugate gradient steps in each, started from the last iterate.
         axes: which differences, of ``"z"``, ``"y"``, ``"x"``.
@@ -106,7 +106,7 @@ def admm_tv(
     target = rhs if pull == 0 else torch.add(rhs, x, alpha=pull)
     if lam == 0:
         for k in range(iterations):
-            x = conjugate_gradient(partial(_pulled, operator, pull), target, x, max_iterations=cg_iterations)
+            x = conjugate_gradient(partial(pulled_normal, operator, pull), target, x, max_iterations=cg_iterations)
             if callback is not None:
                 callback(k + 1, x)
         return x, state if state is not None else ADMMState((), 0.0)
@@ -146,7 +146,7 @@ class _Step:
         """``target + rho D^H (z - w) - N x``, where the target is ``A^H y + pull x0``."""
         r = torch.empty_like(target)
         for own, wide, crop in self._slabs(x):
-            torch.sub(target[own], _pulled(self.operator, self.pull, x[own]), out=r[own])
+            torch.sub(target[own], pulled_normal(self.operator, self.pull, x[own]), out=r[own])
             v = [v_d[wide] for v_d in state.v]
             w = project(v, state.threshold, state.isotropic)
             for dim, v_d, w_d in zip(self.dims, v, w, strict=True):
@@ -158,7 +158,7 @@ class _Step:
     def normal(self, p: Tensor, out: Tensor) -> Tensor:
         """``N p`` into ``out``."""
         for own, wide, crop in self._slabs(p):
-            out[own] = _pulled(self.operator, self.pull, p[own])
+            out[own] = pulled_normal(self.operator, self.pull, p[own])
             for dim in self.dims:
                 out[own].add_(difference_adjoint(difference(p[wide], dim), dim)[crop], alpha=self.rho)
         return out
@@ -197,7 +197,7 @@ class _Step:
             yield (..., own, _ALL, _ALL), (..., wide, _ALL, _ALL), (..., crop, _ALL, _ALL)
 
 
-def _pulled(operator: LinearOperator, pull: float, x: Tensor) -> Tensor:
+def pulled_normal(operator: LinearOperator, pull: float, x: Tensor) -> Tensor:
     """``(A^H A + pull) x``."""
     return operator.normal(x).add(x, alpha=pull) if pull else operator.normal(x)
 

@@ -32,6 +32,9 @@ def sirt(
         relaxation: step between 0 and 2.
         nonnegative: clip below zero after each step.
 
+    Returns:
+        The volume ``(..., *domain_shape)``, in the unit of ``x`` in ``y = A x``.
+
     Raises:
         InputError: a complex operator, a relaxation that diverges, a measurement of another shape.
     """

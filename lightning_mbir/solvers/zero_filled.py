@@ -10,6 +10,10 @@ from lightning_mbir.physics.operator import LinearOperator
 
 @torch.no_grad()
 def zero_filled(y: Tensor, operator: LinearOperator) -> Tensor:
-    """``A^H y``: the image ``(..., Y, X)`` of least norm for a Fourier sampling ``(..., Y, X)``."""
+    """``A^H y``: the image ``(..., Y, X)`` of least norm for a Fourier sampling ``(..., Y, X)``.
+
+    Raises:
+        InputError: a measurement of another shape.
+    """
     operator.check_range(y)
     return operator.adjoint(y)

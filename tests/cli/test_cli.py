@@ -264,6 +264,20 @@ TINY_FIT = [
 ]  # fmt: skip
 
 
+def test_an_interrupted_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 130, as of any program that is interrupted; 1 is for volumes that failed."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_mbir.reconstruction.runner.reconstruct", interrupted)
+    args = ["--task", "cs_mri", "--method", "zero_filled", "--data.image_size", "32"]
+    assert main(["predict", *args, "--output_dir", str(tmp_path)]) == 130
+    assert "lightning_mbir: interrupted" in capsys.readouterr().err
+
+
 def test_running_out_of_memory_in_training_says_what_to_do_and_keeps_what_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -154,6 +154,33 @@ def test_masks_are_those_of_the_file_or_of_what_is_not_zero(tmp_path: Path) -> N
     assert "3-fold undersampled" in found.notes
 
 
+def test_what_the_mask_leaves_out_is_not_there(tmp_path: Path) -> None:
+    """Whole k-space beside a mask is that of the mask, as where zeros were written."""
+    kspace = np.random.default_rng(0).standard_normal((3, 2, 32, 12)).astype(np.complex64)
+    mask = np.zeros(12)
+    mask[[1, 5, 6, 7]] = 1
+    found = read_measurement(fastmri(tmp_path, kspace=kspace, mask=mask)[0], "mri")
+    zeros = read_measurement(fastmri(tmp_path, kspace=kspace * mask.astype(np.float32), mask=mask)[0], "mri")
+    assert torch.equal(found.y, zeros.y) and float(found.y.abs().max()) > 1
+    np.savez(tmp_path / "own.npz", measurement=kspace, mask=mask)
+    found = read_measurement(tmp_path / "own.npz", "mri")
+    np.testing.assert_array_equal(found.y, kspace * mask.astype(np.float32))
+
+
+def test_what_a_layout_does_not_take_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ct.npz", **CT)  # type: ignore[arg-type]
+    np.savez(tmp_path / "mri.npz", **MRI)  # type: ignore[arg-type]
+    for options, words in (
+        (MeasurementOptions(detector_spacing=1.0), "--data.detector_spacing: .*ct.npz tells its geometry"),
+        (MeasurementOptions(rotation_center=3.0), "--data.rotation_center"),
+        (MeasurementOptions(axes="coil y x"), "--data.axes 'coil y x': .*projections"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_measurement(tmp_path / "ct.npz", "ct", options)
+    with pytest.raises(InputError, match=r"--data.rotation_center: .*mri.npz"):
+        read_measurement(tmp_path / "mri.npz", "mri", MeasurementOptions(rotation_center=3.0))
+
+
 def test_dimensions_are_named_where_they_are_not_clear(tmp_path: Path) -> None:
     kspace = np.random.default_rng(3).standard_normal((4, 6, 8)).astype(np.complex64)
     np.savez(tmp_path / "raw.npz", kspace=kspace)

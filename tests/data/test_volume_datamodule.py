@@ -166,6 +166,8 @@ def test_what_cannot_be_used_is_told_in_one_line(
         ({"slices": "0:33"}, "0:32"),
         ({"measurement": Path("nowhere.npz")}, "no such file"),
         ({"measurement": Path("nowhere.npz"), "slices": "0:3"}, "--data.slices"),
+        ({"axes": "coil y x"}, "--data.axes coil y x: .*--data.measurement"),
+        ({"rotation_center": 0.0}, "--data.rotation_center 0"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:

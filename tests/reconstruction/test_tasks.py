@@ -1,5 +1,6 @@
 """Tasks refuse what does not belong to them, and build the operators that their flags say."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import MASKS, ParallelBeam, RealDomain
-from lightning_mbir.reconstruction import TASKS, reconstruct
+from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.tasks import get_task
+from tests.reconstruction.conftest import demo
+from tests.reconstruction.test_module import predict
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ from lightning_mbir.reconstruction.tasks import get_task
         ("sv_ct", {"coils": 8}, ["--coils 8", "--views"]),
         ("sv_ct", {"views": 0}, ["--views 0", "at least 1"]),
         ("la_ct", {"angle_range": 0.0}, ["--angle_range 0", "180"]),
-        ("la_ct", {"angle_range": 181.0}, ["--angle_range 181"]),
+        ("la_ct", {"angle_range": 361.0}, ["--angle_range 361"]),
     ],
 )
 def test_wrong_flags_are_refused_in_one_line(task: str, flags: dict[str, Any], words: list[str]) -> None:
@@ -37,6 +40,13 @@ def test_wrong_flags_are_refused_in_one_line(task: str, flags: dict[str, Any], w
 def test_unknown_tasks_are_refused() -> None:
     with pytest.raises(InputError, match="--task mri: unknown; there are sv_ct, la_ct, cs_mri"):
         get_task("mri")
+
+
+def test_an_arc_beyond_half_a_turn_is_for_measurements_alone(tmp_path: Path) -> None:
+    module = ReconstructionModule(task="la_ct", method="fbp", angle_range=220.0, output_dir=tmp_path)  # of a fan, say
+    with pytest.raises(InputError, match="--angle_range 220: parallel views repeat after 180 degrees"):
+        predict(module, demo("ct"), tmp_path)
+    assert not (tmp_path / "la_ct").exists()
 
 
 def test_ct_operators() -> None:
