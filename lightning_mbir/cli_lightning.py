@@ -109,6 +109,8 @@ class CLI(LightningCLI):
         path = self.config[self.chosen].get("ckpt_path")
         if path and not self.reconstructs:
             check_checkpoint(Path(path), self.model, goes_on=self.chosen == "fit")
+        elif self.chosen == "validate" and not self.config[self.chosen]["model"].get("init"):
+            raise InputError("validate: say of which training, with --ckpt_path, or of which prior, with --model.init")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
@@ -127,6 +129,7 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
     _quiet()
     try:
         configured = [_config_name(arg) for arg in args]
+        configured.sort(key=lambda arg: not arg.startswith("--config="))  # flags come over it, wherever they stand
         if subcommand == "predict" and not any(arg.startswith("--return_predictions") for arg in configured):
             configured.append("--return_predictions=false")  # else every volume stays in memory
         cli = CLI(subcommand, configured)

@@ -123,7 +123,7 @@ def _own_layout(
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; such a measurement has {', '.join(required)}")
     array = content["measurement"]
-    if array.ndim == 2:
+    if array.ndim == 2 and axes is None:
         array = array[None]
     thickness = 1.0
     if modality == "ct":
@@ -191,10 +191,12 @@ def _ct_geometry(path: Path, content: dict[str, np.ndarray], shape: tuple[int, .
             geometry[key] = values[0] if count == 1 else tuple(values)
     if beam == "cone":
         geometry["detector_shape"] = shape[1:]
+        geometry["volume_shape"] = tuple(int(n) for n in geometry["volume_shape"])
     else:
         geometry["n_detectors"] = shape[2]
         geometry["image_size"] = int(geometry["image_size"])
-        geometry.setdefault("detector_spacing", geometry["pixel_size"])
+        if beam == "parallel":  # a fan's own default is magnified
+            geometry.setdefault("detector_spacing", geometry["pixel_size"])
     if beam == "fan" and "detector" in content:
         geometry["detector"] = _text(content["detector"])
     return geometry

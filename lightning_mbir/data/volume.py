@@ -81,7 +81,7 @@ def is_volume(path: Path) -> bool:
 
 def volume_name(path: Path) -> str:
     """The file's name without its suffix."""
-    name = path.name
+    name = path.resolve().name  # of a folder that is called "." too
     for suffix in (".nii.gz", ".nii"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

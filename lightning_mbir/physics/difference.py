@@ -36,6 +36,13 @@ class Difference(LinearOperator):
     """Differences of a volume ``(Z, Y, X)`` along ``"z"``, ``"y"`` or ``"x"``, Neumann boundary.
 
     Real volumes wrap around nowhere, so the last difference is zero rather than last to first.
+
+    Args:
+        shape: ``(Z, Y, X)``.
+        axis: ``"z"``, ``"y"`` or ``"x"``.
+
+    Raises:
+        InputError: another axis.
     """
 
     separable = False

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_mbir.errors import InputError
 from lightning_mbir.physics.projector import Projector
 
 CHUNK = 64
@@ -85,7 +86,13 @@ def _bands(matrix: scipy.sparse.csr_matrix) -> list[scipy.sparse.csr_matrix]:
 
 
 def to_torch(matrix: scipy.sparse.csr_matrix) -> Tensor:
-    """A CSR matrix for torch, with int32 indices: int64 is 2.5 times slower."""
+    """A CSR matrix for torch, with int32 indices: int64 is 2.5 times slower.
+
+    Raises:
+        InputError: more entries than those can count.
+    """
+    if matrix.nnz >= 2**31:
+        raise InputError(f"a matrix of {matrix.nnz:.2e} entries is too large; take backend='matrix_free'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
         return torch.sparse_csr_tensor(

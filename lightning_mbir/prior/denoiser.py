@@ -83,7 +83,7 @@ class SliceDenoiser:
         if slice_batch is not None and slice_batch < 1:
             raise InputError(f"--slice_batch {slice_batch}: give a whole number of at least 1")
         if precision not in ("float32", "bfloat16"):
-            raise InputError(f"--precision {precision}: give float32 or bfloat16")
+            raise InputError(f"precision {precision}: give float32 or bfloat16")
         channels = int(getattr(network, "in_channels", 1))
         if channels not in (1, 2):
             raise InputError(f"a network of {channels} channels is no prior; give 1, or 2 (real and imaginary part)")
@@ -184,7 +184,7 @@ class SliceDenoiser:
             if len(slices) == 1:
                 raise InputError(
                     f"out of memory with one slice of {slices.shape[-2]} x {slices.shape[-1]} on {slices.device}; "
-                    "give a smaller --image_size, --precision bfloat16, or another device"
+                    "give a smaller --data.image_size, --model.precision bfloat16, or another device"
                 ) from error
         if slices.is_cuda:
             torch.cuda.empty_cache()  # freed blocks of the wrong size are of no use to a smaller batch

@@ -58,7 +58,13 @@ class ScorePriorModule(L.LightningModule):
             network (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models", equation
             21); otherwise the highest levels, whose loss cannot get small, take most of the gradient.
         compile: run the network through ``torch.compile``, where that works.
+        ema_decay: at most; 0 to below 1.
+        sigma_min, sigma_max: of the VE-SDE, in the unit of the prior.
         seed: of the noise, the order and the variation of the slices; by default that of ``--seed``.
+
+    Raises:
+        InputError: a value out of range, a network or options of it that are unknown, an ``init`` that is not there or
+            of another network.
     """
 
     def __init__(
@@ -317,7 +323,10 @@ class ScorePriorModule(L.LightningModule):
         return [(count, *loader.dataset[[(int(places[0]), 0)]].shape[1:]) for places, _, count in groups]
 
     def _start_from(self, init: str) -> None:
-        weights = read_prior(init)[0].state_dict()
+        try:
+            weights = read_prior(init)[0].state_dict()
+        except InputError as error:
+            raise InputError(str(error).replace("--prior", "--model.init")) from error
         if misfit(self.network.state_dict(), weights) is not None:
             raise InputError(f"--model.init {init}: another network than --model.network with its options")
         self.network.load_state_dict(weights)

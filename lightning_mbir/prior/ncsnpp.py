@@ -32,6 +32,9 @@ class NCSNpp(nn.Module):
         num_res_blocks: residual blocks a level.
         attention_levels: levels with self-attention after each block, counted from 0; the middle always has it.
         fourier_scale: standard deviation of the frequencies.
+
+    Raises:
+        InputError: a width that is not a multiple of 4, no level, no block.
     """
 
     predicts = "score"

@@ -67,18 +67,24 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
     if measurement.modality == "ct":
         return _fewer_views(measurement, **given)
     measured = measurement.geometry["mask"]
-    if float(measured.mean()) < 1:
+    if not _is_block(measured):
         flag = next(iter(given))
         acceleration = measured.numel() / float(measured.sum())
         raise InputError(
             f"--{flag}: {measurement.name} is undersampled {acceleration:.3g}-fold already; leave --{flag} out"
         )
     kind, acc = given.get("mask", "gaussian1d"), given.get("acc", 8.0)
-    mask = make_mask(kind, (measured.shape[0], measured.shape[1]), acc, seed=seed)
+    mask = make_mask(kind, (measured.shape[0], measured.shape[1]), acc, seed=seed) * measured.cpu()
     geometry = {**measurement.geometry, "mask": mask}
     note = f"{kind} mask keeps 1 of {mask.numel() / float(mask.sum()):.3g} samples"
     y = measurement.y * mask.to(measurement.y.device)
     return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))
+
+
+def _is_block(mask: torch.Tensor) -> bool:
+    """Whether all is sampled but for a margin of zeros, as scanners pad k-space."""
+    rows, columns = (torch.nonzero(mask.any(dim)).flatten() for dim in (1, 0))
+    return bool(mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1].all())
 
 
 def _fewer_views(measurement: Measurement, views: int | None = None, angle_range: float | None = None) -> Measurement:

@@ -126,11 +126,14 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
         for plan in self.plans:
             check_needs(plan.method, second_prior=second_prior is not None, network=network is not None)
+        for need, given_file in (("network", network), ("second_prior", second_prior)):
+            if given_file is not None and not any(need in METHODS[plan.method].needs for plan in self.plans):
+                names = ", ".join(name for name, known in METHODS.items() if need in known.needs)
+                raise InputError(f"--{need} {given_file}: of use to {names} alone; leave it out")
         if network is not None and not network.is_file():
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
-        needed = any("network" in METHODS[plan.method].needs for plan in self.plans)
-        self.unet = read_unet(network) if network is not None and needed else None
+        self.unet = read_unet(network) if network is not None else None
         self.output_dir = Path(output_dir)
         check_writable(self.output_dir)
         if lpips:
@@ -192,8 +195,10 @@ class ReconstructionModule(L.LightningModule):
                 runner.prior = self._load(None, complex=True)
         if runner.prior is not None and runner.second_prior is not None:
             check_pair(runner.prior, runner.second_prior)
-        if data.image_size and not data.measured:
-            # The mask or the angles may be impossible, or not those of the network.
+        if not data.measured:
+            self.task.check_simulated(runner.settings)
+        if (self.task.modality == "mri" or self.unet is not None) and data.image_size and not data.measured:
+            # The mask may be impossible, or not that of the network.
             build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)
             operator = build(complex=runner.has_phase)
             if self.unet is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,9 +200,16 @@ def load_task_prior(
     """
     if source is None:
         source = f"{modality}_complex" if complex else modality
-    prior = load_prior(source, slice_batch, precision)
-    if prior.modality != modality:
-        prior.unit = Unit.of(modality)
+    return _in_unit_of(load_prior(source, slice_batch, precision), modality)
+
+
+def _in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:
+    """The prior in the unit of the task, unless it was given one of its own."""
+    loaded = Unit.of(prior.modality) if prior.modality else Unit()  # as `load_prior` has it
+    if prior.modality == modality or prior.unit != loaded:
+        return prior
+    prior = copy.copy(prior)
+    prior.unit = Unit.of(modality)
     return prior
 
 
@@ -218,7 +226,7 @@ def _as_prior(prior: Prior | str | Path | None, modality: Modality, complex: boo
         return load_task_prior(prior, modality, complex).to(device)
     if not callable(prior) or not isinstance(getattr(prior, "unit", None), Unit):
         raise InputError(f"prior {prior!r}: give a name, a file, or a function (x, sigma) -> x0 with a .unit")
-    return prior
+    return _in_unit_of(prior, modality) if isinstance(prior, SliceDenoiser) else prior
 
 
 def _wait(tensor: Tensor) -> None:

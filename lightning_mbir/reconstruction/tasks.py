@@ -78,6 +78,11 @@ class Task:
                 raise InputError(f"--{name} {value:g}: give {right}")
         return chosen
 
+    def check_simulated(self, settings: dict[str, Any]) -> None:
+        """Raise where settings, though fine for a measurement, are not for one that is simulated."""
+        if settings.get("angle_range", 0.0) > 180:
+            raise InputError(f"--angle_range {settings['angle_range']:g}: parallel views repeat after 180 degrees")
+
     def add_noise(
         self, y: Tensor, key: Sequence[int | str], photons: float | None = None, snr: float | None = None, **_: Any
     ) -> tuple[Tensor, Tensor | None]:
@@ -106,8 +111,7 @@ class Task:
             if "coils" in chosen:
                 sampling = MultiCoilFourier(mask, loop_coil_maps(chosen["coils"], image_size))
             return sampling if complex else RealDomain(sampling)
-        if chosen["angle_range"] > 180:
-            raise InputError(f"--angle_range {chosen['angle_range']:g}: parallel views repeat after 180 degrees")
+        self.check_simulated(chosen)
         step = chosen["angle_range"] / chosen["views"]
         return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
 

@@ -126,6 +126,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "output below a file": ([*p, "--output_dir", str(folder / "file" / "out")], "not a folder"),
         "slices": ([*p, "--data.slices", "4:99"], "has slices 0:6"),
         "configuration": ([*p, "--config", "nowhere"], "no such file"),
+        "network": ([*p, "--network", str(folder / "file")], "--network"),
+        "second prior of one": ([*p, "--second_prior", "mri"], "of use to tpdm alone"),
+        "validating nothing": (["validate", "--data.image_size", "32"], "--ckpt_path"),
+        "start from nothing": (["fit", "--model.init", "gone.ckpt"], "--model.init gone.ckpt: no such file"),
         "unknown command": (["reconstruct"], "predict"),
         "unknown flag": ([*p, "--tasc", "sv_ct"], "did you mean --task"),
         "unknown argument": ([*p, "--model.colour", "red"], "colour"),
@@ -179,6 +183,9 @@ def test_predict_twice_into_the_same_folder_and_again_from_its_configuration(
     assert main(["predict", "--config", str(tmp_path / "saved.yaml"), "--output_dir", str(tmp_path / "again")]) == 0
     assert np.array_equal(array(tmp_path / "again" / "cs_mri" / "v"), first)
     assert not (tmp_path / "lightning_logs").exists()
+    # What is given by hand comes over the configuration, wherever it stands.
+    assert main(["predict", "--output_dir", str(tmp_path / "b"), "--config", str(tmp_path / "saved.yaml")]) == 0
+    assert np.array_equal(array(tmp_path / "b" / "cs_mri" / "v"), first)
 
 
 def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

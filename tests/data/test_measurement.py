@@ -237,6 +237,9 @@ def test_measurements_bring_their_geometry(tmp_path: Path) -> None:
     assert found.geometry["mask"].shape == (20, 24) and found.y.dtype == torch.complex64
     np.savez(tmp_path / "coils.npz", **COILS, coil_maps=np.ones((3, 20, 24), complex))  # type: ignore[arg-type]
     found = read_measurement(tmp_path / "coils.npz", "mri")
+    np.savez(tmp_path / "slice.npz", measurement=np.ones((20, 24), complex), mask=np.ones(20))
+    turned = read_measurement(tmp_path / "slice.npz", "mri", MeasurementOptions(axes="x y"))
+    assert turned.y.shape == (1, 24, 20)
     assert found.y.shape == (2, 3, 20, 24) and found.geometry["coil_maps"].shape == (3, 20, 24)
 
 
@@ -249,10 +252,14 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
     found = read_measurement(tmp_path / "fan.h5", "ct")
     operator = measured_operator(found)
     assert isinstance(operator, FanBeam) and operator.detector == "curved" and operator.range_shape == (5, 30)
+    with h5py.File(tmp_path / "fan.h5", "a") as file:
+        del file["detector_spacing"]
+    operator = measured_operator(read_measurement(tmp_path / "fan.h5", "ct"))
+    assert isinstance(operator, FanBeam) and operator.detector_spacing == pytest.approx(800 / 500)  # a pixel, magnified
     cone = {
         "measurement": np.ones((5, 6, 30)),
         "angles": np.arange(5) * 72.0,
-        "volume_shape": [4, 20, 20],
+        "volume_shape": [4.0, 20.0, 20.0],  # as MATLAB writes all numbers
         "pixel_size": 1.0,
         "slice_thickness": 2.0,
         "detector_spacing": [4.0, 2.0],
@@ -260,7 +267,7 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
     np.savez(tmp_path / "cone.npz", **cone, **distances, beam="cone")  # type: ignore[arg-type]
     found = read_measurement(tmp_path / "cone.npz", "ct")
     operator = measured_operator(part_of(found, views=3))
-    assert isinstance(operator, ConeBeam) and operator.domain_shape == (4, 20, 20)
+    assert isinstance(operator, ConeBeam) and operator.domain_shape == (4, 20, 20) and operator.norm() > 0
     assert operator.range_shape == (3, 6, 30) and operator.angles == (0.0, 72.0, 216.0)
     np.testing.assert_allclose(found.affine, np.diag([1.0, 1.0, 2.0, 1.0]))
     for content, words in (

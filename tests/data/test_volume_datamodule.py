@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.volume import MU_WATER, Volume
+from lightning_mbir.data.volume import MU_WATER, Volume, volume_name
 from lightning_mbir.data.volume_datamodule import DEMO_SEED, demo_volume, parse_slices
 from lightning_mbir.errors import InputError
 
@@ -71,6 +71,13 @@ def test_folders_give_their_volumes_by_name(tmp_path: Path) -> None:
     data.setup("predict")
     assert [scan.name for scan in data.predict_dataloader()] == ["a", "b"]
     assert [scan.name for scan in data.test_dataloader()] == ["a", "b"]
+
+
+def test_a_folder_is_called_by_its_name_from_inside_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "series").mkdir()
+    monkeypatch.chdir(tmp_path / "series")
+    assert volume_name(Path()) == "series"
+    assert volume_name(Path("scan.nii.gz")) == "scan"
 
 
 def test_ct_is_attenuation(tmp_path: Path) -> None:

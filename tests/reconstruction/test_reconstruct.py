@@ -22,7 +22,7 @@ from lightning_mbir.physics import (
     RealDomain,
     make_mask,
 )
-from lightning_mbir.prior import SliceDenoiser, Unit
+from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.reconstruction.method_checks import check_method
 from lightning_mbir.reconstruction.reconstruct import load_task_prior
@@ -256,8 +256,10 @@ def test_wrong_wavelets_are_refused_before_any_work() -> None:
 
 def test_two_priors_must_be_in_one_unit() -> None:
     operator, truth = problem("sv_ct")
+    second = gaussian_prior("ct")
+    second.unit = Unit(scale=3.0)
     with pytest.raises(InputError, match="one unit"):
-        reconstruct(operator(truth), operator, gaussian_prior("ct"), "tpdm", second_prior=gaussian_prior("mri"))
+        reconstruct(operator(truth), operator, gaussian_prior("ct"), "tpdm", second_prior=second)
 
 
 def test_wavelets_are_split_some_thirty_times_at_most() -> None:
@@ -325,6 +327,14 @@ def test_complex_volumes_are_rebuilt_with_their_phase() -> None:
 @pytest.mark.parametrize(("name", "modality"), [("mri", "ct"), ("ct", "mri"), ("phantom", "ct"), ("ct", "ct")])
 def test_a_prior_works_in_the_unit_of_the_task_whatever_it_was_trained_on(name: str, modality: Modality) -> None:
     assert load_task_prior(name, modality).unit == Unit.of(modality)
+
+
+def test_a_prior_that_was_loaded_is_the_one_of_that_name() -> None:
+    operator, truth = problem("sv_ct")
+    given = load_prior("phantom")
+    before = given.unit
+    by_name, loaded = (reconstruct(operator(truth), operator, prior, steps=2).volume for prior in ("phantom", given))
+    assert torch.equal(by_name, loaded) and given.unit == before != Unit.of("ct")
 
 
 def test_divergence_is_told() -> None:
