@@ -41,6 +41,9 @@ def variants(default: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Options that differ from the default, by what the table calls them; ``levels``, ``samples`` and ``boundary`` are
     no options of the method."""
     rho, lam, top = default["rho"], default["lam"], default["sigma_max"]
+    # What rho and lam are with a sigma_y and without, for the task that has the other.
+    relative = {} if default["sigma_y"] else {"rho": 1.0, "lam": 0.003}
+    absolute = {"rho": 0.079, "lam": 0.00039} if default["sigma_y"] else {}
     return {
         "default": {},
         "no total variation": {"lam": 0.0},
@@ -52,10 +55,10 @@ def variants(default: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "1 CG step": {"cg_iterations": 1},
         "5 CG steps": {"cg_iterations": 5},
         "15 CG steps": {"cg_iterations": 15},
-        "no pull to the denoised": {"pull": 0.0},
-        "pull 0.001": {"pull": 0.001},
-        "pull 0.01": {"pull": 0.01},
-        "pull 0.1": {"pull": 0.1},
+        "sigma_y 0.002": {"sigma_y": 0.002, **relative},
+        "sigma_y 0.005": {"sigma_y": 0.005, **relative},
+        "sigma_y 0.02": {"sigma_y": 0.02, **relative},
+        "no sigma_y": {"sigma_y": 0.0, **absolute},
         "sigma_max / 4": {"sigma_max": top / 4},
         "sigma_max x 4": {"sigma_max": top * 4},
         "sigma_max 378": {"sigma_max": 378.0},

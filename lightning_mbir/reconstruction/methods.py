@@ -209,7 +209,7 @@ METHODS: dict[str, Method] = {
             "sigma_min": 0.02,
             "rho": 0.1,
             "lam": 0.001,
-            "pull": 0.0,
+            "sigma_y": 0.0,
             "cg_iterations": 15,
             "eta": 0.85,
             "ddim": False,

@@ -24,7 +24,7 @@ def dds(
     noise: KeyedNoise,
     rho: float = 0.1,
     lam: float = 0.001,
-    pull: float = 0.0,
+    sigma_y: float = 0.0,
     cg_iterations: int = 5,
     eta: float = 0.85,
     ddim: bool = False,
@@ -40,9 +40,13 @@ def dds(
         y: measurement, scaled likewise, ``(Z, ...)``.
         sigmas: ``(n,)`` noise levels, high to low; as many network evaluations.
         noise: keyed noise.
-        rho, lam, pull: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`. With a pull to Tweedie's
-            estimate the step may be solved to its end; without, as published for noiseless measurements, few conjugate
-            gradient steps are what keeps the prior's say where the measurement tells nothing.
+        rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`; relative to the weight of the prior
+            where there is a ``sigma_y``.
+        sigma_y: standard deviation of what the measurement may be wrong by, in its own unit. Above 0 the step at level
+            ``sigma`` minimises ``||A x - y||^2 / (2 sigma_y^2) + (||x - denoised||^2 / 2 + lam ||D_z x||_1) / sigma^2``,
+            the data term of DiffPIR (Zhu et al., CVPR Workshops 2023) with total variation, and may be solved to its
+            end. At 0, as published, nothing but few conjugate gradient steps keeps the prior's say where the
+            measurement tells nothing.
         cg_iterations: conjugate gradient steps a level.
         eta: share of the noise that is fresh at every level, from 0 (deterministic) to 1. Renewing it at each level
             averages over levels, which favours the mean of the posterior over a sample of it.
@@ -55,7 +59,7 @@ def dds(
         The volume ``(Z, Y, X)``.
 
     Raises:
-        InputError: rho not positive, lam or pull negative.
+        InputError: rho not positive, lam negative.
     """
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
@@ -66,11 +70,13 @@ def dds(
     shared: ADMMState | None = None
     for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
         denoised = denoise(x, sigma)
+        pull = (sigma_y / sigma) ** 2
+        trust = pull if sigma_y > 0 else 1.0
         x0, shared = admm_tv(
             None,
             operator,
-            rho=rho,
-            lam=lam,
+            rho=rho * trust,
+            lam=lam * trust,
             pull=pull,
             cg_iterations=cg_iterations,
             x0=denoised,
