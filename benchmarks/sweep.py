@@ -7,8 +7,8 @@ Each setting is a run of ``python -m lightning_mbir test --methods ...`` into a 
 the revision; it goes on where it stopped. Volumes are 32 slices at 128 x 128 pixels. Prints the tables as Markdown;
 ``--write docs/results.md README.md`` puts those that are complete between the comments ``<!-- NAME -->`` and ``<!-- end
 -->`` of those files, and ``--show`` runs nothing. Supervised networks, of ``fit_unet``, are looked for as
-``NETWORKS/<task>/unet.safetensors``, priors of coronal slices, of ``fit --data.axis coronal``, as
-``PRIORS/<modality>/prior.safetensors``; without them ``fbp_unet`` is left out, and ``tpdm`` has the axial prior twice.
+``NETWORKS/<task>/unet.safetensors``; without them ``fbp_unet`` is left out. The second prior of ``tpdm`` is
+``ct_coronal``; for MRI, of which no prior of coronal slices was trained, it is the axial one.
 """
 
 from __future__ import annotations
@@ -132,11 +132,7 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     elif "fbp_unet" in methods:
         methods.remove("fbp_unet")
     if "tpdm" in methods:
-        modality = "mri" if setting.task == "cs_mri" else "ct"
-        coronal = args.priors / modality / "prior.safetensors"
-        if not coronal.is_file():
-            print(f"tpdm: {coronal} is not there; the axial prior serves as the second one")
-        flags += ["--second_prior", str(coronal) if coronal.is_file() else modality]
+        flags += ["--second_prior", "mri" if setting.task == "cs_mri" else "ct_coronal"]
     options = {name: {"steps": steps} for name, steps in STEPS.items() if name in methods}
     flags += ["--methods", ",".join(methods), "--trainer.accelerator", args.accelerator, "--trainer.devices", "1"]
     flags += ["--model.method_options", json.dumps(options)] if options else []
@@ -247,7 +243,6 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--tasks", nargs="+", default=["sv_ct", "la_ct", "cs_mri"])
     parser.add_argument("--networks", type=Path, default=Path("outputs/unet"))
-    parser.add_argument("--priors", type=Path, default=Path("outputs/coronal"))
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

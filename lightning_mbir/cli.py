@@ -42,7 +42,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]"),
     Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, or the file of a prior [by the task]"),
     Flag("--ckpt_path", "--model.prior", "the same as --prior"),
-    Flag("--second_prior", "--model.second_prior", "prior of coronal slices, for methods that need one"),
+    Flag("--second_prior", "--model.second_prior", "tpdm: prior of coronal slices, such as ct_coronal or a file"),
     Flag("--network", "--model.network", "file of a trained network, for methods that need one"),
     Flag("--slice_batch", "--model.slice_batch", "slices that pass the network at once [by the memory]"),
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),

@@ -69,7 +69,7 @@ class ReconstructionModule(L.LightningModule):
         seed: of all noise and the mask.
         prior: bundled name or file; by default the bundled prior of the task's modality, for k-space with a phase
             that of complex slices.
-        second_prior: prior of coronal slices, for methods that need one: a name or a file.
+        second_prior: prior of coronal slices, for methods that need one: a name (``ct_coronal``) or a file.
         network: file of a trained network, for methods that need one.
         output_dir: where results go.
         slice_batch: slices that pass the network at once; by the free memory, where not given.

@@ -229,7 +229,8 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     save_prior(tmp_path / "p.safetensors", network(), CONFIG)
     with pytest.raises(InputError, match="one set of weights"):
         read_prior(tmp_path / "p.safetensors", ema=False)
-    refused(tmp_path / "gone.ckpt", r"--prior .*gone.ckpt: no such file or folder, and no bundled prior \(ct, mri")
+    words = r"--prior .*gone.ckpt: no such file or folder, and no bundled prior \(ct, ct_coronal, mri"
+    refused(tmp_path / "gone.ckpt", words)
     (tmp_path / "scan.nii.gz").write_bytes(b"\x1f\x8b")
     refused(tmp_path / "scan.nii.gz", r"give a .safetensors, .ckpt or .pth file or a folder, not .gz")
     path = tmp_path / "x.pth"
