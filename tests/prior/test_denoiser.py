@@ -111,7 +111,7 @@ def test_no_memory_for_one_slice_is_an_error_that_helps() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     for slice_batch in (None, 4):
-        with pytest.raises(InputError, match=r"one slice of 16 x 24 on cpu; give a smaller --image_size, --precision"):
+        with pytest.raises(InputError, match=r"one slice of 16 x 24 on cpu; give a smaller --data.image_size, --model.precision"):
             SliceDenoiser(Full(), Unit(), slice_batch=slice_batch)(torch.rand(5, 16, 24), 1.0)
 
 
@@ -148,7 +148,7 @@ def test_bfloat16_is_close() -> None:
     x = torch.rand(2, 16, 16)
     full, low = (SliceDenoiser(network(), Unit(), precision=p)(x, 0.5) for p in ("float32", "bfloat16"))
     assert 0 < float((full - low).abs().max()) < 0.02 and low.dtype == torch.float32
-    with pytest.raises(InputError, match="--precision half: give float32 or bfloat16"):
+    with pytest.raises(InputError, match="precision half: give float32 or bfloat16"):
         SliceDenoiser(network(), Unit(), precision="half")
 
 
