@@ -111,7 +111,7 @@ def test_no_memory_for_one_slice_is_an_error_that_helps() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     for slice_batch in (None, 4):
-        with pytest.raises(InputError, match="one slice of 16 x 24 on cpu; give a smaller --data.image_size, "):
+        with pytest.raises(InputError, match=r"one slice of 16 x 24 on cpu; give a smaller --data.image_size, "):
             SliceDenoiser(Full(), Unit(), slice_batch=slice_batch)(torch.rand(5, 16, 24), 1.0)
 
 
