@@ -30,8 +30,7 @@ class CartesianFourier3D(CoilOperator):
     mask: Tensor
 
     def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:
-        super().__init__()
-        self.register_buffer("_probe", torch.empty(0, device=mask.device), persistent=False)
+        super().__init__(mask.device)
         check_mask(mask, "CartesianFourier3D", "(Z, Y)")
         depth, rows, columns = volume_shape
         if tuple(mask.shape) != (depth, rows) or columns < 1:

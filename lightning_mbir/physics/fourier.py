@@ -27,8 +27,7 @@ class FourierSampling(LinearOperator):
     range_complex = True
 
     def __init__(self, mask: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("_probe", torch.empty(0, device=mask.device), persistent=False)
+        super().__init__(mask.device)
         check_mask(mask, "FourierSampling", "(Y, X)")
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))
         # In the FFT's own order, so that the k-space of `normal` is not shifted twice.

@@ -32,8 +32,7 @@ class MultiCoilFourier(CoilOperator):
     mask: Tensor
 
     def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("_probe", torch.empty(0, device=mask.device), persistent=False)
+        super().__init__(mask.device)
         check_mask(mask, "MultiCoilFourier", "(Y, X)")
         check_coil_maps(coil_maps, mask.shape)
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))

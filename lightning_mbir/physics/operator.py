@@ -26,10 +26,10 @@ class LinearOperator(nn.Module):
     domain_complex: bool = False
     range_complex: bool = False
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         super().__init__()
         # An empty buffer that follows .to(device, dtype) and tells both, also where there is no other tensor.
-        self.register_buffer("_probe", torch.empty(0), persistent=False)
+        self.register_buffer("_probe", torch.empty(0, device=device), persistent=False)
         self._norm: float | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, Denoiser, SamplerState
@@ -59,8 +60,10 @@ def dds(
         The volume ``(Z, Y, X)``.
 
     Raises:
-        InputError: rho not positive, lam negative.
+        InputError: rho not positive, lam or sigma_y negative.
     """
+    if sigma_y < 0:
+        raise InputError(f"dds: sigma_y is {sigma_y:g}; give at least 0")
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)

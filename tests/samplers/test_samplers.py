@@ -390,32 +390,3 @@ def test_schedules_fall_from_end_to_end() -> None:
         karras_sigmas(0, 1.0, 0.1)
     with pytest.raises(InputError, match="sigma_max"):
         geometric_sigmas(3, 0.1, 1.0)
-
-
-@pytest.mark.parametrize("cg_iterations", [2, 20])
-def test_dds_weighs_the_measurement_against_the_prior_by_sigma_y(cg_iterations: int) -> None:
-    """One level without total variation: each pixel that is measured is the mean of both by their variances."""
-    y = HALF(torch.rand(*SHAPE, generator=torch.Generator().manual_seed(0)))
-    sigma, sigma_y = 0.3, 0.15
-    sigmas, noise = torch.tensor([sigma]), KeyedNoise(3)
-    options: dict[str, Any] = {"noise": noise, "lam": 0.0, "cg_iterations": cg_iterations}
-    x = dds(denoise, HALF, y, sigmas, sigma_y=sigma_y, **options)
-    denoised = denoise(sigma * noise(0, SHAPE), sigma)
-    mean = (y / sigma_y**2 + denoised / sigma**2) / (1 / sigma_y**2 + 1 / sigma**2)
-    torch.testing.assert_close(x, torch.where(HALF.mask > 0, mean, denoised), rtol=0, atol=1e-5)
-
-
-def test_dds_with_a_sigma_y_does_not_depend_on_how_far_its_steps_are_solved() -> None:
-    """Total variation too: without, more conjugate gradient steps leave less of what the prior gave."""
-    y = HALF(MEAN + DEVIATION * torch.randn(20, N, N, generator=torch.Generator().manual_seed(0)))
-    sigmas = karras_sigmas(10, 1.0, 0.02)
-
-    def apart(**options: float) -> float:
-        few, many = (
-            dds(denoise, HALF, y, sigmas, noise=KeyedNoise(0), cg_iterations=n, **options)  # type: ignore[arg-type]
-            for n in (15, 60)
-        )
-        return float((few - many).abs().max())
-
-    assert apart(rho=1.0, lam=0.01, sigma_y=0.05) < 1e-3
-    assert apart(rho=0.1, lam=1e-3) > 10 * apart(rho=1.0, lam=0.01, sigma_y=0.05)
