@@ -116,6 +116,7 @@ class Scan:
     y: Tensor
     operator: LinearOperator
     data_range: float
+    noise_std: float
 
 
 class Problem:
@@ -137,8 +138,10 @@ class Problem:
         truth = volume.data[SLICES.get(method, slice(None))]
         flags = MEASURED.get(method, {})
         operator = self.task.build_operator(128, volume.spacing[1], **flags)
-        y, _ = self.task.add_noise(operator(truth), (0, volume.name), **flags)
-        return Scan(volume.name, truth, y, operator, self.task.data_range or magnitude_percentile(volume.data))
+        clean = operator(truth)
+        y, _ = self.task.add_noise(clean, (0, volume.name), **flags)
+        data_range = self.task.data_range or magnitude_percentile(volume.data)
+        return Scan(volume.name, truth, y, operator, data_range, self.task.noise_std(clean, **flags))
 
     def score(self, method: str, options: dict[str, Any]) -> float:
         """PSNR, averaged over volumes and planes, with the task's options under ``options``."""
@@ -149,9 +152,8 @@ class Problem:
         """PSNR of the axial, coronal and sagittal plane of a volume."""
         second = self.second if "second_prior" in METHODS[method].needs else None
         chosen = {"steps": STEPS.get(method), **self.task.options.get(method, {}), **options}
-        result = reconstruct(
-            scan.y, scan.operator, self.prior, method, seed=0, volume=scan.name, second_prior=second, **chosen
-        )
+        given = {"seed": 0, "volume": scan.name, "second_prior": second, "noise_std": scan.noise_std}
+        result = reconstruct(scan.y, scan.operator, self.prior, method, **given, **chosen)
         metrics = image_metrics(result.volume, scan.truth, scan.data_range)
         return [float(metrics[plane]["psnr"]) for plane in ("axial", "coronal", "sagittal")]
 

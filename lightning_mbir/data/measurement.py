@@ -61,6 +61,7 @@ class Measurement:
         calibrated: CT: whether lengths are really mm, so that attenuation is in 1/mm. Otherwise the length of a bin
             is the unit of all of them.
         notes: what was done to the file's numbers, a line each, for the log.
+        noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where the file does not tell.
     """
 
     y: Tensor
@@ -70,6 +71,7 @@ class Measurement:
     modality: Modality
     calibrated: bool = True
     notes: tuple[str, ...] = field(default=())
+    noise_std: float = 0.0
 
 
 def read_measurement(path: str | Path, modality: Modality, options: MeasurementOptions | None = None) -> Measurement:
@@ -99,7 +101,8 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         return Measurement(y, geometry, affine, name, "ct", options.detector_spacing is not None, notes)
     if "kspace" in content:
         y, mask, spacing, notes = read_kspace(path, content, options.axes)
-        return Measurement(y, {"mask": mask}, _affine(spacing), name, "mri", notes=notes)
+        noise_std = _noise_std(path, content.get("noise_std", 0.0), "mri")
+        return Measurement(y, {"mask": mask}, _affine(spacing), name, "mri", noise_std=noise_std, notes=notes)
     return _own_layout(path, content, name, modality, options.axes)
 
 
@@ -154,7 +157,19 @@ def _own_layout(
         raise InputError(f"{path}: spacing is {spacing.tolist()}; give the voxel size (z, y, x) in mm")
     if modality == "ct" and not np.allclose(spacing[1:], pixel, rtol=1e-3):
         raise InputError(f"{path}: spacing is {spacing.tolist()} but pixel_size {pixel[0]:g}; they must agree")
-    return Measurement(y, geometry, _affine(spacing.tolist()), name, modality)
+    noise_std = _noise_std(path, content.get("noise_std", 0.0), modality)
+    return Measurement(y, geometry, _affine(spacing.tolist()), name, modality, noise_std=noise_std)
+
+
+def _noise_std(path: Path, value: Any, modality: Modality) -> float:
+    values = np.asarray(value, dtype=float).ravel()
+    if modality == "ct" and values.any():
+        raise InputError(f"{path}: noise_std is for k-space; projections of a CT scanner have no such number")
+    if values.size != 1 or not (np.isfinite(values).all() and values[0] >= 0):
+        raise InputError(
+            f"{path}: noise_std is {values.tolist()}; give the standard deviation of each part of the noise"
+        )
+    return float(values[0])
 
 
 def _affine(spacing: Sequence[float]) -> np.ndarray:

@@ -65,6 +65,8 @@ class SliceDataModule(L.LightningDataModule):
             a multiple of what the network takes, as ``SliceDenoiser`` does.
         image_size: size of axial slices, or several.
         crop_size: cut the training images to this size, where they are larger; by default they stay whole.
+        whole_fraction: share, in pixels, of those that would be cropped which stay whole all the same; they teach how
+            parts belong together, from the noise level ``whole_sigma_min`` of the module on.
         complex: give each slice a random smooth phase, for a prior of complex MRI.
         batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
         held_out: patient kept for validation; by default the last by name, where there are two or more.
@@ -87,6 +89,7 @@ class SliceDataModule(L.LightningDataModule):
         axis: Axis = "axial",
         image_size: int | list[int] = 128,
         crop_size: int | None = None,
+        whole_fraction: float = 0.0,
         complex: bool = False,
         batch_size: int = 8,
         held_out: str | None = None,
@@ -106,6 +109,11 @@ class SliceDataModule(L.LightningDataModule):
                 raise InputError(f"--data.{flag} {value}: give a whole number of at least 1")
         if not 0 <= phantom_fraction <= 1:
             raise InputError(f"--data.phantom_fraction {phantom_fraction}: give a share from 0 to 1")
+        if not 0 <= whole_fraction < 1 or (whole_fraction > 0 and crop_size is None):
+            raise InputError(
+                f"--data.whole_fraction {whole_fraction}: give a share from 0 to below 1, beside a --data.crop_size "
+                "(without one all slices are whole)"
+            )
         if axis not in get_args(Axis):
             raise InputError(f"--data.axis {axis}: give {', '.join(get_args(Axis))}")
         if modality is None and path is not None:
@@ -122,7 +130,7 @@ class SliceDataModule(L.LightningDataModule):
         self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
         self.path, self.modality, self.axis, self.complex = path, modality, axis, complex
         self.sizes = sorted(set(sizes))
-        self.crop_size = crop_size
+        self.crop_size, self.whole_fraction = crop_size, whole_fraction
         self.batch_size, self.slices_per_epoch, self.num_workers = batch_size, slices_per_epoch, num_workers
         self.phantom_fraction, self.phantom_volumes = phantom_fraction, phantom_volumes
         self.min_signal = min_signal
@@ -178,6 +186,7 @@ class SliceDataModule(L.LightningDataModule):
         held_out = self.held_out or "nobody"
         real = f"{len(self.files)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
+        shown += f", {self.whole_fraction:.0%} of the larger whole" if self.whole_fraction else ""
         self.summary = (
             f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "
             f"{' and '.join(map(str, self.sizes))} pixels, {shown}"
@@ -194,15 +203,22 @@ class SliceDataModule(L.LightningDataModule):
         def seen() -> int:
             return int(getattr(module, "batches_seen", 0))
 
-        crops = {tuple(image.shape): self._crop(image.shape) for image in images}
+        shown = [self._crop(image.shape) for image in images]
+        if self.whole_fraction:
+            larger = [place for place, image in enumerate(images) if shown[place] != tuple(image.shape)]
+            images = images + [images[place] for place in larger]
+            shown += [(images[place].shape[0], images[place].shape[1]) for place in larger]
+            chosen = torch.tensor(larger, dtype=torch.long)
+            whole = weights[chosen] * self.whole_fraction
+            weights = torch.cat((weights.index_add(0, chosen, -whole), whole))
         places: dict[tuple[int, int], list[int]] = {}
-        for place, image in enumerate(images):
-            places.setdefault(crops[image.shape], []).append(place)
-        groups = [(torch.tensor(group), self._per_batch(crop)) for crop, group in sorted(places.items())]
+        for place, shape in enumerate(shown):
+            places.setdefault(shape, []).append(place)
+        groups = [(torch.tensor(group), self._per_batch(shape)) for shape, group in sorted(places.items())]
         intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
-        varied = {shape: augmentation(crop, self.axis, intensity, self.complex) for shape, crop in crops.items()}
+        varied = {shape: augmentation(shape, self.axis, intensity, self.complex) for shape in places}
         batches = KeyedBatches(weights, groups, length, seed, rank, world, seen)
-        return KeyedLoader(KeyedSlices(images, varied), batches, self.num_workers)
+        return KeyedLoader(KeyedSlices(images, [varied[shape] for shape in shown]), batches, self.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         """A loader for each shape: about 32 whole slices, the same ones each time."""
@@ -210,7 +226,8 @@ class SliceDataModule(L.LightningDataModule):
         transform = Compose([RandSmoothPhase()] if self.complex else [])
         loaders = []
         for shape, slices in sorted(self._validation.items()):
-            chosen = KeyedSlices(slices[:: max(1, len(slices) // 32)], {shape: transform})
+            kept = slices[:: max(1, len(slices) // 32)]
+            chosen = KeyedSlices(kept, [transform] * len(kept))
             sampler = WholeSampler(len(chosen), rank, world)
             loaders.append(DataLoader(chosen, batch_size=self._per_batch(shape), sampler=sampler))
         return loaders

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -139,11 +139,11 @@ class KeyedSlices(Dataset[Tensor]):
 
     Args:
         slices: images ``(Y, X)`` of any floating type.
-        transforms: random MONAI transforms, by the shape of the image.
+        transforms: a random MONAI transform for each.
         key: seed of the slices that are asked for without one.
     """
 
-    def __init__(self, slices: Sequence[Tensor], transforms: Mapping[tuple[int, ...], Compose], key: int = 0) -> None:
+    def __init__(self, slices: Sequence[Tensor], transforms: Sequence[Compose], key: int = 0) -> None:
         self.slices, self.transforms, self.key = slices, transforms, key
 
     def __len__(self) -> int:
@@ -151,7 +151,7 @@ class KeyedSlices(Dataset[Tensor]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> Tensor:
         place, seed = index if isinstance(index, tuple) else (index, self.key + index)
-        transform = self.transforms[self.slices[place].shape]
+        transform = self.transforms[place]
         transform.set_random_state(seed=seed)
         varied = transform(self.slices[place][None].float())
         return torch.as_tensor(varied).as_subclass(torch.Tensor).contiguous()

@@ -8,7 +8,7 @@ from lightning_mbir.physics.fan_beam import FanBeam
 from lightning_mbir.physics.fourier import FourierSampling, RealDomain
 from lightning_mbir.physics.masks import MASKS, make_mask
 from lightning_mbir.physics.multi_coil import MultiCoilFourier
-from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, poisson_counts
+from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, noise_sigma, poisson_counts
 from lightning_mbir.physics.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.physics.parallel_beam import ParallelBeam
@@ -33,6 +33,7 @@ __all__ = [
     "estimate_coil_maps",
     "loop_coil_maps",
     "make_mask",
+    "noise_sigma",
     "poisson_counts",
     "radial_trajectory",
     "spiral_trajectory",

@@ -69,15 +69,26 @@ def poisson_counts(
 
 @torch.no_grad()
 def complex_gaussian(kspace: Tensor, snr_db: float, generator: torch.Generator | None = None) -> Tensor:
-    """k-space with white complex Gaussian noise on the sampled points, which are those that are not 0.
-
-    ``snr_db = 10 log10(P / sigma^2)`` with the mean power ``P`` of the sampled points of the whole array, and the
-    noise's ``sigma^2 = E |n|^2``, half of it in each part. All points have the same ``sigma``: that of the receiver.
+    """k-space with white complex Gaussian noise of :func:`noise_sigma` on the sampled points, which are those not 0.
 
     Args:
         kspace: complex, of any shape.
         snr_db: in decibels.
         generator: on the CPU, where the noise is drawn, in double precision.
+
+    Raises:
+        InputError: see :func:`noise_sigma`.
+    """
+    sigma = noise_sigma(kspace, snr_db)
+    noise = torch.randn(kspace.shape, dtype=torch.complex128, generator=generator)  # variance 1
+    return kspace + (sigma * noise).to(kspace) * (kspace != 0)
+
+
+def noise_sigma(kspace: Tensor, snr_db: float) -> float:
+    """The noise that k-space has at an SNR: ``sigma`` of ``snr_db = 10 log10(P / sigma^2)``.
+
+    ``P`` is the mean power of the sampled points (those that are not 0) of the whole array, and ``sigma^2 = E |n|^2``,
+    half of it in each part. All points have the same ``sigma``: that of the receiver.
 
     Raises:
         InputError: an SNR that is not finite; k-space that is real, not finite, or zero.
@@ -90,6 +101,4 @@ def complex_gaussian(kspace: Tensor, snr_db: float, generator: torch.Generator |
     if not bool(sampled.any()):
         raise InputError("k-space is zero; there is no signal to set noise in relation to")
     power = float(kspace[sampled].abs().double().square().mean())
-    sigma = math.sqrt(power / 10 ** (snr_db / 10))
-    noise = torch.randn(kspace.shape, dtype=torch.complex128, generator=generator)  # variance 1
-    return kspace + (sigma * noise).to(kspace) * sampled
+    return math.sqrt(power / 10 ** (snr_db / 10))

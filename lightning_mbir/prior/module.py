@@ -7,6 +7,7 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -53,6 +54,7 @@ class ScorePriorModule(L.LightningModule):
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
         log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et
             al., since averaging over more pixels makes larger images readable at higher noise; see docs/training.md.
+        whole_sigma_min: lowest noise level of the whole slices among crops (``whole_fraction`` of the data).
         sigma_data: standard deviation of clean slices, for the EDM weight.
         uncertainty: EDM: divide the loss of each noise level by its expected value, which is learned beside the
             network (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models", equation
@@ -83,6 +85,7 @@ class ScorePriorModule(L.LightningModule):
         sigma_max: float = 378.0,
         log_sigma_mean: float = -1.2,
         log_sigma_std: float = 1.8,
+        whole_sigma_min: float = 1.0,
         sigma_data: float = 0.35,
         uncertainty: bool = True,
         compile: bool = False,
@@ -140,12 +143,17 @@ class ScorePriorModule(L.LightningModule):
             if size % stride:
                 raise InputError(f"--data.image_size {size}: the network takes multiples of {stride} pixels")
 
-    def draw_sigma(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """``(n,)`` noise levels from the distribution of the objective."""
+    def draw_sigma(self, n: int, generator: torch.Generator | None = None, least: float = 0.0) -> Tensor:
+        """``(n,)`` noise levels from the distribution of the objective, from what of it lies above ``least``."""
+        share = torch.rand(n, device=self.device, generator=generator)
+        lowest = math.log(max(least, self.sde.sigma_min))
         if self.hparams["objective"] == "dsm":
-            return self.sde.sigma(torch.rand(n, device=self.device, generator=generator))
-        z = torch.randn(n, device=self.device, generator=generator)
-        log_sigma = self.hparams["log_sigma_mean"] + self.hparams["log_sigma_std"] * z
+            below = lowest - math.log(self.sde.sigma_min)
+            below /= math.log(self.sde.sigma_max / self.sde.sigma_min)
+            return self.sde.sigma(below + (1 - below) * share)
+        mean, std = self.hparams["log_sigma_mean"], self.hparams["log_sigma_std"]
+        below = NormalDist(mean, std).cdf(lowest) if least > 0 else 0.0
+        log_sigma = mean + std * torch.special.ndtri(below + (1 - below) * share)
         return log_sigma.exp().clamp(self.sde.sigma_min, self.sde.sigma_max)
 
     def weight(self, sigma: Tensor) -> Tensor:
@@ -166,7 +174,9 @@ class ScorePriorModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.slices_seen += len(batch) * self.trainer.world_size
         generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
-        sigma = self.draw_sigma(len(batch), generator)
+        crop = getattr(self.trainer.datamodule, "crop_size", None)  # type: ignore[attr-defined]
+        whole = crop is not None and max(batch.shape[-2:]) > crop
+        sigma = self.draw_sigma(len(batch), generator, self.hparams["whole_sigma_min"] if whole else 0.0)
         noise = torch.randn(batch.shape, device=self.device, generator=generator)
         noisy = (batch + sigma[:, None, None, None] * noise).contiguous(memory_format=torch.channels_last)
         clean = posterior_mean(self._compiled or self.network, noisy, sigma)

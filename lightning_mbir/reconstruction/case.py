@@ -28,6 +28,7 @@ class Case:
         operator: by whether it acts on complex volumes; built once for each.
         y: measurement in physical unit.
         weights: its statistical weights, where the noise differs from sample to sample.
+        noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where it is not known.
         truth: the volume ``(Z, Y, X)`` that it was simulated from.
         spacing: voxel size ``(z, y, x)`` in mm.
         calibrated: CT: whether attenuation is in 1/mm.
@@ -39,6 +40,7 @@ class Case:
     y: Tensor
     spacing: tuple[float, float, float]
     weights: Tensor | None = None
+    noise_std: float = 0.0
     truth: Tensor | None = None
     calibrated: bool = True
     notes: tuple[str, ...] = ()
@@ -57,8 +59,9 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
     image = x
     if has_phase:
         image = torch.polar(x, smooth_phase(x.shape, np.random.RandomState(seed)).to(x))
-    y, weights = task.add_noise(operator(has_phase)(image), (seed, scan.name), **settings)
-    return Case(scan.name, operator, y, scan.spacing, weights, x)
+    clean = operator(has_phase)(image)
+    y, weights = task.add_noise(clean, (seed, scan.name), **settings)
+    return Case(scan.name, operator, y, scan.spacing, weights, task.noise_std(clean, **settings), x)
 
 
 def measured(scan: Measurement) -> Case:
@@ -69,4 +72,5 @@ def measured(scan: Measurement) -> Case:
     def operator(complex: bool) -> LinearOperator:
         return measured_operator(scan, complex)
 
-    return Case(scan.name, operator, scan.y, (z, y, x), calibrated=scan.calibrated, notes=scan.notes)
+    known: dict[str, Any] = {"noise_std": scan.noise_std, "calibrated": scan.calibrated, "notes": scan.notes}
+    return Case(scan.name, operator, scan.y, (z, y, x), **known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ def reconstruct(
     volume: int | str = 0,
     sample: int = 0,
     weights: Tensor | None = None,
+    noise_std: float = 0.0,
     second_prior: Prior | str | Path | None = None,
     network: str | Path | None = None,
     steps: int | None = None,
@@ -90,6 +92,8 @@ def reconstruct(
         weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
             ``W^(1/2) A x = W^(1/2) y``, with ``A`` brought to unit norm and ``W`` to a mean of 1 over the energy of
             ``y``. ``residual`` stays unweighted.
+        noise_std: standard deviation of the noise in ``y``, of each part where it is complex, for methods that go by it
+            (``noise_share``); 0 where it is not known.
         second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
         network: file of a trained network; of methods that need one.
         steps: noise levels or iterations.
@@ -98,11 +102,13 @@ def reconstruct(
         **options: of the method; its defaults are in ``METHODS``.
 
     Raises:
-        InputError: unknown method or option, a measurement of another shape or not finite, a prior that is
-            missing or that is none, something else that the method needs and that is missing, weights that cannot be
-            used or that the method has no use for, options with which the method diverges.
+        InputError: unknown method or option, a measurement of another shape or not finite, a ``noise_std`` that cannot
+            be, a prior that is missing or that is none, something else that the method needs and that is missing,
+            weights that cannot be used or that the method has no use for, options with which the method diverges.
     """
     modality: Modality = "mri" if operator.range_complex else "ct"
+    if not (math.isfinite(noise_std) and noise_std >= 0):
+        raise InputError(f"noise_std {noise_std:g}: give a standard deviation, 0 where it is not known")
     check_method(method, modality, options, steps)
     operator.check_range(y)
     if y.ndim != len(operator.range_shape) + operator.separable:
@@ -172,7 +178,9 @@ def reconstruct(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample)
-    problem = Problem(y_fitted / norm, fitted / norm, operator, y_unit, denoise, noise, report, second, unet)
+    noise_unit = noise_std / (unit.scale * norm)
+    given = (y_fitted / norm, fitted / norm, operator, y_unit, denoise, noise, report)
+    problem = Problem(*given, noise_std=noise_unit, second=second, network=unet)
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps

@@ -86,6 +86,7 @@ class Runner:
             "seed": self.seed,
             "volume": case.name,
             "weights": case.weights if METHODS[plan.method].weighted else None,
+            "noise_std": case.noise_std,
             "second_prior": self.second_prior,
             "network": self.network,
             "steps": plan.steps,

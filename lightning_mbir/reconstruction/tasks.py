@@ -24,6 +24,7 @@ from lightning_mbir.physics import (
     complex_gaussian,
     loop_coil_maps,
     make_mask,
+    noise_sigma,
     poisson_counts,
 )
 from lightning_mbir.samplers import keyed_generator
@@ -93,6 +94,10 @@ class Task:
             noisy = poisson_counts(y, photons, generator=generator)
             return noisy.y, noisy.weights / (1 + noisy.weights * MODEL_ERROR**2)
         return (y if snr is None else complex_gaussian(y, snr, generator)), None
+
+    def noise_std(self, y: Tensor, snr: float | None = None, **_: Any) -> float:
+        """Standard deviation, in each part, of the noise that k-space is given; 0 where there is none."""
+        return 0.0 if snr is None else noise_sigma(y, snr) / math.sqrt(2)
 
     def build_operator(
         self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, complex: bool = False, **settings: Any

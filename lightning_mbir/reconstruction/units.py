@@ -51,6 +51,7 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     """
     inner = operator.operator if isinstance(operator, RealDomain) else operator
     image = operator.adjoint(y)
+    power = operator.norm() ** 2  # maps of any scale make images of its square
     if isinstance(inner, NonCartesianFourier):
         image = conjugate_gradient(operator.normal, image, max_iterations=10, tolerance=1e-3)
     percentile = magnitude_percentile(image)
@@ -63,4 +64,4 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     along_axis = min(float(mask.any(0).float().mean()), float(mask.any(1).float().mean()))
     if along_axis > 0.9:  # points rather than lines: both axes share the undersampling
         along_axis = float(mask.float().mean()) ** 0.5
-    return percentile / (0.65 + 0.35 * along_axis)
+    return percentile / (0.65 + 0.35 * along_axis) / (power if power > 0 else 1.0)

@@ -297,6 +297,9 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
         ({**MRI, "measurement": np.ones((2, 2, 3, 20, 24), complex)}, "5 dimensions"),
         ({**COILS, "coil_maps": np.ones((2, 20, 24))}, "coil_maps are"),
         ({**COILS, "coil_maps": np.full((3, 20, 24), np.inf)}, "coil_maps have"),
+        ({**MRI, "noise_std": -1.0}, "noise_std is"),
+        ({**MRI, "noise_std": [0.1, 0.2]}, "noise_std is"),
+        ({**CT, "noise_std": 0.1}, "noise_std is for k-space"),
     ],
 )
 def test_wrong_measurements_are_refused(content: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def test_larger_slices_are_cropped_when_asked_for() -> None:
     assert {tuple(batch.shape) for batch in data.train_dataloader()} == {(16, 1, 32, 32)}
 
 
+def test_some_of_the_larger_slices_stay_whole_among_crops() -> None:
+    options: dict[str, Any] = {"image_size": [64, 32], "crop_size": 32, "phantom_volumes": 1}
+    data = SliceDataModule(whole_fraction=0.5, batch_size=16, slices_per_epoch=16 * 400, **options)
+    data.setup("fit")
+    pixels = Counter(tuple(batch.shape) for batch in data.train_dataloader())
+    assert set(pixels) == {(16, 1, 32, 32), (4, 1, 64, 64)}
+    # Slices of both sizes are drawn alike; of the larger half stay whole. Five standard errors.
+    assert pixels[4, 1, 64, 64] / 400 == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / 400) ** 0.5)
+    assert "50% of the larger whole" in data.summary
+
+
 def test_the_benchmark_of_trainings_takes_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As its docstring says and its table in docs/training.md was measured: a step is 8 slices of 128 x 128."""
     prior_training = pytest.importorskip("benchmarks.prior_training")  # no part of the sdist
@@ -311,6 +322,9 @@ def test_wrong_input_is_refused(tmp_path: Path) -> None:
         SliceDataModule(phantom_fraction=2.0)
     with pytest.raises(InputError, match="crop_size"):
         SliceDataModule(image_size=[64, 128], crop_size=96)
+    for options in ({"whole_fraction": 1.0, "crop_size": 32}, {"whole_fraction": 0.5}):
+        with pytest.raises(InputError, match="whole_fraction"):
+            SliceDataModule(**options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="image_size"):
         SliceDataModule(image_size=[])
     with pytest.raises(InputError, match="only MRI"):

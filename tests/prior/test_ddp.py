@@ -27,7 +27,7 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
     Adam's first step is the sign of the gradient: before a group norm it is zero, and its rounding's sign is anybody's.
     """
     assert data._train is not None
-    slices = KeyedSlices(data._train[0], {(32, 32): augmentation((32, 32), "axial", 0.0, False)})
+    slices = KeyedSlices(data._train[0], [augmentation((32, 32), "axial", 0.0, False)] * len(data._train[0]))
     groups = [(torch.arange(len(slices)), BATCH)]
     loss = torch.zeros(())
     for rank in (0, 1):

@@ -29,6 +29,35 @@ def test_dsm_draws_log_uniform_noise_levels() -> None:
     assert float(log_sigma.min()) >= -2 and float(log_sigma.max()) <= 2
 
 
+@pytest.mark.parametrize("objective", ["dsm", "edm"])
+def test_noise_levels_from_a_least_one_on_are_those_of_the_distribution(objective: str) -> None:
+    torch.manual_seed(0)
+    module = tiny(objective=objective, sigma_min=0.01, sigma_max=100.0)
+    expected = module.draw_sigma(200_000)
+    expected = expected[expected > 1]
+    found = module.draw_sigma(len(expected), least=1.0)
+    assert float(found.min()) >= 1
+    shares = torch.linspace(0.02, 0.98, 25)
+    apart = found.log().quantile(shares) - expected.log().quantile(shares)
+    assert float(apart.abs().max()) < 0.06
+
+
+def test_whole_slices_among_crops_teach_from_a_noise_level_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, float]] = []
+
+    def seen(network: torch.nn.Module, noisy: Tensor, sigma: Tensor) -> Tensor:
+        drawn.extend((noisy.shape[-1], float(level)) for level in sigma)
+        return posterior_mean(network, noisy, sigma)
+
+    monkeypatch.setattr("lightning_mbir.prior.module.posterior_mean", seen)
+    options: dict[str, Any] = {"image_size": [64, 32], "crop_size": 32, "whole_fraction": 0.5, "phantom_volumes": 1}
+    data = SliceDataModule(batch_size=8, slices_per_epoch=160, **options)
+    trainer(tmp_path, 20, limit_val_batches=0, num_sanity_val_steps=0).fit(tiny(seed=0, whole_sigma_min=2.0), data)
+    levels = {size: [sigma for width, sigma in drawn if width == size] for size in (32, 64)}
+    assert len(levels[64]) > 4 and min(levels[64]) >= 2
+    assert min(levels[32]) < 0.5
+
+
 def test_dsm_loss_is_the_score_matching_loss() -> None:
     """Weighted denoising error equals ``mean (sigma score + n)^2`` with ``score = (D - x) / sigma^2``."""
     torch.manual_seed(0)
