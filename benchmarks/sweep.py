@@ -17,7 +17,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,25 @@ STEPS = {"diffusion_mbir": 60}
 """Noise levels, where the default number would take hours; benchmarks/levels.py has diffusion_mbir at 2000."""
 
 
+NOISE = {"ct": ("1e5 photons", "--photons", "1e5"), "mri": ("25 dB", "--snr", "25")}
+NOISY: dict[str, dict[str, dict[str, Any]]] = {}
+"""Options of ADMM-TV and of wavelets by task that were searched with that noise (docs/method.md)."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """A run: what it is called, the volume, the flags, whether all methods or a few are compared, and which more."""
+    """A run.
+
+    Attributes:
+        name: what it is called.
+        volume: of the data.
+        flags: of the measurement and the prior.
+        all_methods: whether all methods or a few are compared.
+        samples: of dds, whose mean is then scored.
+        more: further methods.
+        options: by method, beside those of the task.
+        base: name of the setting with the same measurement, whose results without a prior are shown; only dds is run.
+    """
 
     name: str
     volume: str
@@ -55,6 +71,8 @@ class Setting:
     all_methods: bool = False
     samples: int = 1
     more: tuple[str, ...] = ()
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    base: str | None = None
 
     @property
     def task(self) -> str:
@@ -62,56 +80,66 @@ class Setting:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        modality = "mri" if self.task == "cs_mri" else "ct"
-        if self.samples > 1:
+        if self.samples > 1 or self.base:
             return ("dds",)
-        return (*self.more, *(ALL if self.all_methods else FEW)[modality])
+        return (*self.more, *(ALL if self.all_methods else FEW)[TASKS[self.task].modality])
+
+    @property
+    def noisy(self) -> Setting:
+        """The same with noise, against options that were searched with it."""
+        noise, *flags = NOISE[TASKS[self.task].modality]
+        options = NOISY.get(self.task, {})
+        return replace(self, name=f"{self.name}, {noise}", flags=(*self.flags, *flags), options=options)
+
+    def with_prior(self, prior: str) -> Setting:
+        """dds with another prior."""
+        name, flags = f"{self.name}, prior {prior}", (*self.flags, "--prior", prior)
+        return replace(self, name=name, flags=flags, base=self.name)
 
 
-SV8, LA90 = ("--task", "sv_ct", "--views", "8"), ("--task", "la_ct", "--angle_range", "90", "--views", "90")
+def views(number: int) -> Setting:
+    return Setting(f"{number} views", CHEST, ("--task", "sv_ct", "--views", str(number)))
 
 
-def mri(acc: int, mask: str) -> tuple[str, ...]:
-    return ("--task", "cs_mri", "--acc", str(acc), "--mask", mask)
+def degrees(number: int) -> Setting:
+    flags = ("--task", "la_ct", "--angle_range", str(number), "--views", str(number))
+    return Setting(f"{number} degrees", CHEST, flags)
 
 
-HEADLINE = (("8 views", CHEST, SV8), ("90 degrees", CHEST, LA90), ("x8 gaussian1d", T1W, mri(8, "gaussian1d")))
+def mri(acc: int, mask: str) -> Setting:
+    return Setting(f"x{acc} {mask}", T1W, ("--task", "cs_mri", "--acc", str(acc), "--mask", mask))
+
+
+def thigh(setting: Setting) -> Setting:
+    return replace(setting, name=f"thigh, {setting.name}", volume=THIGH)
+
+
+HEADLINE = (views(8), degrees(90), mri(8, "gaussian1d"))
+CT = (*map(views, (8, 4, 2)), *map(degrees, (120, 90, 60)))
+MRI = (
+    *(mri(acc, mask) for mask in ("uniform1d", "gaussian1d") for acc in (2, 4, 8, 12)),
+    *(mri(8, mask) for mask in ("gaussian2d", "poisson2d")),
+)
 PARTS: dict[str, list[Setting]] = {
-    "headline": [Setting(name, volume, flags, all_methods=True) for name, volume, flags in HEADLINE],
-    "mean": [Setting(f"{name}, mean of 4 samples", volume, flags, samples=4) for name, volume, flags in HEADLINE],
-    "noiseless": [
-        *(Setting(f"{n} views", CHEST, ("--task", "sv_ct", "--views", str(n))) for n in (8, 4, 2)),
-        *(
-            Setting(f"{n} degrees", CHEST, ("--task", "la_ct", "--angle_range", str(n), "--views", str(n)))
-            for n in (120, 90, 60)
-        ),
-        *(
-            Setting(f"x{acc} {mask}", T1W, mri(acc, mask))
-            for mask in ("uniform1d", "gaussian1d")
-            for acc in (2, 4, 8, 12)
-        ),
-        *(Setting(f"x8 {mask}", T1W, mri(8, mask)) for mask in ("gaussian2d", "poisson2d")),
-        Setting("FLAIR, x8 gaussian1d", FLAIR, mri(8, "gaussian1d")),
-    ],
-    "noisy": [
-        Setting("8 views, 1e5 photons", CHEST, (*SV8, "--photons", "1e5")),
-        Setting("90 degrees, 1e5 photons", CHEST, (*LA90, "--photons", "1e5")),
-        Setting("x8 gaussian1d, 25 dB", T1W, (*mri(8, "gaussian1d"), "--snr", "25")),
-        Setting("x4 uniform1d, 25 dB", T1W, (*mri(4, "uniform1d"), "--snr", "25")),
-    ],
+    "headline": [replace(setting, all_methods=True) for setting in HEADLINE],
+    "mean": [replace(setting, name=f"{setting.name}, mean of 4 samples", samples=4) for setting in HEADLINE],
+    "noiseless": [*CT, *MRI, replace(mri(8, "gaussian1d"), name="FLAIR, x8 gaussian1d", volume=FLAIR)],
+    "noisy": [setting.noisy for setting in (*CT, *MRI)],
     "coils": [
-        Setting(f"8 coils, {name}, 25 dB", T1W, (*flags, "--coils", "8", "--snr", "25"), more=("sense", "l1_wavelet"))
-        for name, flags in (("x4 equispaced", mri(4, "equispaced")), ("x8 gaussian1d", mri(8, "gaussian1d")))
+        replace(
+            setting.noisy,
+            name=f"8 coils, {setting.noisy.name}",
+            flags=(*setting.noisy.flags, "--coils", "8"),
+            more=("sense", "l1_wavelet"),
+        )
+        for setting in (mri(4, "equispaced"), mri(8, "gaussian1d"))
     ],
     "other": [
-        Setting("thigh, 8 views, prior ct", THIGH, SV8),
-        Setting("thigh, 90 degrees, prior ct", THIGH, LA90),
-        Setting("thigh, 8 views, prior phantom", THIGH, (*SV8, "--prior", "phantom")),
-        Setting("8 views, prior mri", CHEST, (*SV8, "--prior", "mri")),
-        Setting("8 views, prior phantom", CHEST, (*SV8, "--prior", "phantom")),
-        Setting("90 degrees, prior phantom", CHEST, (*LA90, "--prior", "phantom")),
-        Setting("x8 gaussian1d, prior ct", T1W, (*mri(8, "gaussian1d"), "--prior", "ct")),
-        Setting("x8 gaussian1d, prior phantom", T1W, (*mri(8, "gaussian1d"), "--prior", "phantom")),
+        *map(thigh, CT),
+        *(thigh(setting).with_prior("phantom") for setting in (views(8), degrees(90))),
+        *(setting.with_prior("mri") for setting in CT),
+        mri(8, "gaussian1d").with_prior("ct"),
+        *(setting.with_prior("phantom") for setting in (*CT, *MRI)),
     ],
 }
 
@@ -134,6 +162,7 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     if "tpdm" in methods:
         flags += ["--second_prior", "mri" if setting.task == "cs_mri" else "ct_coronal"]
     options = {name: {"steps": steps} for name, steps in STEPS.items() if name in methods}
+    options |= {name: chosen for name, chosen in setting.options.items() if name in methods}
     flags += ["--methods", ",".join(methods), "--trainer.accelerator", args.accelerator, "--trainer.devices", "1"]
     flags += ["--model.method_options", json.dumps(options)] if options else []
     flags += ["--samples", str(setting.samples)] if setting.samples > 1 else []
@@ -190,10 +219,13 @@ def whole_table(settings: list[Setting], output: Path) -> str:
 def gain_table(settings: list[Setting], output: Path) -> str:
     """PSNR of the three planes of the direct inversion, ADMM-TV and dds, and what dds gains, a setting a line."""
     lines = ["| setting | FBP, zero-filled | ADMM-TV | dds | dds over ADMM-TV |", "|---|---|---|---|---|"]
+    named = {setting.name: setting for part in PARTS.values() for setting in part if not setting.all_methods}
     for setting in settings:
-        planes = {
-            row["method"]: [row[p]["psnr"] for p in PLANES] for row in rows(setting, output) if "error" not in row
-        }
+        scored = rows(setting, output) + (rows(named[setting.base], output) if setting.base else [])
+        planes: dict[str, list[float]] = {}
+        for row in scored:
+            if "error" not in row:
+                planes.setdefault(row["method"], [row[p]["psnr"] for p in PLANES])
         if not {"admm_tv", "dds"} <= planes.keys():
             continue
         direct = planes["zero_filled" if "zero_filled" in planes else "fbp"]

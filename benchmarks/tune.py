@@ -9,6 +9,8 @@ diffusion_mbir 4, with 60 levels; sense gets 8 coils and noise of 25 dB. A trial
 and planes, with seed 0. The first trial is what the task uses today, and only what beats it by 0.05 dB is kept. Where
 there are no more combinations than trials, all are tried. Searches lie in ``--output`` as Optuna journals, one for each
 prior and choice of volumes, and go on where they stopped; ``--show`` prints the best trials without running any.
+``--photons 1e5``, ``--snr 25``, ``--acc 4``, ``--mask uniform1d`` and ``--coils 8`` search for such measurements
+instead of the task's own; what is found is only printed.
 """
 
 from __future__ import annotations
@@ -100,6 +102,7 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
 """What is searched: a range, on a logarithmic scale, or a list of choices."""
 MEASURED: dict[str, dict[str, Any]] = {"sense": {"coils": 8, "snr": 25.0}}
 """Flags of the task, where its own would tell nothing about a method."""
+FLAGS: dict[str, type] = {"photons": float, "snr": float, "acc": float, "mask": str, "coils": int}
 STEPS = {"diffusion_mbir": 60}
 """Levels, where the default would take too long for a search."""
 SLICES = {name: slice(1, None, 4) for name in ("score_slices", "mcg", "dps", "diffpir")}
@@ -114,6 +117,7 @@ class Scan:
     name: str
     truth: Tensor
     y: Tensor
+    weights: Tensor | None
     operator: LinearOperator
     data_range: float
     noise_std: float
@@ -122,8 +126,10 @@ class Scan:
 class Problem:
     """A task on its training volumes."""
 
-    def __init__(self, task: str, data: Path, second_prior: str | None = None) -> None:
-        self.task = TASKS[task]
+    def __init__(
+        self, task: str, data: Path, second_prior: str | None = None, flags: dict[str, Any] | None = None
+    ) -> None:
+        self.task, self.flags = TASKS[task], flags or {}
         self.volumes = [self._volume(data / file, slices) for file, slices in VOLUMES[self.task.modality]]
         self.prior = load_prior(self.task.modality)
         self.second = self.prior if second_prior is None else load_prior(second_prior)
@@ -136,12 +142,17 @@ class Problem:
     def scan(self, volume: Volume, method: str) -> Scan:
         """The slices that a method gets, and their measurement."""
         truth = volume.data[SLICES.get(method, slice(None))]
-        flags = MEASURED.get(method, {})
+        flags = self.measured(method)
         operator = self.task.build_operator(128, volume.spacing[1], **flags)
         clean = operator(truth)
-        y, _ = self.task.add_noise(clean, (0, volume.name), **flags)
+        y, weights = self.task.add_noise(clean, (0, volume.name), **flags)
+        weights = weights if METHODS[method].weighted else None
         data_range = self.task.data_range or magnitude_percentile(volume.data)
-        return Scan(volume.name, truth, y, operator, data_range, self.task.noise_std(clean, **flags))
+        return Scan(volume.name, truth, y, weights, operator, data_range, self.task.noise_std(clean, **flags))
+
+    def measured(self, method: str) -> dict[str, Any]:
+        """Flags of the measurement that a method gets."""
+        return self.flags or MEASURED.get(method, {})
 
     def score(self, method: str, options: dict[str, Any]) -> float:
         """PSNR, averaged over volumes and planes, with the task's options under ``options``."""
@@ -152,7 +163,8 @@ class Problem:
         """PSNR of the axial, coronal and sagittal plane of a volume."""
         second = self.second if "second_prior" in METHODS[method].needs else None
         chosen = {"steps": STEPS.get(method), **self.task.options.get(method, {}), **options}
-        given = {"seed": 0, "volume": scan.name, "second_prior": second, "noise_std": scan.noise_std}
+        given: dict[str, Any] = {"seed": 0, "volume": scan.name, "second_prior": second}
+        given |= {"weights": scan.weights, "noise_std": scan.noise_std}
         result = reconstruct(scan.y, scan.operator, self.prior, method, **given, **chosen)
         metrics = image_metrics(result.volume, scan.truth, scan.data_range)
         return [float(metrics[plane]["psnr"]) for plane in ("axial", "coronal", "sagittal")]
@@ -166,7 +178,7 @@ class Problem:
         """Of the study: its trials are of the same options, with the same priors on the same slices."""
         told: list[Any] = [VOLUMES[self.task.modality], str(SLICES.get(method)), STEPS.get(method)]
         told += [sorted(SPACES[method])]
-        told += [MEASURED[method]] if method in MEASURED else []
+        told += [self.measured(method)] if self.measured(method) else []
         if METHODS[method].needs_prior:
             told.append(_weights(self.prior))
         if "second_prior" in METHODS[method].needs:
@@ -220,7 +232,7 @@ def search(problem: Problem, method: str, trials: int, folder: Path, show: bool)
     if not show:
         study.optimize(objective, max(0 if scored else 1, trials - len(finished)))
         before = max(trial.value for trial in study.trials if trial.params == today and trial.value is not None)
-        if study.best_value > before + LEAST:
+        if study.best_value > before + LEAST and not problem.flags:
             keep(study, task.name, method)
     report(study, task.name, method)
 
@@ -254,6 +266,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=Path("outputs/tune"))
     parser.add_argument("--second_prior", default=None, help="prior of coronal slices; the axial one by default")
+    for flag, kind in FLAGS.items():
+        parser.add_argument(f"--{flag}", type=kind, default=None)
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -261,7 +275,8 @@ def main() -> None:
     print("| task | method | trials | first, dB | best, dB | best options |")
     print("|---|---|---|---|---|---|")
     for task in args.tasks:
-        problem = Problem(task, args.data, args.second_prior)
+        flags = TASKS[task].settings(**{flag: getattr(args, flag) for flag in FLAGS})
+        problem = Problem(task, args.data, args.second_prior, flags if flags != TASKS[task].settings() else None)
         for method in args.methods:
             if problem.task.modality in METHODS[method].modalities:
                 search(problem, method, args.trials, args.output, args.show)
