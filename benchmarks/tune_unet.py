@@ -14,8 +14,8 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from tune import VOLUMES, Problem
 
-from benchmarks.tune import VOLUMES, Problem
 from lightning_mbir.cli import main as lightning_mbir
 from lightning_mbir.data.slice_datamodule import patient
 from lightning_mbir.reconstruction import TASKS
