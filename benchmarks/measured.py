@@ -48,7 +48,13 @@ def compare(measurement: Measurement, parts: list[dict[str, float]], labels: lis
         operator = measured_operator(part)
         for column, method in enumerate(methods):
             result = reconstruct(
-                part.y, operator, prior, method, calibrated=part.calibrated, **options.get(method, {})
+                part.y,
+                operator,
+                prior,
+                method,
+                calibrated=part.calibrated,
+                noise_std=part.noise_std,
+                **options.get(method, {}),
             )
             image = result.volume[0].abs() if not ct else result.volume[0]
             if reference is None:  # of everything, by a method that adds nothing

@@ -4,7 +4,8 @@
 
 Of CT, twelve slices of a training chest at 128 x 128, options as they were tuned without noise: PSNR without weights,
 with them, and with the model error added. Of MRI, eight slices each of two scans of the patient whom the prior held
-out: PSNR, averaged over both and their planes, with several shares of the noise's standard deviation on top of ``sigma_y``.
+out: PSNR, averaged over both and their planes, with several shares of the noise's standard deviation on top of
+``sigma_y``.
 """
 
 from __future__ import annotations

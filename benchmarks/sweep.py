@@ -144,6 +144,9 @@ PARTS: dict[str, list[Setting]] = {
 }
 
 
+NAMED = {setting.name: setting for part in PARTS.values() for setting in part if not setting.all_methods}
+
+
 def folder(output: Path, setting: Setting) -> Path:
     kind = "all" if setting.all_methods else "few"  # results.json has what the last run into a folder asked for
     name = f"{kind} {setting.task} {setting.name}"
@@ -219,13 +222,11 @@ def whole_table(settings: list[Setting], output: Path) -> str:
 def gain_table(settings: list[Setting], output: Path) -> str:
     """PSNR of the three planes of the direct inversion, ADMM-TV and dds, and what dds gains, a setting a line."""
     lines = ["| setting | FBP, zero-filled | ADMM-TV | dds | dds over ADMM-TV |", "|---|---|---|---|---|"]
-    named = {setting.name: setting for part in PARTS.values() for setting in part if not setting.all_methods}
     for setting in settings:
-        scored = rows(setting, output) + (rows(named[setting.base], output) if setting.base else [])
-        planes: dict[str, list[float]] = {}
-        for row in scored:
-            if "error" not in row:
-                planes.setdefault(row["method"], [row[p]["psnr"] for p in PLANES])
+        scored = rows(setting, output)
+        if setting.base:
+            scored = [row for row in rows(NAMED[setting.base], output) if row["method"] != "dds"] + scored
+        planes = {row["method"]: [row[p]["psnr"] for p in PLANES] for row in scored if "error" not in row}
         if not {"admm_tv", "dds"} <= planes.keys():
             continue
         direct = planes["zero_filled" if "zero_filled" in planes else "fbp"]
@@ -291,7 +292,8 @@ def main() -> None:
             if setting.task in args.tasks:
                 run(setting, args)
     for name, (make, settings) in TABLES.items():
-        complete = all(rows(setting, args.output) for setting in settings)
+        bases = [NAMED[setting.base] for setting in settings if setting.base]
+        complete = all(rows(setting, args.output) for setting in [*settings, *bases])
         print(f"\n### {name}{'' if complete else ', not complete and not written'}\n\n{make(settings, args.output)}")
         for path in args.write if complete else []:
             write(path, name, make(settings, args.output))

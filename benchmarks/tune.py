@@ -152,7 +152,7 @@ class Problem:
 
     def measured(self, method: str) -> dict[str, Any]:
         """Flags of the measurement that a method gets."""
-        return self.flags or MEASURED.get(method, {})
+        return {**MEASURED.get(method, {}), **self.flags}
 
     def score(self, method: str, options: dict[str, Any]) -> float:
         """PSNR, averaged over volumes and planes, with the task's options under ``options``."""
@@ -275,8 +275,12 @@ def main() -> None:
     print("| task | method | trials | first, dB | best, dB | best options |")
     print("|---|---|---|---|---|---|")
     for task in args.tasks:
-        flags = TASKS[task].settings(**{flag: getattr(args, flag) for flag in FLAGS})
-        problem = Problem(task, args.data, args.second_prior, flags if flags != TASKS[task].settings() else None)
+        given = {flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None}
+        try:
+            TASKS[task].settings(**given)
+        except InputError as error:
+            parser.error(str(error))
+        problem = Problem(task, args.data, args.second_prior, given)
         for method in args.methods:
             if problem.task.modality in METHODS[method].modalities:
                 search(problem, method, args.trials, args.output, args.show)

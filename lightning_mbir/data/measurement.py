@@ -162,13 +162,13 @@ def _own_layout(
 
 
 def _noise_std(path: Path, value: Any, modality: Modality) -> float:
-    values = np.asarray(value, dtype=float).ravel()
-    if modality == "ct" and values.any():
-        raise InputError(f"{path}: noise_std is for k-space; projections of a CT scanner have no such number")
-    if values.size != 1 or not (np.isfinite(values).all() and values[0] >= 0):
+    values = np.asarray(value).ravel()
+    if values.size != 1 or values.dtype.kind not in "fiu" or not (np.isfinite(values[0]) and values[0] >= 0):
         raise InputError(
             f"{path}: noise_std is {values.tolist()}; give the standard deviation of each part of the noise"
         )
+    if modality == "ct" and values[0] > 0:
+        raise InputError(f"{path}: noise_std is for k-space; projections of a CT scanner have no such number")
     return float(values[0])
 
 

@@ -52,7 +52,8 @@ class SliceDataModule(L.LightningDataModule):
     Slices larger than ``image_size`` are averaged down to it, smaller ones are padded with zeros: nothing is enlarged,
     since that would teach blur. With several shapes each batch is of one of them, by chance, and has as many pixels as
     ``batch_size`` slices of the smallest size: whole slices, since a prior that has only seen crops of the larger ones
-    does not know how their parts belong together. With ``crop_size`` all are cropped at random to that.
+    does not know how their parts belong together. With ``crop_size`` they are cropped at random to that, all or, with
+    ``whole_fraction``, some.
 
     What is drawn, and how it is varied, depends on the training's seed, the rank and how much was drawn before, and not
     on the number of workers.
@@ -182,11 +183,15 @@ class SliceDataModule(L.LightningDataModule):
             who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
             raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
         self._train = self._weighted(patients, phantoms, share)
+        if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):
+            raise InputError(
+                f"--data.whole_fraction {self.whole_fraction}: no slice is larger than the crops; leave it out"
+            )
         people = len({patient(file) for file in self.files})
         held_out = self.held_out or "nobody"
         real = f"{len(self.files)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
-        shown += f", {self.whole_fraction:.0%} of the larger whole" if self.whole_fraction else ""
+        shown += f" ({self.whole_fraction:.0%} of the larger ones whole)" if self.whole_fraction else ""
         self.summary = (
             f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "
             f"{' and '.join(map(str, self.sizes))} pixels, {shown}"

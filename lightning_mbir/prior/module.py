@@ -98,6 +98,12 @@ class ScorePriorModule(L.LightningModule):
             raise InputError(f"--model.ema_decay {ema_decay}: give a share from 0 to below 1")
         if objective not in ("dsm", "edm"):
             raise InputError(f"--model.objective {objective}: give dsm or edm")
+        if not 0 <= whole_sigma_min < sigma_max:
+            raise InputError(
+                f"--model.whole_sigma_min {whole_sigma_min}: give 0 to below --model.sigma_max {sigma_max:g}"
+            )
+        if not log_sigma_std > 0:
+            raise InputError(f"--model.log_sigma_std {log_sigma_std}: give a positive number")
         if complex:
             centred = {} if network == "ncsnpp" else {"mean": 0.0}  # real and imaginary parts have either sign
             network_options = {"in_channels": 2, **centred, **(network_options or {})}
@@ -145,16 +151,17 @@ class ScorePriorModule(L.LightningModule):
 
     def draw_sigma(self, n: int, generator: torch.Generator | None = None, least: float = 0.0) -> Tensor:
         """``(n,)`` noise levels from the distribution of the objective, from what of it lies above ``least``."""
-        share = torch.rand(n, device=self.device, generator=generator)
-        lowest = math.log(max(least, self.sde.sigma_min))
         if self.hparams["objective"] == "dsm":
-            below = lowest - math.log(self.sde.sigma_min)
-            below /= math.log(self.sde.sigma_max / self.sde.sigma_min)
+            share = torch.rand(n, device=self.device, generator=generator)
+            below = math.log(max(1.0, least / self.sde.sigma_min)) / math.log(self.sde.sigma_max / self.sde.sigma_min)
             return self.sde.sigma(below + (1 - below) * share)
         mean, std = self.hparams["log_sigma_mean"], self.hparams["log_sigma_std"]
-        below = NormalDist(mean, std).cdf(lowest) if least > 0 else 0.0
-        log_sigma = mean + std * torch.special.ndtri(below + (1 - below) * share)
-        return log_sigma.exp().clamp(self.sde.sigma_min, self.sde.sigma_max)
+        if least > 0:
+            below = NormalDist(mean, std).cdf(math.log(least))
+            z = torch.special.ndtri(below + (1 - below) * torch.rand(n, device=self.device, generator=generator))
+        else:
+            z = torch.randn(n, device=self.device, generator=generator)
+        return (mean + std * z).exp().clamp(self.sde.sigma_min, self.sde.sigma_max)
 
     def weight(self, sigma: Tensor) -> Tensor:
         """Weight of the squared denoising error at each noise level."""
@@ -174,8 +181,8 @@ class ScorePriorModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.slices_seen += len(batch) * self.trainer.world_size
         generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
-        crop = getattr(self.trainer.datamodule, "crop_size", None)  # type: ignore[attr-defined]
-        whole = crop is not None and max(batch.shape[-2:]) > crop
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        whole = getattr(data, "whole_fraction", 0.0) > 0 and max(batch.shape[-2:]) > data.crop_size
         sigma = self.draw_sigma(len(batch), generator, self.hparams["whole_sigma_min"] if whole else 0.0)
         noise = torch.randn(batch.shape, device=self.device, generator=generator)
         noisy = (batch + sigma[:, None, None, None] * noise).contiguous(memory_format=torch.channels_last)

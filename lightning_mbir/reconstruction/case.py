@@ -28,11 +28,11 @@ class Case:
         operator: by whether it acts on complex volumes; built once for each.
         y: measurement in physical unit.
         weights: its statistical weights, where the noise differs from sample to sample.
-        noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where it is not known.
         truth: the volume ``(Z, Y, X)`` that it was simulated from.
         spacing: voxel size ``(z, y, x)`` in mm.
         calibrated: CT: whether attenuation is in 1/mm.
         notes: what was done to a measurement.
+        noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where it is not known.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Case:
     y: Tensor
     spacing: tuple[float, float, float]
     weights: Tensor | None = None
-    noise_std: float = 0.0
     truth: Tensor | None = None
     calibrated: bool = True
     notes: tuple[str, ...] = ()
+    noise_std: float = 0.0
 
 
 def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_phase: bool) -> Case:
@@ -61,7 +61,7 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
         image = torch.polar(x, smooth_phase(x.shape, np.random.RandomState(seed)).to(x))
     clean = operator(has_phase)(image)
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
-    return Case(scan.name, operator, y, scan.spacing, weights, task.noise_std(clean, **settings), x)
+    return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=task.noise_std(clean, **settings))
 
 
 def measured(scan: Measurement) -> Case:
@@ -72,5 +72,6 @@ def measured(scan: Measurement) -> Case:
     def operator(complex: bool) -> LinearOperator:
         return measured_operator(scan, complex)
 
-    known: dict[str, Any] = {"noise_std": scan.noise_std, "calibrated": scan.calibrated, "notes": scan.notes}
-    return Case(scan.name, operator, scan.y, (z, y, x), **known)
+    return Case(
+        scan.name, operator, scan.y, (z, y, x), calibrated=scan.calibrated, notes=scan.notes, noise_std=scan.noise_std
+    )

@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 LEAST = {"cg_iterations": 1, "admm_iterations": 1, "levels": 1, "slice_batch": 1, "period": 2}
 """The least that numbers can be, where it is not 0."""
 
-SHARES = ("dds eta", "dds correlation", "tpdm eta", "diffpir zeta", "score_slices relaxation")
+SHARES = ("dds eta", "dds correlation", "dds noise_share", "tpdm eta", "diffpir zeta", "score_slices relaxation")
 """Options from 0 to 1."""
 
 

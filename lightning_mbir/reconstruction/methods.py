@@ -45,11 +45,12 @@ class Problem:
         physical: ``A`` itself, for what needs its geometry.
         measured: measurement of ``A`` itself, neither divided nor weighted.
         denoise: the prior, for methods that use one.
-        noise_std: standard deviation of the noise in ``y``, of each part where it is complex; 0 where it is not known.
         second: a prior of coronal slices, for methods that need ``second_prior``.
         network: a trained network, for methods that need ``network``.
         noise: keyed noise.
         report: takes progress after each noise level or iteration.
+        noise_std: of the noise in ``A^H y``: of its real part, or for complex volumes of both together; 0 where it is
+            not known.
     """
 
     y: Tensor
@@ -59,9 +60,9 @@ class Problem:
     denoise: Denoiser | None
     noise: KeyedNoise
     report: Callback
-    noise_std: float = 0.0
     second: Denoiser | None = None
     network: FBPUNet | None = None
+    noise_std: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def run_dds(
     sigmas = SCHEDULES[schedule](steps, sigma_max, sigma_min)
     init = START[start](p)
     noise = replace(p.noise, correlation=correlation)
-    given: dict[str, Any] = {"noise": noise, "sigma_y": sigma_y, "init": init, "callback": p.report}
-    return dds(p.denoise, p.operator, p.y, sigmas, **given, **options)
+    return dds(
+        p.denoise, p.operator, p.y, sigmas, noise=noise, sigma_y=sigma_y, init=init, callback=p.report, **options
+    )
 
 
 def run_sampler(

@@ -92,8 +92,8 @@ def reconstruct(
         weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
             ``W^(1/2) A x = W^(1/2) y``, with ``A`` brought to unit norm and ``W`` to a mean of 1 over the energy of
             ``y``. ``residual`` stays unweighted.
-        noise_std: standard deviation of the noise in ``y``, of each part where it is complex, for methods that go by it
-            (``noise_share``); 0 where it is not known.
+        noise_std: MRI: standard deviation of the noise in each part of ``y``, 0 where it is not known. ``dds`` goes by
+            it where it has a ``sigma_y`` above 0, as the options of the task do.
         second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
         network: file of a trained network; of methods that need one.
         steps: noise levels or iterations.
@@ -164,11 +164,13 @@ def reconstruct(
     if weighted is not None:
         fitted, y_fitted = weighted, weighted.scale(y_unit)
     norm = operator.norm()
+    if norm == 0:
+        raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
+    # Of complex volumes the noise of both parts counts, as for the levels of a complex prior.
+    noise_unit = noise_std * (2**0.5 if operator.domain_complex else 1.0) / (unit.scale * norm)
     if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air
         power = y.abs().square()
         norm *= float((weights.to(power) * power).sum() / power.sum().clamp_min(1e-30)) ** 0.5
-    if norm == 0:
-        raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
     nfe = 0
 
     def report(state: SamplerState) -> None:
@@ -178,9 +180,9 @@ def reconstruct(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample)
-    noise_unit = noise_std / (unit.scale * norm)
-    given = (y_fitted / norm, fitted / norm, operator, y_unit, denoise, noise, report)
-    problem = Problem(*given, noise_std=noise_unit, second=second, network=unet)
+    problem = Problem(
+        y_fitted / norm, fitted / norm, operator, y_unit, denoise, noise, report, second, unet, noise_unit
+    )
     settings = {**chosen.options, **options}
     if chosen.steps:
         settings["steps"] = chosen.steps if steps is None else steps

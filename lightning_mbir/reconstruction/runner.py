@@ -147,6 +147,7 @@ class Runner:
             volume["sha256"] = tensor_sha256(scan.data)
         else:
             volume |= {"sha256": tensor_sha256(scan.y), "calibrated": scan.calibrated}
+            volume["noise_std"] = scan.noise_std
             volume["geometry"] = plain_data(scan.geometry)
         modality, chosen = self.task.modality, METHODS[plan.method]
         prior = second = None

@@ -42,6 +42,9 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     Samples off the grid have no zero-filled image: that of ten conjugate gradient steps is taken as it is, 0.65 to 0.97
     of the true factor for 16 and 32 radial spokes, 0.57 to 0.88 for spirals of an eighth and a quarter of the pixels.
 
+    Coil maps may have any scale, but their sum of squares should be the same everywhere in the body: the zero-filled
+    image is divided by the largest.
+
     Args:
         y: k-space, ``(Z, Y, X)`` or as the operator measures it.
         operator: of MRI, with one coil or several.
@@ -51,7 +54,6 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     """
     inner = operator.operator if isinstance(operator, RealDomain) else operator
     image = operator.adjoint(y)
-    power = operator.norm() ** 2  # maps of any scale make images of its square
     if isinstance(inner, NonCartesianFourier):
         image = conjugate_gradient(operator.normal, image, max_iterations=10, tolerance=1e-3)
     percentile = magnitude_percentile(image)
@@ -64,4 +66,4 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     along_axis = min(float(mask.any(0).float().mean()), float(mask.any(1).float().mean()))
     if along_axis > 0.9:  # points rather than lines: both axes share the undersampling
         along_axis = float(mask.float().mean()) ** 0.5
-    return percentile / (0.65 + 0.35 * along_axis) / (power if power > 0 else 1.0)
+    return percentile / operator.norm() ** 2 / (0.65 + 0.35 * along_axis)

@@ -43,7 +43,8 @@ def dds(
         noise: keyed noise.
         rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`; relative to the weight of the prior
             where there is a ``sigma_y``.
-        sigma_y: standard deviation of what the measurement may be wrong by, in its own unit. Above 0 a level's step
+        sigma_y: standard deviation of what the measurement may be wrong by, in its own unit; for complex volumes of
+            both parts together, as the levels. Above 0 a level's step
             minimises ``||A x - y||^2 / (2 sigma_y^2) + (||x - denoised||^2 / 2 + lam ||D_z x||_1) / sigma^2``, the data
             term of DiffPIR (Zhu et al., CVPR Workshops 2023) with total variation, and may be solved to its end. At 0,
             as published, nothing but few conjugate gradient steps keeps the prior's say where the measurement tells

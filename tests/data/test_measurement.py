@@ -299,6 +299,8 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
         ({**COILS, "coil_maps": np.full((3, 20, 24), np.inf)}, "coil_maps have"),
         ({**MRI, "noise_std": -1.0}, "noise_std is"),
         ({**MRI, "noise_std": [0.1, 0.2]}, "noise_std is"),
+        ({**MRI, "noise_std": "loud"}, "noise_std is"),
+        ({**MRI, "noise_std": 0.1 + 0.1j}, "noise_std is"),
         ({**CT, "noise_std": 0.1}, "noise_std is for k-space"),
     ],
 )

@@ -42,6 +42,12 @@ def test_noise_levels_from_a_least_one_on_are_those_of_the_distribution(objectiv
     assert float(apart.abs().max()) < 0.06
 
 
+@pytest.mark.parametrize("wrong", [{"whole_sigma_min": -1.0}, {"whole_sigma_min": 378.0}, {"log_sigma_std": 0.0}])
+def test_noise_levels_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        tiny(**wrong)
+
+
 def test_whole_slices_among_crops_teach_from_a_noise_level_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, float]] = []
 

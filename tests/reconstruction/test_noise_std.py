@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics import FourierSampling, RealDomain, make_mask
 from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
 from lightning_mbir.reconstruction.case import measured, simulate
+from lightning_mbir.reconstruction.measured import part_of
+from lightning_mbir.reconstruction.plans import plan_method
+from lightning_mbir.reconstruction.provenance import digest
+from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.units import mri_scale
+from lightning_mbir.samplers import KeyedNoise
 from tests.reconstruction.conftest import gaussian_prior, smooth_volume
 
 
@@ -41,25 +47,54 @@ def test_a_file_may_tell_its_noise(tmp_path: Path) -> None:
         assert read_measurement(tmp_path / f"{name}.npz", "mri").noise_std == 0
 
 
-def test_dds_trusts_k_space_by_its_noise() -> None:
-    """A share of the noise on top of sigma_y, in quadrature, in the prior's unit and for an operator of unit norm."""
-    operator = 3.0 * RealDomain(FourierSampling(make_mask("gaussian1d", (32, 32), 4.0, seed=0)))
-    y = operator(100 * smooth_volume())
-    prior, options = gaussian_prior("mri"), {"steps": 6, "rho": 1.0, "lam": 0.01}
-    noise_std, sigma_y = 40.0, 0.02
+@pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_dds_weighs_k_space_and_prior_by_their_variances(complex: bool, weighted: bool) -> None:
+    """One level, everything measured: each part is the mean of both, whatever the operator's scale and the unit."""
+    fourier, sigma, noise_std, share = FourierSampling(torch.ones(16, 16)), 0.4, 120.0, 0.5
+    operator = 3.0 * (fourier if complex else RealDomain(fourier))
+    prior, truth = gaussian_prior("mri", complex=complex), 100 * smooth_volume((4, 16, 16))
+    y = operator(truth.to(operator.dtype))
+    options: dict[str, Any] = {"steps": 1, "sigma_max": sigma, "sigma_y": 1e-6, "lam": 0.0, "cg_iterations": 20}
+    weights = torch.full(y.shape, 300.0) if weighted else None
+    found = reconstruct(
+        y, operator, prior, "dds", noise_std=noise_std, noise_share=share, weights=weights, **options
+    ).volume
 
-    def run(**given: float) -> torch.Tensor:
-        return reconstruct(y, operator, prior, "dds", **options, **given).volume  # type: ignore[arg-type]
+    unit = mri_scale(y, operator) * prior.unit.scale
+    noisy = sigma * KeyedNoise(0, 0, 0)(0, truth.shape, dtype=operator.dtype, device=y.device)
+    of_noise, of_level = (share * noise_std / 3) ** 2, (sigma * unit) ** 2 / (2 if complex else 1)
+    mean = (truth / of_noise + unit * prior(noisy, sigma) / of_level) / (1 / of_noise + 1 / of_level)
+    assert 0.1 < of_noise / of_level < 10  # or one of them would not count
+    torch.testing.assert_close(found, mean, rtol=1e-3, atol=0.02)
 
-    share = 0.5 * noise_std / (operator.norm() * mri_scale(y, operator) * prior.unit.scale)
-    assert mri_scale(y, operator) == pytest.approx(mri_scale(y / 3, operator / 3.0), rel=1e-3)
-    assert share > sigma_y  # or the comparison would tell nothing
-    found = run(noise_std=noise_std, sigma_y=sigma_y)
-    torch.testing.assert_close(found, run(sigma_y=math.hypot(sigma_y, share)), rtol=1e-5, atol=1e-4)
-    assert not torch.allclose(found, run(sigma_y=sigma_y), rtol=1e-2)
-    assert torch.equal(run(noise_std=noise_std, sigma_y=sigma_y, noise_share=0.0), run(sigma_y=sigma_y))
-    assert torch.equal(run(noise_std=noise_std, sigma_y=0.0), run(sigma_y=0.0))  # the published step has no such weight
+
+def test_the_share_of_the_noise_is_taken_on_top_of_sigma_y() -> None:
+    operator = RealDomain(FourierSampling(make_mask("gaussian1d", (32, 32), 4.0, seed=0)))
+    y = operator(smooth_volume())
+    options: dict[str, Any] = {"steps": 6, "rho": 1.0, "lam": 0.01}
+
+    def run(sigma_y: float, noise_share: float = 0.5, noise_std: float = 0.1) -> torch.Tensor:
+        given = {**options, "sigma_y": sigma_y, "noise_share": noise_share, "noise_std": noise_std}
+        return reconstruct(y, operator, gaussian_prior("mri"), "dds", **given).volume
+
     assert METHODS["dds"].options["noise_share"] == 0.5
+    assert not torch.allclose(run(0.02), run(0.02, noise_std=0.0), rtol=1e-2)
+    assert torch.equal(run(0.02, noise_share=0.0), run(0.02, noise_std=0.0))
+    assert torch.equal(run(0.0), run(0.0, noise_std=0.0))  # the published step has no such weight
+    with pytest.raises(InputError, match="noise_share is 2"):
+        run(0.02, noise_share=2.0)
+
+
+def test_the_noise_of_a_file_is_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
+    runner = Runner(TASKS["cs_mri"], {}, {}, 0, has_phase=False)
+    told = []
+    for noise_std in (0.1, 0.2):
+        np.savez(tmp_path / "y.npz", measurement=np.ones((2, 32, 32), complex), mask=np.ones(32), noise_std=noise_std)
+        scan = part_of(read_measurement(tmp_path / "y.npz", "mri"), acc=2.0)
+        assert scan.noise_std == noise_std
+        told.append(runner.identity(scan, plan_method(TASKS["cs_mri"], "admm_tv", {}, None, 1)))
+    assert digest(told[0]) != digest(told[1])
 
 
 @pytest.mark.parametrize("noise_std", [-1.0, math.nan, math.inf])
