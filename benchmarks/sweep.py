@@ -47,7 +47,7 @@ STEPS = {"diffusion_mbir": 60}
 
 NOISE = {"ct": ("1e5 photons", "--photons", "1e5"), "mri": ("25 dB", "--snr", "25")}
 NOISY: dict[str, dict[str, dict[str, Any]]] = {
-    "la_ct": {"admm_tv": {"rho": 2e-4, "lam": 1e-5, "cg_iterations": 15}},
+    "la_ct": {"admm_tv": {"rho": 6e-4, "lam": 3e-5, "cg_iterations": 15}},
     "cs_mri": {"admm_tv": {"rho": 0.045, "lam": 6e-3}},
 }
 COILS: dict[str, dict[str, Any]] = {"admm_tv": {"rho": 0.015, "lam": 2e-3}}
