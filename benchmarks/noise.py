@@ -30,7 +30,7 @@ KSPACE: dict[str, dict[str, Any]] = {
     "x4 uniform1d, 25 dB": {"snr": 25.0, "acc": 4.0, "mask": "uniform1d"},
     "8 coils, x4 equispaced, 25 dB": {"snr": 25.0, "acc": 4.0, "mask": "equispaced", "coils": 8},
 }
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.25, 0.5, 1.0)
 
 
 def photons(data: Path) -> None:

@@ -18,28 +18,33 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_mbir.data.phase import smooth_phase
-from lightning_mbir.data.slice_datamodule import fit_in_plane
-from lightning_mbir.data.units import training_scale
-from lightning_mbir.data.volume import Modality, read_volume
+from lightning_mbir.data.slice_datamodule import ReadSlices
+from lightning_mbir.data.slice_sampling import Axis
+from lightning_mbir.data.volume import Modality
 from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, magnitude, psnr, smoothing_mse
 
-SCANS: dict[str, tuple[Modality, tuple[str, ...]]] = {
-    "chest CT": ("ct", ("ct/test/lungfcp0001_chest.nii.gz",)),
-    "brain MRI": ("mri", ("mri/test/openms_p04_T1W.nii.gz", "mri/test/openms_p04_FLAIR.nii.gz")),
+CHEST = ("ct/test/lungfcp0001_chest.nii.gz",)
+SCANS: dict[str, tuple[Modality, Axis, tuple[str, ...]]] = {
+    "chest CT": ("ct", "axial", CHEST),
+    "brain MRI": ("mri", "axial", ("mri/test/openms_p04_T1W.nii.gz", "mri/test/openms_p04_FLAIR.nii.gz")),
+    "chest CT, coronal": ("ct", "coronal", CHEST),
 }
-PRIORS = {"chest CT": ("ct", "phantom", "mri"), "brain MRI": ("mri", "phantom", "ct", "mri_complex")}
+PRIORS = {
+    "chest CT": ("ct", "phantom", "mri"),
+    "brain MRI": ("mri", "phantom", "ct", "mri_complex"),
+    "chest CT, coronal": ("ct_coronal", "ct"),
+}
 
 
-def slices(data: Path, modality: Modality, files: tuple[str, ...], size: int, count: int) -> Tensor:
-    """``(count, 1, Y, X)`` slices spread over the volumes, in the prior's unit."""
+def slices(data: Path, modality: Modality, axis: Axis, files: tuple[str, ...], size: int, count: int) -> Tensor:
+    """``(count, 1, Y, X)`` slices spread over the volumes, in the prior's unit, as training reads them."""
+    settings = {"modality": modality, "axis": axis, "sizes": [size], "min_signal": 0.05, "stride": 16}
     chosen = []
     for file in files:
-        volume = fit_in_plane(read_volume(data / file, modality).data, size)
-        volume = volume / training_scale(volume, modality)
-        volume = volume[(volume > 0.1).float().mean((1, 2)) > 0.05]
-        chosen.append(volume[torch.linspace(0, len(volume) - 1, count // len(files)).round().long()])
-    return torch.cat(chosen)[:, None]
+        (stack,) = ReadSlices()({"file": str(data / file), **settings})
+        chosen.append(stack[torch.linspace(0, len(stack) - 1, count // len(files)).round().long()])
+    return torch.cat(chosen)[:, None].float()
 
 
 def with_phase(images: Tensor) -> Tensor:
@@ -58,13 +63,16 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     matplotlib.rcParams.update({"font.size": 8})
-    figure = Figure(figsize=(4.2 * len(args.sizes), 6.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(args.sizes), 3.3 * len(SCANS)), layout="constrained")
     panels = figure.subplots(len(SCANS), len(args.sizes), squeeze=False)
     print("| scan | pixels | denoiser | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " |")
     print("|---" * (len(SIGMAS) + 3) + "|")
-    for row, (scan, (modality, files)) in zip(panels, SCANS.items(), strict=True):
+    for row, (scan, (modality, axis, files)) in zip(panels, SCANS.items(), strict=True):
         for axes, size in zip(row, args.sizes, strict=True):
-            images = slices(args.data, modality, files, size, args.count)
+            if axis != "axial" and size != min(args.sizes):  # of which it knows slices
+                axes.set_axis_off()
+                continue
+            images = slices(args.data, modality, axis, files, size, args.count)
             curves = {"best smoothing": psnr(smoothing_mse(images).mean(1)).tolist()}
             for name in PRIORS[scan]:
                 network = load_prior(name).network
@@ -85,7 +93,8 @@ def main() -> None:
 
 def samples(path: Path) -> None:
     """Unconditional samples of all priors; of `mri_complex` the magnitude."""
-    sheets = [("ct", 128), ("ct", 256), ("mri", 128), ("mri", 256), ("phantom", 128), ("mri_complex", 128)]
+    sheets: list[tuple[str, int | tuple[int, int]]] = [("ct", 128), ("ct", 256), ("ct_coronal", (64, 128))]
+    sheets += [("mri", 128), ("mri", 256), ("mri_complex", 128), ("phantom", 128)]
     figure = Figure(figsize=(12, 2.05 * len(sheets)), layout="constrained")
     for row, (name, size) in zip(figure.subplots(len(sheets), 6), sheets, strict=True):
         images = magnitude(generate(load_prior(name).network, 6, size, steps=40, seed=4))
@@ -93,7 +102,7 @@ def samples(path: Path) -> None:
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)
             axes.set_xticks([])
             axes.set_yticks([])
-        row[0].set_ylabel(f"{name}\n{size} x {size}")
+        row[0].set_ylabel(f"{name}\n{' x '.join(map(str, images.shape[-2:]))}")
     figure.savefig(path, dpi=80)
 
 

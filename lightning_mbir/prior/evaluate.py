@@ -63,7 +63,7 @@ def psnr(mse: Tensor) -> Tensor:
 def generate(
     network: nn.Module,
     n: int,
-    image_size: int,
+    image_size: int | tuple[int, int],
     steps: int = 24,
     sigma_max: float = 150.0,
     seed: int = 0,
@@ -76,7 +76,8 @@ def generate(
     """
     channels = int(getattr(network, "in_channels", 1))
     generator = torch.Generator().manual_seed(seed)
-    x = sigma_max * torch.randn((n, channels, image_size, image_size), generator=generator).to(device)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    x = sigma_max * torch.randn((n, channels, *size), generator=generator).to(device)
     ramp = torch.linspace(1, 0, steps, dtype=torch.float64)
     levels = (0.02 ** (1 / 7) + ramp * (sigma_max ** (1 / 7) - 0.02 ** (1 / 7))) ** 7
 
