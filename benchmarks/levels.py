@@ -4,8 +4,8 @@
 
 All run in one process, on the same measurement of a test volume, with the same prior; dds with three seeds, of which
 means are taken. diffusion_mbir as published has noise from 378 to 0.01, one corrector and one conjugate gradient step a
-level, and for CT its rho and lambda; those of MRI were for another mask, so the scanned ones are taken. With ``--tuned``
-it is run once more, with the options of ``configs/tuned``, found at 60 levels.
+level, and for CT its rho and lambda; those of MRI were for another mask, so the scanned ones are taken.
+``--tuned`` adds it with the options of ``configs/tuned``, found at 60 levels.
 Writes ``levels.json`` after every run, goes on where it stopped, and prints the table as Markdown; times are compared
 within one process alone. Each 4000 network evaluations take 25 minutes for 16 slices on an idle core.
 """
