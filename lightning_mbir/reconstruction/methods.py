@@ -106,7 +106,8 @@ def run_dds(
     """Decomposed diffusion sampling; ``steps`` network evaluations.
 
     Where the noise is known and there is a ``sigma_y``, ``noise_share`` of its standard deviation comes on top, in
-    quadrature: half was best at 15, 25 and 35 dB (docs/method.md), since fresh noise at every level averages it.
+    quadrature: half was best at 15 and 25 dB and did no harm at 35 (docs/mri.md), since fresh noise at every level
+    averages it.
     """
     if sigma_y > 0:
         sigma_y = math.hypot(sigma_y, noise_share * p.noise_std)
