@@ -59,8 +59,8 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
     "dds": {
         "sigma_max": (0.3, 10.0),
         "sigma_min": (0.005, 0.1),
-        "rho": (1e-3, 1.0),
-        "lam": (1e-6, 1e-2),
+        "rho": (1e-4, 1.0),
+        "lam": (3e-7, 1e-2),
         "sigma_y": [0.0, 0.003, 0.005, 0.01],
         "eta": [0.0, 0.2, 0.4, 0.55, 0.7, 0.85, 1.0],
         "cg_iterations": CG,
