@@ -142,7 +142,7 @@ PARTS: dict[str, list[Setting]] = {
     ],
     "other": [
         *map(thigh, CT),
-        *(thigh(setting).with_prior("phantom") for setting in (views(8), degrees(90))),
+        *(thigh(setting).with_prior("phantom") for setting in CT),
         *(setting.with_prior("mri") for setting in CT),
         mri(8, "gaussian1d").with_prior("ct"),
         *(setting.with_prior("phantom") for setting in (*CT, *MRI)),
