@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_mbir.data.phase import smooth_phase
-from lightning_mbir.data.slice_datamodule import ReadSlices
+from lightning_mbir.data.slice_reading import ReadSlices
 from lightning_mbir.data.slice_sampling import Axis
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.prior import load_prior

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import lightning as L
-import numpy as np
 import torch
-import torch.nn.functional as F
-from monai.data import DataLoader, PersistentDataset
-from monai.transforms import Compose, Transform
+from monai.data import DataLoader
+from monai.transforms import Compose
 from rich.progress import track
 from torch import Tensor
 
-from lightning_mbir.data.phantoms import chest_phantom, head_phantom
-from lightning_mbir.data.resample import resize_in_plane
+from lightning_mbir.data.slice_reading import READING, CachedSlices, ReadSlices
 from lightning_mbir.data.slice_sampling import (
     Axis,
     KeyedBatches,
@@ -30,16 +27,10 @@ from lightning_mbir.data.slice_sampling import (
     as_it_is,
     augmentation,
 )
-from lightning_mbir.data.units import training_scale
-from lightning_mbir.data.volume import Modality, Volume, list_volumes, read_volume, volume_name
+from lightning_mbir.data.volume import Modality, list_volumes, volume_name
 from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)
-
-SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
-PHANTOM_SLICES = 32
-READING = 2
-"""Version of ``ReadSlices``; another one leaves older caches alone."""
 
 
 class SliceDataModule(L.LightningDataModule):
@@ -129,6 +120,21 @@ class SliceDataModule(L.LightningDataModule):
         if held_out is not None and held_out not in patients:
             raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients) or 'none'}")
         self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
+        self.save_hyperparameters(  # plain types, for TensorBoard; those that the module has too are left to it
+            {
+                "path": None if path is None else str(path),
+                "axis": axis,
+                "image_size": sizes,
+                "crop_size": crop_size,
+                "whole_fraction": whole_fraction,
+                "batch_size": batch_size,
+                "held_out": self.held_out,
+                "phantom_fraction": phantom_fraction,
+                "phantom_volumes": phantom_volumes,
+                "slices_per_epoch": slices_per_epoch,
+                "min_signal": min_signal,
+            }
+        )
         self.path, self.modality, self.axis, self.complex = path, modality, axis, complex
         self.sizes = sorted(set(sizes))
         self.crop_size, self.whole_fraction = crop_size, whole_fraction
@@ -166,7 +172,10 @@ class SliceDataModule(L.LightningDataModule):
 
         patients: dict[str, list[list[Tensor]]] = {}
         phantoms: list[list[Tensor]] = []
+        silent: list[str] = []
         for item, stacks in zip(items, self._read(items), strict=True):
+            if "file" in item and not any(map(len, stacks)):
+                silent.append(item["file"])
             for stack in stacks:
                 slices = list(self._keep(stack))
                 if not slices:
@@ -182,14 +191,17 @@ class SliceDataModule(L.LightningDataModule):
         if not self._validation:
             who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
             raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
+        if silent:
+            log.warning("%s: no slice with signal (see --data.min_signal); left out", ", ".join(silent))
         self._train = self._weighted(patients, phantoms, share)
         if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):
             raise InputError(
                 f"--data.whole_fraction {self.whole_fraction}: no slice is larger than the crops; leave it out"
             )
-        people = len({patient(file) for file in self.files})
+        used = [file for file in self.files if str(file) not in silent]
+        people = len({patient(file) for file in used})
         held_out = self.held_out or "nobody"
-        real = f"{len(self.files)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
+        real = f"{len(used)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
         shown += f" ({self.whole_fraction:.0%} of the larger ones whole)" if self.whole_fraction else ""
         self.summary = (
@@ -261,7 +273,7 @@ class SliceDataModule(L.LightningDataModule):
 
     def _read(self, items: list[dict[str, Any]]) -> Iterator[list[Tensor]]:
         loader: Iterable[Any] = torch.utils.data.DataLoader(
-            _Reading(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
+            CachedSlices(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=as_it_is,
@@ -295,62 +307,6 @@ class SliceDataModule(L.LightningDataModule):
         groups += [(slices, share / len(phantoms)) for slices in phantoms]
         weights = torch.cat([torch.full((len(slices),), weight / len(slices)) for slices, weight in groups])
         return [image for slices, _ in groups for image in slices], weights
-
-
-class _Reading(PersistentDataset):  # type: ignore[misc]
-    """Volumes as stacks of slices. What is wrong with a file comes back as an item: MONAI and worker processes would
-    bury it in errors of their own."""
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return super().__getitem__(index)
-        except RuntimeError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__
-            if cause is None:
-                raise
-            return cause
-
-
-class ReadSlices(Transform):  # type: ignore[misc]
-    """The slices with signal of a volume, ``(n, Y, X)`` in half precision for each size, in the prior's unit.
-
-    A ``Transform``, since ``PersistentDataset`` keeps what comes before the first step that is none.
-
-    Raises:
-        InputError: a file that cannot be read or holds values that are not finite.
-    """
-
-    def __call__(self, item: dict[str, Any]) -> list[Tensor]:
-        stacks = []
-        volume = None if "seed" in item else read_volume(Path(item["file"]), item["modality"])
-        for size in item["sizes"]:
-            if volume is None:
-                phantom = chest_phantom if item["phantom"] == "chest" else head_phantom
-                options = {} if item["phantom"] == "chest" else {"contrast": None}
-                depth = PHANTOM_SLICES if item["axis"] == "axial" else size
-                data = phantom((depth, size, size), seed=item["seed"], **options)
-            else:
-                data = fit_in_plane(volume.data, size)
-            data = data.permute(SLICES_FIRST[item["axis"]])
-            modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
-            scale = training_scale(data, modality)
-            data = data / scale if scale > 0 else data
-            signal = (data > 0.1).float().mean((-2, -1)) >= item["min_signal"]
-            # numpy's mirror goes to and fro where the stack is shorter than what is missing
-            rows = np.pad(np.arange(data.shape[1]), (0, -data.shape[1] % item["stride"]), mode="reflect")
-            stacks.append(data[signal][:, torch.from_numpy(rows)].half())
-        return stacks
-
-
-def fit_in_plane(data: Tensor, size: int) -> Tensor:
-    """Slices ``(n, Y, X)`` padded with zeros to a square, and averaged down to ``size`` where they are larger."""
-    rows, columns = data.shape[-2:]
-    if max(rows, columns) > size:
-        return resize_in_plane(Volume(data, np.eye(4), "", "mri"), size).data
-    top, left = (size - rows) // 2, (size - columns) // 2
-    return F.pad(data, (left, size - columns - left, top, size - rows - top))
 
 
 def patient(file: Path) -> str:

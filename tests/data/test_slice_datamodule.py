@@ -13,9 +13,9 @@ import torch
 from monai.transforms import Compose
 from torch import Tensor
 
-from lightning_mbir.data import SliceDataModule, slice_datamodule
+from lightning_mbir.data import SliceDataModule, slice_datamodule, slice_reading
 from lightning_mbir.data.phantoms import chest_phantom
-from lightning_mbir.data.slice_datamodule import fit_in_plane
+from lightning_mbir.data.slice_reading import fit_in_plane
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import MU_WATER, Volume, read_volume
 from lightning_mbir.errors import InputError
@@ -285,7 +285,7 @@ def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path, monkeypatc
         read.append(path)
         return read_volume(path, modality)
 
-    monkeypatch.setattr(slice_datamodule, "read_volume", counted)
+    monkeypatch.setattr(slice_reading, "read_volume", counted)
 
     def slices(size: int) -> torch.Tensor:
         data = SliceDataModule(tmp_path, image_size=size, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
@@ -302,6 +302,29 @@ def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path, monkeypatc
     assert slices(16).shape[-1] == 16 and len(read) == 8
     monkeypatch.setattr(slice_datamodule, "READING", -1)  # other code, other slices
     assert slices(24).shape == first.shape and len(read) == 12
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_cache_that_was_cut_short_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float
+) -> None:
+    folder_of_volumes(tmp_path)
+
+    def slices() -> torch.Tensor:
+        data = SliceDataModule(tmp_path, image_size=24, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
+        data.setup("fit")
+        assert data._train is not None
+        return torch.stack(data._train[0])
+
+    first = slices()
+    for file in (tmp_path / "cache").iterdir():
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(share * len(whole))])
+    torch.testing.assert_close(slices(), first, rtol=0, atol=0)
+    assert caplog.text.count("not a whole file of the cache") == 4
+    caplog.clear()
+    torch.testing.assert_close(slices(), first, rtol=0, atol=0)
+    assert not caplog.records  # what was made again is whole
 
 
 def test_phantoms_alone_need_no_files() -> None:
@@ -347,6 +370,27 @@ def test_volumes_without_use_are_refused_before_training(tmp_path: Path, value: 
     data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1, num_workers=int(value != 0))
     with pytest.raises(InputError, match=words):
         data.setup("fit")
+
+
+def test_a_volume_without_signal_among_others_is_told_and_not_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in (("a_one", 1.0), ("b_one", 0.0), ("c_one", 1.0)):
+        write_scan(tmp_path / f"{name}.nii.gz", torch.full((4, 16, 16), value))
+    data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
+    data.setup("fit")
+    assert data.summary.startswith("2 volumes of 2 patients (c held out) and 1 phantoms")
+    (message,) = [record.message for record in caplog.records if "no slice with signal" in record.message]
+    assert "b_one.nii.gz" in message and "a_one" not in message
+
+
+def test_a_voxel_that_half_precision_does_not_hold_is_refused(tmp_path: Path) -> None:
+    """Else it would be infinite, and the training said to diverge."""
+    volume = torch.rand(4, 32, 32)
+    volume[0, 0, 0] = 1e6
+    write_scan(tmp_path / "a_one.nii.gz", volume)
+    with pytest.raises(InputError, match=r"a_one.nii.gz: a voxel is 1\S*e\+06 times as large as what counts as 1"):
+        SliceDataModule(tmp_path, "mri", image_size=32, phantom_volumes=1).setup("fit")
 
 
 def test_a_held_out_patient_without_signal_is_refused(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def all_state(checkpoint: Path) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("stop", [4, 6, 7])
-def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, stop: int) -> None:
+@pytest.mark.parametrize(("stop", "precision"), [(4, "32-true"), (6, "32-true"), (7, "32-true"), (4, "bf16-mixed")])
+def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, stop: int, precision: str) -> None:
     """Bit for bit, from the middle of an epoch (4, 7) and from its end (6), with gradient accumulation."""
 
     def data() -> SliceDataModule:
@@ -33,7 +33,8 @@ def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, s
     def run(name: str, seed: int, **options: object) -> Path:
         L.seed_everything(seed)
         keep = ModelCheckpoint(dirpath=tmp_path / name, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        fit = trainer(tmp_path / f"log_{name}", 9, callbacks=[keep], accumulate_grad_batches=2)
+        settings = {"callbacks": [keep], "accumulate_grad_batches": 2, "precision": precision}
+        fit = trainer(tmp_path / f"log_{name}", 9, **settings)
         fit.fit(tiny(), data(), **options)  # type: ignore[arg-type]
         return tmp_path / name / "step=9.ckpt"
 
