@@ -135,13 +135,13 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         cli = CLI(subcommand, configured)
     except InputError as error:
         return fail(_in_short_flags(str(error), flags))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         less = "a smaller --slice_batch or --data.image_size"
         if subcommand.startswith("fit"):
             less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
-        return fail(f"out of memory ({str(error).split('.')[0]}); give {less}")
+        return fail(f"out of memory ({str(error).split('.')[0] or type(error).__name__}); give {less}")
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise

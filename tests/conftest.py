@@ -3,8 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers whatever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

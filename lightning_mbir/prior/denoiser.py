@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.free_memory import free_memory
 from lightning_mbir.prior.networks import channels_last as channels_last
 from lightning_mbir.prior.networks import compiled, is_out_of_memory
 
@@ -178,7 +177,7 @@ class SliceDenoiser:
                 slices = slices.detach().requires_grad_()
                 clean = self._denoise(network, slices, level, "float32")
                 return torch.autograd.grad(clean, slices, cotangent.to(clean.dtype))[0]
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(slices) == 1:
@@ -248,19 +247,3 @@ def slices_at_once(bytes_per_slice: int, device: torch.device) -> int:
     """How many slices fit into half of the free memory: at least 1, at most what can be of use on the device."""
     fitting = free_memory(device) // 2 // max(1, bytes_per_slice)
     return max(1, min(fitting, MOST_SLICES.get(device.type, 64)))
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0] + cached)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:  # not Linux: count on half of what there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30

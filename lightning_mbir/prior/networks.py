@@ -78,4 +78,5 @@ def compiled(module: nn.Module) -> Compiled:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, on whatever device."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    words = ("DefaultCPUAllocator", "std::bad_alloc", "could not create a primitive")  # the last: oneDNN's convolutions
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)

@@ -100,10 +100,10 @@ def scored(
     row = {"key": key, **identity, **notes}
     try:
         figures, image = work()
-    except (InputError, RuntimeError) as error:
+    except (InputError, RuntimeError, MemoryError) as error:
         if not isinstance(error, InputError) and not is_out_of_memory(error):
             raise
-        return {**row, "error": " ".join(str(error).split())}, None, False
+        return {**row, "error": " ".join(str(error).split()) or "out of memory"}, None, False
     row |= figures
     planes = middle_planes(image)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
@@ -149,6 +150,10 @@ def test_training_learns_logs_and_writes_the_prior(tmp_path: Path) -> None:
     scalars = {"train/loss", "train/learning_rate", "train/grad_norm", "train/slices_per_second", "train/ema_decay"}
     assert scalars | {"val/loss", "val_32/psnr_sigma_0.1", "train_loss_by_level/0.3_to_1"} <= set(tags["scalars"])
     assert {"generated", "denoised_32/sigma_0.5", "denoising"} <= set(tags["images"])
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["learning_rate"].number_value == 5e-3 and settings["network"].string_value == "light"
+    assert settings["batch_size"].number_value == 4 and settings["image_size"].string_value == "[32]"  # of the data
     losses = [event.value for event in events.Scalars("train/loss")]
     assert sum(losses[-6:]) < sum(losses[:6])
     decays = [event.value for event in events.Scalars("train/ema_decay")]

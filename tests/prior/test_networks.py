@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -191,3 +192,19 @@ def test_a_compiled_denoiser_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     plain = SliceDenoiser(net, Unit(), slice_batch=2)(x, 0.5)
     assert torch.equal(SliceDenoiser(net, Unit(), slice_batch=2, compile=True)(x, 0.5), plain)
     assert calls == [2, 2, 1]
+
+
+@pytest.mark.skipif(which("g++") is None and which("clang++") is None, reason="torch.compile needs a C++ compiler")
+def test_what_is_really_compiled_denoises_and_learns_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """No stand-in for the compiler, which takes its time; so a small network."""
+    net = LightUNet(channels=[8], attention=False)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x, sigma = torch.rand(2, 1, 16, 16), torch.tensor([0.1, 1.0])
+    results = []
+    for run in (net, compiled(net)):
+        clean = run(x, sigma)
+        results.append((clean, *torch.autograd.grad(clean.square().mean(), list(net.parameters()))))
+    assert "uncompiled" not in caplog.text
+    for eager, fast in zip(*results, strict=True):
+        torch.testing.assert_close(fast, eager, rtol=1e-3, atol=1e-5)

@@ -1,5 +1,6 @@
 """How a training ends: the last step, the best weights and their model card, or a divergence."""
 
+import math
 from pathlib import Path
 
 import lightning as L
@@ -13,6 +14,7 @@ from lightning_mbir.data import SliceDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse
+from lightning_mbir.prior.training import warmup_cosine
 from lightning_mbir.prior.watch import key
 from tests.prior.conftest import tiny, tiny_data, trainer
 
@@ -143,3 +145,11 @@ def test_a_divergence_between_two_looks_at_the_gradient_is_seen_before_a_checkpo
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["global_step"] == 4
     assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+def test_the_rate_warms_up_along_a_line_and_falls_along_a_cosine() -> None:
+    factor = warmup_cosine(10, 100)
+    assert factor(0) == pytest.approx(0.1) and factor(4) == pytest.approx(0.5 * (1 + math.cos(0.04 * math.pi)) / 2)
+    assert factor(9) == pytest.approx((1 + math.cos(0.09 * math.pi)) / 2)
+    assert factor(50) == pytest.approx(0.5) and factor(100) == pytest.approx(0, abs=1e-12) == factor(120)
+    assert [warmup_cosine(4, math.inf)(step) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]

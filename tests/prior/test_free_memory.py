@@ -1,0 +1,91 @@
+"""Free memory, and running out of it in earnest."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_mbir.prior import free_memory as module
+from lightning_mbir.prior.free_memory import free_memory
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "room"),
+    [
+        ("0::/", {"memory.max": "5000", "memory.current": "3000", "memory.stat": "anon 1\ninactive_file 500\n"}, 2500),
+        (
+            "0::/jobs/a",
+            {
+                "memory.max": "max",
+                "memory.current": "1",
+                "memory.stat": "",
+                "jobs/memory.max": "900",
+                "jobs/memory.current": "1000",
+                "jobs/memory.stat": "",
+                "jobs/a/memory.max": "700",
+                "jobs/a/memory.current": "200",
+                "jobs/a/memory.stat": "inactive_file 0",
+            },
+            0,
+        ),
+        (
+            "9:name=systemd:/\n4:cpu,memory:/job",
+            {
+                "memory/job/memory.limit_in_bytes": "800",
+                "memory/job/memory.usage_in_bytes": "300",
+                "memory/job/memory.stat": "cache 7\ntotal_inactive_file 50",
+            },
+            550,
+        ),
+        ("0::/", {"memory.max": "max", "memory.current": "3000", "memory.stat": ""}, 1 << 20),
+        ("", {}, 1 << 20),
+    ],
+)
+def test_a_container_or_a_batch_job_has_the_memory_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], room: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    (tmp_path / "own").write_text(own)
+    (tmp_path / "meminfo").write_text("MemTotal: 4096 kB\nMemAvailable: 1024 kB\n")
+    monkeypatch.setattr(module, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(module, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(module, "MEMINFO", tmp_path / "meminfo")
+    assert free_memory(CPU) == room
+
+
+def test_this_machine_has_memory() -> None:
+    assert free_memory(CPU) > 1 << 20
+
+
+SCARCE = """
+import logging, resource
+from pathlib import Path
+import torch
+from lightning_mbir.prior import SliceDenoiser, load_prior
+
+torch.set_num_threads(1)
+logging.basicConfig(level=logging.WARNING)
+network = load_prior("phantom").network
+x = torch.rand(24, 128, 128)
+few = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=1)(x, 0.5)
+status = Path("/proc/self/status").read_text().splitlines()
+taken = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20), resource.RLIM_INFINITY))
+many = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=24)(x, 0.5)
+print(float((few - many).abs().max()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to limit the memory of a process")
+def test_where_memory_really_runs_out_smaller_batches_give_the_same() -> None:
+    """No stand-in: the allocator fails in a process that may take 64 MiB more."""
+    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory with 24 slices at once; going on with 12" in done.stderr
+    assert float(done.stdout) < 1e-4
