@@ -128,7 +128,10 @@ MRI = (
 PARTS: dict[str, list[Setting]] = {
     "headline": [replace(setting, all_methods=True) for setting in HEADLINE],
     "mean": [replace(setting, name=f"{setting.name}, mean of 4 samples", samples=4) for setting in HEADLINE],
-    "noiseless": [*CT, *MRI, replace(mri(8, "gaussian1d"), name="FLAIR, x8 gaussian1d", volume=FLAIR)],
+    "noiseless": [
+        *(*CT, *MRI),
+        replace(mri(8, "gaussian1d"), name="FLAIR, x8 gaussian1d", volume=FLAIR, more=("diffpir", "tpdm")),
+    ],
     "noisy": [setting.noisy for setting in (*CT, *MRI)],
     "coils": [
         replace(
@@ -210,17 +213,17 @@ def scores(row: dict[str, Any]) -> str:
 def whole_table(settings: list[Setting], output: Path) -> str:
     """All methods with all that was measured, one a line."""
     lines = [
-        "| setting | method | axial | coronal | sagittal | volume | residual | NFE | seconds | MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| setting | method | axial | coronal | sagittal | volume | NRMSE | residual | NFE | seconds | MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for setting in settings:
         for row in rows(setting, output):
             if "error" in row:
-                lines.append(f"| {setting.name} | {row['method']} | {row['error']} | | | | | | | |")
+                lines.append(f"| {setting.name} | {row['method']} | {row['error']} | | | | | | | | |")
                 continue
             name = f"{row['method']}, mean of {row['samples']}" if row["samples"] > 1 else row["method"]
             cost = f"{row['nfe']} | {row['seconds']:.0f} | {row['peak_mib'] or 0:.0f}"
-            fit = f"{row['volume_psnr']:.2f} | {row['residual']:.1e}"
+            fit = f"{row['volume_psnr']:.2f} / {row['volume_ssim']:.3f} | {row['nrmse']:.3f} | {row['residual']:.1e}"
             lines.append(f"| {setting.name} | {name} | {scores(row)} | {fit} | {cost} |")
     return "\n".join(lines)
 
