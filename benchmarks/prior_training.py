@@ -103,8 +103,9 @@ def main() -> None:
             torch.save(module.ema.module.state_dict(), file.with_suffix(".pt"))
             row |= {str(nfe): reconstruction_psnr(module.ema.module, args.data, nfe) for nfe in (50, 20)}
             file.write_text(json.dumps(row))
-    print("| training | parameters | seconds | pixels | " + " | ".join(f"{s:g}" for s in SIGMAS) + " | 50 NFE | 20 NFE |")
-    print("|---" * (len(SIGMAS) + 6) + "|")
+    heads = ["training", "parameters", "seconds", "pixels", *(f"{sigma:g}" for sigma in SIGMAS), "50 NFE", "20 NFE"]
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
     for number, name in enumerate(names):
         file = args.output / f"{number}_{args.steps}.json"
         row = json.loads(file.read_text()) if file.exists() else {"denoising": {}}
