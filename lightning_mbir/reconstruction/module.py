@@ -181,14 +181,15 @@ class ReconstructionModule(L.LightningModule):
         if volumes < devices:
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         data.check()
-        if not data.measured:
-            for plan in self.plans:
-                check_needs(plan.method, coil_maps="coils" in self.runner.settings)
         if data.measured and self.compares:
             raise InputError("--methods: a measurement has no ground truth to score against; give --data.path")
         runner = self.runner
+        coil_maps = "coils" in runner.settings
         if data.measured:
-            part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
+            measurement = part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
+            coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
+        for plan in self.plans:
+            check_needs(plan.method, coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":
             runner.has_phase = True
             if runner.prior is not None and runner.sources[0] is None:

@@ -42,3 +42,14 @@ def test_dds_with_a_sigma_y_does_not_depend_on_how_far_its_steps_are_solved() ->
 
     assert apart(rho=1.0, lam=0.01, sigma_y=0.05) < 1e-3
     assert apart(rho=0.1, lam=1e-3) > 10 * apart(rho=1.0, lam=0.01, sigma_y=0.05)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_any_two_slices_of_the_noise_have_the_correlation_that_was_asked_for(
+    correlation: float, dtype: torch.dtype
+) -> None:
+    n = KeyedNoise(1, correlation=correlation)(3, (6, 128, 128), dtype=dtype).flatten(1)
+    covariance = (n @ n.mH / n.shape[1]).real
+    expected = torch.full((6, 6), correlation).fill_diagonal_(1.0)
+    torch.testing.assert_close(covariance, expected, rtol=0, atol=0.04)  # five deviations of 1 / 128
