@@ -10,12 +10,16 @@ and planes, with seed 0. The first trial is what the task uses today, and only w
 there are no more combinations than trials, all are tried. Searches lie in ``--output`` as Optuna journals, one for each
 prior and choice of volumes, and go on where they stopped; ``--show`` prints the best trials without running any.
 ``--photons 1e5``, ``--snr 25``, ``--acc 4``, ``--mask uniform1d`` and ``--coils 8`` search for such measurements
-instead of the task's own; what is found is only printed.
+instead of the task's own; what is found is only printed. ``--write docs/searches.csv`` runs nothing and writes
+every trial of all searches below ``--output`` into one table.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+import json
 import math
 import statistics
 import time
@@ -257,9 +261,25 @@ def report(study: optuna.Study, task: str, method: str) -> None:
     print(f"| {task} | {method} | {len(done)} | {done[0].value:.2f} | {study.best_value:.2f} | {best} |")
 
 
+def table(folder: Path) -> str:
+    """Every finished trial of the journals in a folder and those below, as CSV; a search is a study of a journal."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["search", "prior_and_slices", "trial", "psnr_db", "options"])
+    for path in sorted(folder.rglob("*.journal")):
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        for study in sorted(optuna.get_all_study_summaries(storage), key=lambda study: study.study_name):
+            for trial in optuna.load_study(study_name=study.study_name, storage=storage).trials:
+                if trial.value is not None:
+                    options = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in trial.params.items()}
+                    name, score = str(path.relative_to(folder).with_suffix("")), f"{trial.value:.2f}"
+                    lines.writerow([name, study.study_name.split()[-1], trial.number, score, json.dumps(options)])
+    return text.getvalue()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--methods", nargs="+", default=list(SPACES), choices=list(SPACES))
     parser.add_argument("--trials", type=int, default=30)
@@ -269,9 +289,15 @@ def main() -> None:
     for flag, kind in FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, default=None)
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--write", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if args.write is not None:
+        write_whole(args.write, table(args.output).encode())
+        return
+    if args.data is None:
+        parser.error("give --data, the folder with ct/train and mri/train")
     print("| task | method | trials | first, dB | best, dB | best options |")
     print("|---|---|---|---|---|---|")
     for task in args.tasks:
