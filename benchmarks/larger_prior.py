@@ -5,7 +5,8 @@
 The larger one starts from the bundled prior's own weights, widened so that it computes the very same (Chen et al. 2016,
 "Net2Net", section 2.3), and is trained on the same slices, with ``fit`` and the prior's configuration: what it gains
 is what width gains and further steps together. Prints the denoising PSNR of both by noise level, on the patient whom
-both held out and on one of ``test`` whom nothing has seen. A training goes on where it stopped.
+both held out, who chooses the best checkpoint of ``fit``, and on one of ``test`` whom nothing has seen. A training
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def widened(weights: dict[str, Tensor], into: nn.Module, uneven: float = 0.5, se
 
     Args:
         weights: of a ``LightUNet``.
-        into: one whose widths are multiples of those.
+        into: one whose widths are multiples of those, which are multiples of 16 where they differ.
         uneven: standard deviation of the shares, relative to their mean.
         seed: of the shares.
     """
@@ -106,7 +107,8 @@ def main() -> None:
         start = args.output / f"{name}_wider.safetensors"
         grow(name, start)
         networks = {name: name, "wider, before training": start}
-        networks[f"wider, after {args.steps} steps"] = train(name, start, args.output / f"{name}_{args.steps}", args)
+        folder = args.output / f"{name}_{args.steps}_{args.learning_rate:g}"
+        networks[f"wider, after {args.steps} steps"] = train(name, start, folder, args)
         for who, files in (HELD_OUT[name], ("test patient", TEST[name])):
             for size in (128, 256):
                 images = slices(args.data, name, "axial", files, size, args.count)

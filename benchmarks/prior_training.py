@@ -5,11 +5,11 @@
 Trains from the same seed on the training CT volumes, whole slices of 128 x 128 pixels and crops of those of 256 x 256:
 the paper's VE-SDE, noise levels log-uniform from 0.01 to 378, score parametrisation; the same levels with EDM
 preconditioning; EDM preconditioning and log-normal levels, the mean and the deviation of their logarithm in brackets;
-the same with the loss of each level divided by its expected value; that with lower levels, the default and those of the
-bundled ``ct`` and ``mri``; and the default with a network of ten times the parameters. A step of all but the last costs
-the same. Prints the denoising PSNR of the held-out patient by noise level
-at both sizes, and the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations.
-Finished rows are kept in the output folder and not trained again.
+the same with the loss of each level divided by its expected value; that with lower levels, which is the default; the
+default with a network of ten times the parameters; and the levels of the bundled ``ct`` and ``mri``. A step of all but
+the large network costs the same. Prints the denoising PSNR of the held-out patient by noise level at both sizes, and
+the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations. Finished rows are
+kept in the output folder and not trained again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
     "EDM, levels (-0.4, 1.9)": {"log_sigma_mean": -0.4, "log_sigma_std": 1.9, "uncertainty": False},
     "the same, loss over its expectation": {"log_sigma_mean": -0.4, "log_sigma_std": 1.9},
     "that, levels (-1.2, 1.8): the default": {},
-    "that, levels (-0.8, 1.9): ct and mri": {"log_sigma_mean": -0.8, "log_sigma_std": 1.9},
     "the default, 10 x the parameters": {"network_options": {"channels": [48, 80, 192, 512]}},
+    "levels (-0.8, 1.9): ct and mri": {"log_sigma_mean": -0.8, "log_sigma_std": 1.9},
 }
 SEEDS = range(4)
 VOLUME, HELD_OUT, SLICES = "ct/train/acrin013_chest.nii.gz", "acrin013", "12:28"

@@ -273,7 +273,8 @@ def table(folder: Path) -> str:
                 if trial.value is not None:
                     options = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in trial.params.items()}
                     name, score = str(path.relative_to(folder).with_suffix("")), f"{trial.value:.2f}"
-                    lines.writerow([name, study.study_name.split()[-1], trial.number, score, json.dumps(options)])
+                    of = study.study_name.partition(" ")[2]
+                    lines.writerow([name, of, trial.number, score, json.dumps(options)])
     return text.getvalue()
 
 

@@ -141,7 +141,8 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
         less = "a smaller --slice_batch or --data.image_size"
         if subcommand.startswith("fit"):
             less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
-        return fail(f"out of memory ({str(error).split('.')[0] or type(error).__name__}); give {less}")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+        return fail(f"out of memory ({reason}); give {less}")
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise

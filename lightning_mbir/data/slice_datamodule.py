@@ -120,21 +120,23 @@ class SliceDataModule(L.LightningDataModule):
         if held_out is not None and held_out not in patients:
             raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients) or 'none'}")
         self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
-        self.save_hyperparameters(  # plain types, for TensorBoard; those that the module has too are left to it
-            {
-                "path": None if path is None else str(path),
-                "axis": axis,
-                "image_size": sizes,
-                "crop_size": crop_size,
-                "whole_fraction": whole_fraction,
-                "batch_size": batch_size,
-                "held_out": self.held_out,
-                "phantom_fraction": phantom_fraction,
-                "phantom_volumes": phantom_volumes,
-                "slices_per_epoch": slices_per_epoch,
-                "min_signal": min_signal,
-            }
-        )
+        settings = {
+            "path": None if path is None else str(path),
+            "modality": modality,
+            "axis": axis,
+            "image_size": sizes,
+            "crop_size": crop_size,
+            "whole_fraction": whole_fraction,
+            "complex": complex,
+            "batch_size": batch_size,
+            "held_out": self.held_out,
+            "phantom_fraction": phantom_fraction,
+            "phantom_volumes": phantom_volumes,
+            "slices_per_epoch": slices_per_epoch,
+            "min_signal": min_signal,
+        }
+        # For TensorBoard: plain types, by names that cannot clash with those of a module.
+        self.save_hyperparameters({f"data/{name}": value for name, value in settings.items()})
         self.path, self.modality, self.axis, self.complex = path, modality, axis, complex
         self.sizes = sorted(set(sizes))
         self.crop_size, self.whole_fraction = crop_size, whole_fraction
@@ -191,7 +193,7 @@ class SliceDataModule(L.LightningDataModule):
         if not self._validation:
             who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
             raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
-        if silent:
+        if silent and not (self.trainer and self.trainer.global_rank):
             log.warning("%s: no slice with signal (see --data.min_signal); left out", ", ".join(silent))
         self._train = self._weighted(patients, phantoms, share)
         if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -23,44 +25,48 @@ log = logging.getLogger(__name__)
 
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
-READING = 2
+READING = 3
 """Version of ``ReadSlices``; another one leaves older caches alone."""
+WRITTEN = 60.0
+"""Seconds after which nobody is taken to write a file any more whose last part is missing."""
 
 
 class CachedSlices(PersistentDataset):  # type: ignore[misc]
     """Volumes as stacks of slices. What is wrong with a file comes back as an item: MONAI and worker processes would
-    bury it in errors of their own. A file of the cache that was cut short is made again."""
+    bury it in errors of their own. A file of the cache that was cut short is made again, on which MONAI would end."""
 
     def __getitem__(self, index: int) -> Any:
         try:
-            try:
-                return super().__getitem__(index)
-            except (RuntimeError, EOFError, OSError) as error:
-                kept = self._kept(index)
-                if _input_error(error) is not None or kept is None or not kept.is_file():
-                    raise
-                log.warning("%s: not a whole file of the cache; it is made again", kept)
-                kept.unlink(missing_ok=True)  # another process may have come before
-                return super().__getitem__(index)
+            if self._cut_short(index):
+                return ReadSlices()(self.data[index])
+            return super().__getitem__(index)
+        except InputError as error:
+            return error
         except RuntimeError as error:
-            if (cause := _input_error(error)) is None:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            if cause is None:
                 raise
             return cause
 
-    def _kept(self, index: int) -> Path | None:
-        """Where the cache has, or would have, the slices of a volume."""
+    def _cut_short(self, index: int) -> bool:
+        """Whether the cache has a part of a volume's slices alone: another process writes it, or was stopped there."""
         if self.cache_dir is None:
-            return None
+            return False
         name = self.hash_func(self.data[index]).decode() + self.transform_hash
-        return Path(self.cache_dir) / f"{name}.pt"
-
-
-def _input_error(error: BaseException) -> InputError | None:
-    """The one that an error of MONAI's was raised from, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InputError):
-        cause = cause.__cause__
-    return cause
+        kept = Path(self.cache_dir) / f"{name}.pt"
+        try:
+            if is_zipfile(kept):  # torch's format, whose table of contents comes last
+                return False
+            age = time.time() - kept.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        if age < WRITTEN:
+            return True
+        log.warning("%s: not a whole file of the cache; it is made again", kept)
+        kept.unlink(missing_ok=True)
+        return False
 
 
 class ReadSlices(Transform):  # type: ignore[misc]

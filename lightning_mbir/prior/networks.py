@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from lightning_mbir.prior.ncsnpp import NCSNpp
 from lightning_mbir.prior.unet import LightUNet
 
 log = logging.getLogger(__name__)
+
+NO_MEMORY = re.compile(r"DefaultCPUAllocator|std::bad_alloc|could not create a primitive(?! descriptor)")
+"""What torch says of it on a CPU, the last from oneDNN's convolutions (of a descriptor: what they cannot do at all)."""
 
 NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp, "monai": MonaiUNet}
 """All take ``(x, sigma)``, ``(B, C, Y, X)`` and ``(B,)``, and have ``in_channels`` and ``stride``."""
@@ -78,5 +82,4 @@ def compiled(module: nn.Module) -> Compiled:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, on whatever device."""
-    words = ("DefaultCPUAllocator", "std::bad_alloc", "could not create a primitive")  # the last: oneDNN's convolutions
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY.search(str(error)) is not None

@@ -103,7 +103,8 @@ def scored(
     except (InputError, RuntimeError, MemoryError) as error:
         if not isinstance(error, InputError) and not is_out_of_memory(error):
             raise
-        return {**row, "error": " ".join(str(error).split()) or "out of memory"}, None, False
+        lacking = "" if isinstance(error, InputError) else "out of memory: "
+        return {**row, "error": f"{lacking}{' '.join(str(error).split())}"}, None, False
     row |= figures
     planes = middle_planes(image)
     folder.mkdir(parents=True, exist_ok=True)

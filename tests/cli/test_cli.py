@@ -117,16 +117,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "samples": ([*p, "--method", "admm_tv", "--samples", "3"], "no randomness"),
         "steps 0": ([*p, "--steps", "0"], "at least 1"),
         "missing prior": ([*p, "--prior", "gone.ckpt"], "no such file"),
-        "missing second prior": (
-            [*p, "--method", "tpdm", "--second_prior", "gone.ckpt"],
-            "--second_prior gone.ckpt: no",
-        ),
+        "missing second prior": ([*p, "--method", "tpdm", "--second_prior", "gone.ckpt"], "gone.ckpt: no"),
         "no second prior": ([*p, "--method", "tpdm"], "--method tpdm needs a prior of coronal slices"),
         "no coils": ([*p, "--task", "cs_mri", "--method", "sense"], "--method sense needs k-space of several coils"),
-        "no coils in a comparison": (
-            ["test", *p[1:], "--task", "cs_mri", "--methods", "dds,sense"],
-            "--method sense needs k-space of several coils",
-        ),
+        "no coils in one": (["test", *p[1:], "--task", "cs_mri", "--methods", "dds,sense"], "needs k-space of"),
         "priors of two kinds": ([*p, "--method", "tpdm", "--second_prior", "mri_complex"], "give two of a kind"),
         "prior that does not fit": ([*p, "--prior", str(folder / "other.ckpt")], "ScorePriorModule"),
         "output below a file": ([*p, "--output_dir", str(folder / "file" / "out")], "not a folder"),

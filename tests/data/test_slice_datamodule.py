@@ -13,11 +13,10 @@ import torch
 from monai.transforms import Compose
 from torch import Tensor
 
-from lightning_mbir.data import SliceDataModule, slice_datamodule, slice_reading
+from lightning_mbir.data import SliceDataModule, slice_datamodule
 from lightning_mbir.data.phantoms import chest_phantom
-from lightning_mbir.data.slice_reading import fit_in_plane
 from lightning_mbir.data.units import CT_SCALE
-from lightning_mbir.data.volume import MU_WATER, Volume, read_volume
+from lightning_mbir.data.volume import MU_WATER
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import ScorePriorModule, SliceDenoiser, Unit
 
@@ -246,17 +245,6 @@ def test_a_prior_of_coronal_slices_is_trained_at_the_stride_of_its_network(tmp_p
     assert bool(torch.isfinite(torch.tensor(module.validation_psnr[32])).all())
 
 
-def test_small_slices_are_padded_and_large_ones_averaged() -> None:
-    data = torch.rand(2, 10, 14)
-    padded = fit_in_plane(data, 16)
-    torch.testing.assert_close(padded[:, 3:13, 1:15], data)
-    assert float(padded.sum()) == pytest.approx(float(data.sum()), rel=1e-6)
-    halved = fit_in_plane(torch.rand(2, 32, 32), 16)
-    assert halved.shape == (2, 16, 16)
-    blocks = torch.arange(4.0).reshape(1, 2, 2).repeat_interleave(2, 1).repeat_interleave(2, 2)
-    torch.testing.assert_close(fit_in_plane(blocks, 2), torch.arange(4.0).reshape(1, 2, 2))
-
-
 def test_complex_slices_have_two_channels() -> None:
     data = SliceDataModule(modality="mri", complex=True, image_size=32, phantom_volumes=1, batch_size=4)
     data.setup("fit")
@@ -275,56 +263,6 @@ def test_what_exceeds_the_memory_is_read_from_a_file(tmp_path: Path) -> None:
         slices.append(torch.stack(data._train[0]))
         assert (data._overflow is not None) == (gib == 0)
     torch.testing.assert_close(slices[0], slices[1], rtol=0, atol=0)
-
-
-def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder_of_volumes(tmp_path)
-    read = []
-
-    def counted(path: Path, modality: Any) -> Volume:
-        read.append(path)
-        return read_volume(path, modality)
-
-    monkeypatch.setattr(slice_reading, "read_volume", counted)
-
-    def slices(size: int) -> torch.Tensor:
-        data = SliceDataModule(tmp_path, image_size=size, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
-        data.setup("fit")
-        assert data._train is not None
-        return torch.stack(data._train[0])
-
-    first = slices(24)
-    files = set((tmp_path / "cache").iterdir())
-    assert len(read) == 4
-    torch.testing.assert_close(slices(24), first, rtol=0, atol=0)
-    assert set((tmp_path / "cache").iterdir()) == files
-    assert len(read) == 4  # no volume is read again
-    assert slices(16).shape[-1] == 16 and len(read) == 8
-    monkeypatch.setattr(slice_datamodule, "READING", -1)  # other code, other slices
-    assert slices(24).shape == first.shape and len(read) == 12
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_cache_that_was_cut_short_is_made_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float
-) -> None:
-    folder_of_volumes(tmp_path)
-
-    def slices() -> torch.Tensor:
-        data = SliceDataModule(tmp_path, image_size=24, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
-        data.setup("fit")
-        assert data._train is not None
-        return torch.stack(data._train[0])
-
-    first = slices()
-    for file in (tmp_path / "cache").iterdir():
-        whole = file.read_bytes()
-        file.write_bytes(whole[: int(share * len(whole))])
-    torch.testing.assert_close(slices(), first, rtol=0, atol=0)
-    assert caplog.text.count("not a whole file of the cache") == 4
-    caplog.clear()
-    torch.testing.assert_close(slices(), first, rtol=0, atol=0)
-    assert not caplog.records  # what was made again is whole
 
 
 def test_phantoms_alone_need_no_files() -> None:
@@ -370,27 +308,6 @@ def test_volumes_without_use_are_refused_before_training(tmp_path: Path, value: 
     data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1, num_workers=int(value != 0))
     with pytest.raises(InputError, match=words):
         data.setup("fit")
-
-
-def test_a_volume_without_signal_among_others_is_told_and_not_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name, value in (("a_one", 1.0), ("b_one", 0.0), ("c_one", 1.0)):
-        write_scan(tmp_path / f"{name}.nii.gz", torch.full((4, 16, 16), value))
-    data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
-    data.setup("fit")
-    assert data.summary.startswith("2 volumes of 2 patients (c held out) and 1 phantoms")
-    (message,) = [record.message for record in caplog.records if "no slice with signal" in record.message]
-    assert "b_one.nii.gz" in message and "a_one" not in message
-
-
-def test_a_voxel_that_half_precision_does_not_hold_is_refused(tmp_path: Path) -> None:
-    """Else it would be infinite, and the training said to diverge."""
-    volume = torch.rand(4, 32, 32)
-    volume[0, 0, 0] = 1e6
-    write_scan(tmp_path / "a_one.nii.gz", volume)
-    with pytest.raises(InputError, match=r"a_one.nii.gz: a voxel is 1\S*e\+06 times as large as what counts as 1"):
-        SliceDataModule(tmp_path, "mri", image_size=32, phantom_volumes=1).setup("fit")
 
 
 def test_a_held_out_patient_without_signal_is_refused(tmp_path: Path) -> None:

@@ -76,7 +76,13 @@ def test_a_complex_prior_is_given_the_deviation_in_each_channel() -> None:
 
 @pytest.mark.parametrize("slice_batch", [None, 16])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
+        MemoryError(),
+    ],
 )
 def test_slice_batch_is_halved_when_memory_runs_out(
     slice_batch: int | None, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -115,12 +121,13 @@ def test_no_memory_for_one_slice_is_an_error_that_helps() -> None:
             SliceDenoiser(Full(), Unit(), slice_batch=slice_batch)(torch.rand(5, 16, 24), 1.0)
 
 
-def test_other_errors_stay_what_they_are() -> None:
+@pytest.mark.parametrize("words", ["shapes", "could not create a primitive descriptor for a convolution"])
+def test_other_errors_stay_what_they_are(words: str) -> None:
     class Broken(Gaussian):
         def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-            raise RuntimeError("shapes")
+            raise RuntimeError(words)
 
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(RuntimeError, match=words):
         SliceDenoiser(Broken(), Unit())(torch.rand(5, 16, 16), 1.0)
 
 

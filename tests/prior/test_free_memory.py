@@ -74,17 +74,21 @@ logging.basicConfig(level=logging.WARNING)
 network = load_prior("phantom").network
 x = torch.rand(24, 128, 128)
 few = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=1)(x, 0.5)
-status = Path("/proc/self/status").read_text().splitlines()
-taken = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize"))
-resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20), resource.RLIM_INFINITY))
-many = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=24)(x, 0.5)
+for room in (512, 256, 128, 64, 32, 16):  # MiB; how much 24 slices need differs from machine to machine
+    status = Path("/proc/self/status").read_text().splitlines()
+    taken = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize"))
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (room << 20), resource.RLIM_INFINITY))
+    denoise = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=24)
+    many = denoise(x, 0.5)
+    if denoise._chosen:
+        break
 print(float((few - many).abs().max()))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to limit the memory of a process")
 def test_where_memory_really_runs_out_smaller_batches_give_the_same() -> None:
-    """No stand-in: the allocator fails in a process that may take 64 MiB more."""
+    """No stand-in: the allocator fails in a process that may not take more."""
     done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "out of memory with 24 slices at once; going on with 12" in done.stderr

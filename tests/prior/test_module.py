@@ -153,7 +153,7 @@ def test_training_learns_logs_and_writes_the_prior(tmp_path: Path) -> None:
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["learning_rate"].number_value == 5e-3 and settings["network"].string_value == "light"
-    assert settings["batch_size"].number_value == 4 and settings["image_size"].string_value == "[32]"  # of the data
+    assert settings["data/batch_size"].number_value == 4 and settings["data/image_size"].string_value == "[32]"
     losses = [event.value for event in events.Scalars("train/loss")]
     assert sum(losses[-6:]) < sum(losses[:6])
     decays = [event.value for event in events.Scalars("train/ema_decay")]

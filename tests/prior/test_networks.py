@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from shutil import which
@@ -194,7 +195,13 @@ def test_a_compiled_denoiser_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert calls == [2, 2, 1]
 
 
-@pytest.mark.skipif(which("g++") is None and which("clang++") is None, reason="torch.compile needs a C++ compiler")
+COMPILES = (which("g++") or which("clang++")) and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+@pytest.mark.skipif(
+    not COMPILES,
+    reason="torch.compile needs a C++ compiler and the headers of Python",
+)
 def test_what_is_really_compiled_denoises_and_learns_the_same(caplog: pytest.LogCaptureFixture) -> None:
     """No stand-in for the compiler, which takes its time; so a small network."""
     net = LightUNet(channels=[8], attention=False)

@@ -101,6 +101,16 @@ def coil_scan(folder: Path) -> tuple[Path, torch.Tensor]:
     return folder / "coils.npz", magnitude * maps.abs().square().sum(0).sqrt()
 
 
+def test_one_measured_coil_is_none_for_sense(tmp_path: Path) -> None:
+    """Said before anything is written."""
+    np.savez(tmp_path / "one.npz", kspace=np.ones((3, 32, 32), np.complex64))
+    data = VolumeDataModule(measurement=tmp_path / "one.npz", modality="mri", axes="slice y x")
+    module = ReconstructionModule(task="cs_mri", method="sense", output_dir=tmp_path / "out")
+    with pytest.raises(InputError, match="--method sense needs k-space of several coils"):
+        predict(module, data, tmp_path)
+    assert not (tmp_path / "out" / "cs_mri").exists()
+
+
 def test_measured_coils_are_combined_by_maps_that_are_estimated(tmp_path: Path) -> None:
     file, magnitude = coil_scan(tmp_path)
     for acc, error in ((None, 0.03), (2.0, 0.06)):

@@ -81,7 +81,7 @@ def test_coils_measure_what_one_coil_cannot() -> None:
     found = reconstruct(y, operator, method="sense", lam=0.0, tolerance=0.0, steps=60).volume
     single = TASKS["cs_mri"].build_operator(48, acc=4.0, mask="uniform1d")
     alone = reconstruct(single(x), single, method="cgls", steps=60).volume
-    assert float((found - x).norm()) < 0.6 * float((alone - x).norm())
+    assert float((found - x).norm()) < 0.6 * float((alone - x).norm())  # 0.51
 
 
 def test_data_ranges_are_explicit() -> None:
