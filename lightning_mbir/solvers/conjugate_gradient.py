@@ -56,7 +56,7 @@ def conjugate_gradient(
     floor = 10 * torch.finfo(b.dtype).eps
     stop = max(tolerance, floor) ** 2 * inner(b, b, batch_dims)
     if made_of is not None:
-        stop = torch.maximum(stop, floor**2 * inner(made_of, made_of, batch_dims))
+        stop = torch.maximum(stop, torch.finfo(b.dtype).eps ** 2 * inner(made_of, made_of, batch_dims))
     if x0 is None:
         r = b.clone()
     else:
