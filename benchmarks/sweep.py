@@ -46,13 +46,8 @@ STEPS = {"diffusion_mbir": 60}
 
 
 NOISE = {"ct": ("1e5 photons", "--photons", "1e5"), "mri": ("25 dB", "--snr", "25")}
-NOISY: dict[str, dict[str, dict[str, Any]]] = {
-    "la_ct": {"admm_tv": {"rho": 6e-4, "lam": 3e-5, "cg_iterations": 15}},
-    "cs_mri": {"admm_tv": {"rho": 0.045, "lam": 6e-3}},
-}
 COILS: dict[str, dict[str, Any]] = {"admm_tv": {"rho": 0.015, "lam": 2e-3}}
-"""Options by task, and of 8 coils, that were searched with that noise on the held-out patients (docs/method.md); those
-that are not here are the best of what was tried, or, at 8 views, no worse for the noise."""
+"""Options for 8 coils, searched with that noise on the held-out patients (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +86,9 @@ class Setting:
 
     @property
     def noisy(self) -> Setting:
-        """The same with noise, against options that were searched with it."""
+        """The same with noise, for which tasks have options that were searched with it."""
         noise, *flags = NOISE[TASKS[self.task].modality]
-        options = NOISY.get(self.task, {})
-        return replace(self, name=f"{self.name}, {noise}", flags=(*self.flags, *flags), options=options)
+        return replace(self, name=f"{self.name}, {noise}", flags=(*self.flags, *flags))
 
     def with_prior(self, prior: str) -> Setting:
         """dds with another prior."""

@@ -166,7 +166,7 @@ class Problem:
     def planes(self, scan: Scan, method: str, options: dict[str, Any]) -> list[float]:
         """PSNR of the axial, coronal and sagittal plane of a volume."""
         second = self.second if "second_prior" in METHODS[method].needs else None
-        chosen = {"steps": STEPS.get(method), **self.task.options.get(method, {}), **options}
+        chosen = {"steps": STEPS.get(method), **self.tuned(method), **options}
         given: dict[str, Any] = {"seed": 0, "volume": scan.name, "second_prior": second}
         given |= {"weights": scan.weights, "noise_std": scan.noise_std}
         result = reconstruct(scan.y, scan.operator, self.prior, method, **given, **chosen)
@@ -175,8 +175,12 @@ class Problem:
 
     def today(self, method: str) -> dict[str, Any]:
         """What is searched, as the task has it now."""
-        known = {**METHODS[method].options, "steps": METHODS[method].steps, **self.task.options.get(method, {})}
+        known = {**METHODS[method].options, "steps": METHODS[method].steps, **self.tuned(method)}
         return {name: known[name] for name in SPACES[method]}
+
+    def tuned(self, method: str) -> dict[str, Any]:
+        """Options that the task has for such measurements."""
+        return self.task.tuned(method, noisy=not {"photons", "snr"}.isdisjoint(self.measured(method)))
 
     def key(self, method: str) -> str:
         """Of the study: its trials are of the same options, with the same priors on the same slices."""
@@ -247,8 +251,12 @@ def keep(study: optuna.Study, task: str, method: str) -> None:
     options = yaml.safe_load(path.read_text())
     best = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in study.best_params.items()}
     options[method] = {**options.get(method, {}), **best}
+    noisy = {"noisy": options.pop("noisy")} if "noisy" in options else {}
     head = "# Options that benchmarks/tune.py found on training volumes; what is not here is the method's default.\n"
-    write_whole(path, (head + yaml.safe_dump(options, default_flow_style=None, width=110)).encode())
+    text = head + yaml.safe_dump(options, default_flow_style=None, width=110)
+    if noisy:
+        text += "# Where there is noise, over those.\n" + yaml.safe_dump(noisy, default_flow_style=None, width=110)
+    write_whole(path, text.encode())
 
 
 def report(study: optuna.Study, task: str, method: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from lightning_mbir.reconstruction.method_checks import check_needs
 from lightning_mbir.reconstruction.methods import METHODS
 from lightning_mbir.reconstruction.metrics import PLANES
 from lightning_mbir.reconstruction.montage import planes_image
-from lightning_mbir.reconstruction.plans import plan_comparison, plan_method
+from lightning_mbir.reconstruction.plans import Plan, plan_comparison, plan_method
 from lightning_mbir.reconstruction.prediction import predict_volume
 from lightning_mbir.reconstruction.reconstruct import check_pair, load_task_prior
 from lightning_mbir.reconstruction.runner import Runner
@@ -116,12 +117,15 @@ class ReconstructionModule(L.LightningModule):
         given = {name: value for name, value in flags.items() if value is not None}
         settings = self.task.settings(**flags)
         self.compares = methods is not None
-        if methods is None:
-            self.plans = [plan_method(self.task, method, method_options or {}, steps, samples)]
-        elif method != "dds":
+        if self.compares and method != "dds":
             raise InputError(f"--method {method} and --methods: give one of them")
-        else:
-            self.plans = plan_comparison(self.task, methods, method_options or {}, steps, samples)
+        asked = (method_options or {}, steps, samples)
+        self._planned: Callable[..., Plan | list[Plan]] = (
+            partial(plan_method, self.task, method, *asked)
+            if methods is None
+            else partial(plan_comparison, self.task, methods, *asked)
+        )
+        self.plans = self._plan(noisy="photons" in settings or "snr" in settings)
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
         for plan in self.plans:
@@ -160,6 +164,11 @@ class ReconstructionModule(L.LightningModule):
         self.rows: list[tuple[int, Row]] = []
         self.failures: list[str] = []
 
+    def _plan(self, noisy: bool) -> list[Plan]:
+        """What is run, with the options for measurements without noise or with some."""
+        planned = self._planned(noisy=noisy)
+        return planned if isinstance(planned, list) else [planned]
+
     def configure_callbacks(self) -> list[L.Callback]:
         """No callbacks, but the first hook that knows the data: ``setup`` comes after the logger's folder.
 
@@ -188,6 +197,7 @@ class ReconstructionModule(L.LightningModule):
         if data.measured:
             measurement = part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
+            self.plans = self._plan(noisy=True)
         for plan in self.plans:
             check_needs(plan.method, coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":

@@ -39,13 +39,15 @@ class Plan:
         }
 
 
-def plan_method(task: Task, method: str, options: dict[str, Any], steps: int | None, samples: int) -> Plan:
-    """One method with options of the user.
+def plan_method(
+    task: Task, method: str, options: dict[str, Any], steps: int | None, samples: int, noisy: bool = False
+) -> Plan:
+    """One method with options of the user over those of the task, for measurements without noise or with some.
 
     Raises:
         InputError: see ``check_method``; samples of a method that has no randomness.
     """
-    tuned = dict(task.options.get(method, {}))
+    tuned = task.tuned(method, noisy)
     tuned_steps = tuned.pop("steps", None)  # a flag of its own rather than an option
     steps = tuned_steps if steps is None else steps
     merged = {**tuned, **options}
@@ -59,7 +61,12 @@ def plan_method(task: Task, method: str, options: dict[str, Any], steps: int | N
 
 
 def plan_comparison(
-    task: Task, methods: str | list[str], options: dict[str, Any], steps: int | None, samples: int
+    task: Task,
+    methods: str | list[str],
+    options: dict[str, Any],
+    steps: int | None,
+    samples: int,
+    noisy: bool = False,
 ) -> list[Plan]:
     """Several methods; ``options`` are keyed by method and may hold ``steps``; samples are of those with randomness.
 
@@ -91,7 +98,7 @@ def plan_comparison(
         if own_steps is not None and (isinstance(own_steps, bool) or not isinstance(own_steps, int)):
             raise InputError(f"{name}: steps is {own_steps!r}; give a whole number")
         random = name in METHODS and METHODS[name].random
-        plans.append(plan_method(task, name, own, own_steps, samples if random else 1))
+        plans.append(plan_method(task, name, own, own_steps, samples if random else 1, noisy))
     if samples > 1 and all(plan.samples == 1 for plan in plans):
         raise InputError(f"--samples {samples}: none of {', '.join(names)} has randomness to sample; leave it out")
     if samples < 1:

@@ -40,7 +40,8 @@ class Task:
         defaults: its flags with their defaults, none for noise that is not simulated; others do not belong to it.
         data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the
             range is the 99.5th percentile of the true volume.
-        options: options of methods that were tuned for it on training volumes, from ``configs/tuned``.
+        options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
+        noisy: those of them that were found to be others where there is noise (searched at 1e5 photons, and at 25 dB).
     """
 
     name: str
@@ -48,6 +49,11 @@ class Task:
     defaults: dict[str, Any]
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def tuned(self, method: str, noisy: bool = False) -> dict[str, Any]:
+        """Options of a method, for measurements without noise or with some; what was measured always has some."""
+        return {**self.options.get(method, {}), **(self.noisy.get(method, {}) if noisy else {})}
 
     def settings(self, **flags: Any) -> dict[str, Any]:
         """The flags that were given, checked, over the defaults; without those that stay none.
@@ -135,20 +141,22 @@ def tuned_file(task: str) -> Path:
 
 
 def _tuned(task: str) -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(tuned_file(task).read_text())
+    """``options`` and ``noisy`` of a task."""
+    options = yaml.safe_load(tuned_file(task).read_text())
+    return {"noisy": options.pop("noisy", {}), "options": options}
 
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("sv_ct", "ct", {"views": 8, "angle_range": 180.0, "photons": None}, CT_RANGE, _tuned("sv_ct")),
-        Task("la_ct", "ct", {"views": 90, "angle_range": 90.0, "photons": None}, CT_RANGE, _tuned("la_ct")),
+        Task("sv_ct", "ct", {"views": 8, "angle_range": 180.0, "photons": None}, CT_RANGE, **_tuned("sv_ct")),
+        Task("la_ct", "ct", {"views": 90, "angle_range": 90.0, "photons": None}, CT_RANGE, **_tuned("la_ct")),
         Task(
             "cs_mri",
             "mri",
             {"acc": 8.0, "mask": "gaussian1d", "phase": False, "coils": None, "snr": None},
             None,
-            _tuned("cs_mri"),
+            **_tuned("cs_mri"),
         ),
     )
 }

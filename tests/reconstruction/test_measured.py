@@ -13,7 +13,7 @@ from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.measurement import Measurement
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import MultiCoilFourier, ParallelBeam, make_mask
-from lightning_mbir.reconstruction import ReconstructionModule, reconstruct
+from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.units import ct_scale
 from tests.reconstruction.conftest import gaussian_prior, smooth_volume
@@ -113,9 +113,11 @@ def test_one_measured_coil_is_none_for_sense(tmp_path: Path) -> None:
 
 def test_measured_coils_are_combined_by_maps_that_are_estimated(tmp_path: Path) -> None:
     file, magnitude = coil_scan(tmp_path)
-    for acc, error in ((None, 0.03), (2.0, 0.06)):
+    for acc, error in ((None, 0.05), (2.0, 0.08)):  # some of it by options for noise, of which there is none here
         data = VolumeDataModule(measurement=file, modality="mri")
-        predict(ReconstructionModule(task="cs_mri", method="admm_tv", acc=acc, output_dir=tmp_path), data, tmp_path)
+        module = ReconstructionModule(task="cs_mri", method="admm_tv", acc=acc, output_dir=tmp_path)
+        predict(module, data, tmp_path)
+        assert module.plans[0].options == TASKS["cs_mri"].tuned("admm_tv", noisy=True)  # what is measured has noise
         folder = tmp_path / "cs_mri/coils"
         back = nib.load(folder / "recon.nii.gz").get_fdata().transpose(2, 1, 0)  # type: ignore[attr-defined]
         assert np.linalg.norm(back - magnitude.numpy()) < error * np.linalg.norm(magnitude.numpy())

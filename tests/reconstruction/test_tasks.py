@@ -9,6 +9,7 @@ import torch
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import MASKS, ParallelBeam, RealDomain
 from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
+from lightning_mbir.reconstruction.method_checks import check_method
 from lightning_mbir.reconstruction.tasks import get_task
 from tests.reconstruction.conftest import demo
 from tests.reconstruction.test_module import predict
@@ -87,3 +88,22 @@ def test_coils_measure_what_one_coil_cannot() -> None:
 def test_data_ranges_are_explicit() -> None:
     assert TASKS["sv_ct"].data_range == TASKS["la_ct"].data_range == pytest.approx(0.0576)  # -1000 .. 2000 HU
     assert TASKS["cs_mri"].data_range is None
+
+
+def test_measurements_with_noise_have_the_options_that_were_searched_with_it(tmp_path: Path) -> None:
+    task = TASKS["la_ct"]
+    assert task.noisy["dds"]["rho"] > 5 * task.options["dds"]["rho"]  # noise is not fitted
+    for photons, rho in ((None, task.options["dds"]["rho"]), (1e5, task.noisy["dds"]["rho"])):
+        module = ReconstructionModule(task="la_ct", photons=photons, output_dir=tmp_path)
+        assert module.plans[0].options == {**task.options["dds"], **({} if photons is None else task.noisy["dds"])}
+        assert module.plans[0].options["rho"] == rho
+    given = {"dds": {"rho": 0.5}}
+    module = ReconstructionModule(
+        task="la_ct", photons=1e5, methods="dds,admm_tv", method_options=given, output_dir=tmp_path
+    )
+    assert module.plans[0].options["rho"] == 0.5 and module.plans[0].options["lam"] == task.noisy["dds"]["lam"]
+    assert module.plans[1].options == {**task.options["admm_tv"], **task.noisy["admm_tv"]}
+    for name, task in TASKS.items():
+        for method, options in task.noisy.items():
+            check_method(method, task.modality, task.tuned(method, noisy=True), None)
+            assert options.items() <= task.tuned(method, noisy=True).items(), name
