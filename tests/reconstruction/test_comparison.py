@@ -157,7 +157,7 @@ def test_a_lack_of_memory_is_a_row_on_every_device(error: RuntimeError, tmp_path
 
     identity = {"volume": {"name": "a"}, "method": "dds"}
     row, planes, known = scored(tmp_path, identity, fails, {})
-    assert row["error"] == str(error) and planes is None and not known and not list(tmp_path.iterdir())
+    assert row["error"] == f"out of memory: {error}" and planes is None and not known and not list(tmp_path.iterdir())
     error.args = ("sizes do not match",)
     if type(error) is RuntimeError:  # a bug is no row
         with pytest.raises(RuntimeError, match="sizes"):
