@@ -86,7 +86,7 @@ class Setting:
 
     @property
     def noisy(self) -> Setting:
-        """The same with noise, for which tasks have options that were searched with it."""
+        """The same with noise, for which tasks have options of their own."""
         noise, *flags = NOISE[TASKS[self.task].modality]
         return replace(self, name=f"{self.name}, {noise}", flags=(*self.flags, *flags))
 

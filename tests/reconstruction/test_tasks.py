@@ -90,7 +90,7 @@ def test_data_ranges_are_explicit() -> None:
     assert TASKS["cs_mri"].data_range is None
 
 
-def test_measurements_with_noise_have_the_options_that_were_searched_with_it(tmp_path: Path) -> None:
+def test_measurements_with_noise_have_options_of_their_own(tmp_path: Path) -> None:
     task = TASKS["la_ct"]
     assert task.noisy["dds"]["rho"] > 5 * task.options["dds"]["rho"]  # noise is not fitted
     for photons, rho in ((None, task.options["dds"]["rho"]), (1e5, task.noisy["dds"]["rho"])):
