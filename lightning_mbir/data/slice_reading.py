@@ -38,10 +38,8 @@ class CachedSlices(PersistentDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> Any:
         try:
             if self._cut_short(index):
-                return ReadSlices()(self.data[index])
+                return self.transform(self.data[index])
             return super().__getitem__(index)
-        except InputError as error:
-            return error
         except RuntimeError as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
