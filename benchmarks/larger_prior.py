@@ -1,18 +1,19 @@
 """What a network of twelve times the parameters gains over a bundled prior, which is of the size that CPUs can run.
 
-    python benchmarks/larger_prior.py --data ../shared/data --priors ct mri --steps 2500
+    python benchmarks/larger_prior.py --data ../shared/data --priors ct mri phantom --steps 1500
 
 The larger one starts from the bundled prior's own weights, widened so that it computes the very same (Chen et al. 2016,
 "Net2Net", section 2.3), and is trained on the same slices, with ``fit`` and the prior's configuration: what it gains
 is what width gains and further steps together. Prints the denoising PSNR of both by noise level, on the patient whom
-both held out, who chooses the best checkpoint of ``fit``, and on one of ``test`` whom nothing has seen. A training
-goes on where it stopped.
+both held out, who chooses the best checkpoint of ``fit``, and on one of ``test`` whom nothing has seen; for ``phantom``
+on phantoms of either kind. A training goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,11 +28,16 @@ from lightning_mbir.prior.networks import build_network
 
 CHANNELS = [48, 80, 192, 560]
 """The lower two levels of (48, 80, 96, 112), twice and five times as wide."""
-HELD_OUT = {
-    "ct": ("acrin013", ("ct/train/acrin013_chest.nii.gz",)),
-    "mri": ("openms_p20", ("mri/train/openms_p20_T1W.nii.gz", "mri/train/openms_p20_FLAIR.nii.gz")),
+HELD_OUT = {"ct": "acrin013", "mri": "openms_p20"}
+SHOWN: dict[str, dict[str, Sequence[str]]] = {
+    "ct": {"acrin013": ("ct/train/acrin013_chest.nii.gz",), "lungfcp0001": SCANS["chest CT"][2]},
+    "mri": {
+        "openms_p20": ("mri/train/openms_p20_T1W.nii.gz", "mri/train/openms_p20_FLAIR.nii.gz"),
+        "openms_p04": SCANS["brain MRI"][2],
+    },
+    "phantom": {"held-out phantoms": ("chest 1000", "head 1000"), "other phantoms": ("chest 2000", "head 2000")},
 }
-TEST = {"ct": SCANS["chest CT"][2], "mri": SCANS["brain MRI"][2]}
+"""Whose slices are denoised, by prior: files, or kinds of phantom and their seeds. The first choose the checkpoint."""
 
 
 def widened(weights: dict[str, Tensor], into: nn.Module, uneven: float = 0.5, seed: int = 0) -> dict[str, Tensor]:
@@ -76,8 +82,9 @@ def grow(name: str, path: Path) -> None:
 def train(name: str, start: Path, folder: Path, args: argparse.Namespace) -> Path:
     """The larger prior after training."""
     if not (found := sorted(folder.glob("**/prior.safetensors"))):
-        flags = ["--config", f"prior_{name}", "--data.path", str(args.data / name / "train")]
-        flags += ["--data.held_out", HELD_OUT[name][0], "--model.init", str(start)]
+        flags = ["--config", f"prior_{name}", "--model.init", str(start)]
+        if name in HELD_OUT:
+            flags += ["--data.path", str(args.data / name / "train"), "--data.held_out", HELD_OUT[name]]
         flags += ["--model.network_options", json.dumps({"channels": CHANNELS})]
         flags += ["--model.learning_rate", str(args.learning_rate), "--steps", str(args.steps)]
         flags += ["--data.cache_dir", str(args.output / "cache"), "--output_dir", str(folder)]
@@ -93,8 +100,8 @@ def train(name: str, start: Path, folder: Path, args: argparse.Namespace) -> Pat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--priors", nargs="+", default=list(HELD_OUT), choices=list(HELD_OUT))
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--priors", nargs="+", default=list(SHOWN), choices=list(SHOWN))
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning_rate", type=float, default=2e-4)
     parser.add_argument("--count", type=int, default=16, help="slices of each patient that are denoised")
     parser.add_argument("--accelerator", default="cpu")
@@ -109,9 +116,9 @@ def main() -> None:
         networks = {name: name, "wider, before training": start}
         folder = args.output / f"{name}_{args.steps}_{args.learning_rate:g}"
         networks[f"wider, after {args.steps} steps"] = train(name, start, folder, args)
-        for who, files in (HELD_OUT[name], ("test patient", TEST[name])):
+        for who, sources in SHOWN[name].items():
             for size in (128, 256):
-                images = slices(args.data, name, "axial", files, size, args.count)
+                images = slices(args.data, None if name == "phantom" else name, "axial", sources, size, args.count)
                 for called, source in networks.items():
                     network = load_prior(source).network
                     mse = torch.cat([denoising_mse(network, part) for part in images.split(4)], 1).mean(1)

@@ -9,6 +9,7 @@ Gaussian smoothing of each slice, its width chosen by the truth.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -37,13 +38,18 @@ PRIORS = {
 }
 
 
-def slices(data: Path, modality: Modality, axis: Axis, files: tuple[str, ...], size: int, count: int) -> Tensor:
-    """``(count, 1, Y, X)`` slices spread over the volumes, in the prior's unit, as training reads them."""
+def slices(data: Path, modality: Modality | None, axis: Axis, sources: Sequence[str], size: int, count: int) -> Tensor:
+    """``(count, 1, Y, X)`` slices spread over volumes, in the prior's unit, as training reads them.
+
+    Volumes are files of ``data``, or, without a modality, phantoms: their kind and seed, as in ``"chest 1000"``.
+    """
     settings = {"modality": modality, "axis": axis, "sizes": [size], "min_signal": 0.05, "stride": 16}
     chosen = []
-    for file in files:
-        (stack,) = ReadSlices()({"file": str(data / file), **settings})
-        chosen.append(stack[torch.linspace(0, len(stack) - 1, count // len(files)).round().long()])
+    for source in sources:
+        kind, _, seed = source.partition(" ")
+        volume = {"file": str(data / source)} if modality else {"phantom": kind, "seed": int(seed)}
+        (stack,) = ReadSlices()({**volume, **settings})
+        chosen.append(stack[torch.linspace(0, len(stack) - 1, count // len(sources)).round().long()])
     return torch.cat(chosen)[:, None].float()
 
 
