@@ -24,6 +24,7 @@ from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
 from lightning_mbir.prior.training import diverged, misfit, set_rates, validate_last_step, warmup_cosine
+from lightning_mbir.prior.unet import LightUNet, with_imaginary_part
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -105,8 +106,8 @@ class ScorePriorModule(L.LightningModule):
         if not log_sigma_std > 0:
             raise InputError(f"--model.log_sigma_std {log_sigma_std}: give a positive number")
         if complex:
-            centred = {} if network == "ncsnpp" else {"mean": 0.0}  # real and imaginary parts have either sign
-            network_options = {"in_channels": 2, **centred, **(network_options or {})}
+            aligned = {"align_phase": True} if network == "light" else {}
+            network_options = {"in_channels": 2, **aligned, **(network_options or {})}
         self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
         self.network = channels_last(build_network(network, network_options))
@@ -341,9 +342,12 @@ class ScorePriorModule(L.LightningModule):
 
     def _start_from(self, init: str) -> None:
         try:
-            weights = read_prior(init)[0].state_dict()
+            prior = read_prior(init)[0]
         except InputError as error:
             raise InputError(str(error).replace("--prior", "--model.init")) from error
+        weights = prior.state_dict()
+        if getattr(self.network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
+            weights = with_imaginary_part(weights)
         if misfit(self.network.state_dict(), weights) is not None:
             raise InputError(f"--model.init {init}: another network than --model.network with its options")
         self.network.load_state_dict(weights)

@@ -18,7 +18,7 @@ def precondition(
     sigma: Tensor,
     kind: Preconditioning,
     sigma_data: float,
-    mean: float,
+    mean: float | Tensor,
 ) -> Tensor:
     """Denoised images from a bare network ``F``, after table 1 of Karras et al. 2022 (EDM).
 
@@ -31,7 +31,7 @@ def precondition(
         x: ``(B, C, Y, X)`` noisy images.
         sigma: ``(B,)`` standard deviation of the noise in each channel.
         sigma_data: standard deviation of clean images about ``mean``; ``"edm"`` only.
-        mean: subtracted from every channel before the network, and added after it.
+        mean: subtracted from every channel before the network, and added after it; one number, or ``(C, 1, 1)``.
     """
     s = sigma.reshape(-1, 1, 1, 1).to(x.dtype)
     centred = x - mean

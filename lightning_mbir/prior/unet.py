@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mbir.errors import InputError
+from lightning_mbir.prior.local_phase import local_phase, rotated
 from lightning_mbir.prior.preconditioning import check_preconditioning, precondition
 
 
@@ -24,12 +26,15 @@ class LightUNet(nn.Module):
         blocks: residual blocks at each resolution, on either side of the U.
         in_channels: channels of the image: 1, or 2 for real and imaginary part.
         sigma_data: standard deviation of clean images about ``mean``.
-        mean: subtracted from each channel before scaling; 0.35 by default, and 0 with two channels.
+        mean: subtracted from each channel before scaling, with ``align_phase`` from the real one alone; 0.35 by
+            default, and 0 with two channels that are not aligned.
         attention: whether the coarsest level attends over the whole slice.
         preconditioning: ``"edm"`` or ``"ve"``, see ``precondition``.
+        align_phase: two channels only: the network sees the image without its local phase, nearly real, and what it
+            makes of it gets that phase again. So a phase costs it nothing, and it commutes with any global one.
 
     Raises:
-        InputError: unknown preconditioning.
+        InputError: unknown preconditioning, or a phase of an image of one channel.
     """
 
     def __init__(
@@ -41,11 +46,15 @@ class LightUNet(nn.Module):
         mean: float | None = None,
         attention: bool = True,
         preconditioning: str = "edm",
+        align_phase: bool = False,
     ) -> None:
         super().__init__()
+        if align_phase and in_channels != 2:
+            raise InputError("network_options.align_phase: needs two channels, real and imaginary part (complex)")
         self.preconditioning = check_preconditioning(preconditioning)
         self.sigma_data = sigma_data
-        self.mean = (0.0 if in_channels == 2 else 0.35) if mean is None else mean
+        self.mean = (0.0 if in_channels == 2 and not align_phase else 0.35) if mean is None else mean
+        self.align_phase = align_phase
         self.in_channels = in_channels
         self.stride = 2 ** len(channels)
         width = 4 * channels[0]
@@ -87,7 +96,12 @@ class LightUNet(nn.Module):
             x: ``(B, C, Y, X)`` noisy images in the prior's unit, sides divisible by ``stride``.
             sigma: ``(B,)`` standard deviation of the noise in each channel.
         """
-        return precondition(self.network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
+        if not self.align_phase:
+            return precondition(self.network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
+        phasor = local_phase(x, sigma)
+        mean = torch.tensor((self.mean, 0.0), dtype=x.dtype, device=x.device).reshape(2, 1, 1)
+        aligned = rotated(x, phasor, back=True)
+        return rotated(precondition(self.network, aligned, sigma, self.preconditioning, self.sigma_data, mean), phasor)
 
     def network(self, x: Tensor, noise_label: Tensor) -> Tensor:
         """The bare U-Net: ``(B, C, Y, X)`` of unit variance and ``(B,)`` labels to ``(B, C, Y, X)``."""
@@ -101,6 +115,14 @@ class LightUNet(nn.Module):
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), 1), emb) if isinstance(layer, ResidualBlock) else layer(x)
         return F.pixel_shuffle(self.last(x), 2)
+
+
+def with_imaginary_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of one channel as those of two with ``align_phase``, which do to the real part what they did before."""
+    result = dict(weights)
+    for name, axis in (("first.weight", 1), ("last.2.weight", 0), ("last.2.bias", 0)):
+        result[name] = torch.cat((weights[name], torch.zeros_like(weights[name])), axis)
+    return result
 
 
 class ResidualBlock(nn.Module):
