@@ -22,7 +22,7 @@ def local_phase(x: Tensor, sigma: Tensor) -> Tensor:
         x = x if x.dtype == torch.float64 else x.float()
         width = (2.4 * sigma).clamp(2, max(2.0, min(x.shape[-2:]) / 10)).to(x.dtype)
         smooth = gaussian(width, x.shape[-2]) @ x @ gaussian(width, x.shape[-1])
-        return smooth / (smooth.square().sum(1, keepdim=True) + torch.finfo(x.dtype).tiny).sqrt()
+        return smooth / (smooth.square().sum(1, keepdim=True) + 1e-20).sqrt()  # nothing where there is nothing
 
 
 def gaussian(width: Tensor, n: int) -> Tensor:

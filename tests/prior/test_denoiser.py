@@ -159,25 +159,27 @@ def test_bfloat16_is_close() -> None:
         SliceDenoiser(network(), Unit(), precision="half")
 
 
-def small(complex: bool) -> LightUNet:
+def small(complex: bool, align_phase: bool = False) -> LightUNet:
     if not complex:
         return network()
     torch.manual_seed(0)
-    net = LightUNet(**OPTIONS, in_channels=2)  # type: ignore[arg-type]
+    net = LightUNet(**OPTIONS, in_channels=2, align_phase=align_phase)  # type: ignore[arg-type]
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.05)
     return net
 
 
 @pytest.mark.parametrize("inference", [False, True])
-@pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize(("complex", "align_phase"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 2, 13, 18), (3, 2, 16)])
-def test_vjp_is_the_adjoint_of_the_derivative(shape: tuple[int, ...], complex: bool, inference: bool) -> None:
+def test_vjp_is_the_adjoint_of_the_derivative(
+    shape: tuple[int, ...], complex: bool, align_phase: bool, inference: bool
+) -> None:
     """Against autograd and finite differences in float64, with padding; weights may come from inference mode."""
     generator = torch.Generator().manual_seed(1)
     dtype = torch.complex128 if complex else torch.float64
     x, u, v = (torch.randn(shape, dtype=dtype, generator=generator) for _ in range(3))
-    exact = small(complex).double()
+    exact = small(complex, align_phase).double()
     exact.embedding.register_forward_pre_hook(lambda _, features: (features[0].double(),))  # those of sigma are float32
     rows, columns = -shape[-2] % 4, -shape[-1] % 4
 
@@ -191,7 +193,7 @@ def test_vjp_is_the_adjoint_of_the_derivative(shape: tuple[int, ...], complex: b
         return (torch.complex(clean[:, 0], clean[:, 1]) if complex else clean[:, 0]).reshape(shape)
 
     with torch.inference_mode(inference):
-        denoise = SliceDenoiser(small(complex), Unit(), slice_batch=3)
+        denoise = SliceDenoiser(small(complex, align_phase), Unit(), slice_batch=3)
         low = (lambda t: t.to(torch.complex64)) if complex else (lambda t: t.float())
         clean, ours = denoise(low(x), 0.5), denoise.vjp(low(x), 0.5, low(v))
         assert ours.dtype == clean.dtype and not ours.requires_grad
