@@ -8,29 +8,23 @@ import torch
 from torch import Tensor
 
 
-def local_phase(x: Tensor, sigma: Tensor) -> Tensor:
-    """The unit phasor ``(B, 2, Y, X)`` of the smoothed images, real and imaginary part.
+def local_phase(x: Tensor) -> Tensor:
+    """The unit phasor ``(B, 2, Y, X)`` of images ``(B, 2, Y, X)``, real and imaginary part, smoothed by a Gaussian.
 
-    The smoothing is a Gaussian, wider where there is more noise: 2 pixels, what leaves a third of noise in a signal of
-    0.35, or a tenth of the slice's smaller side, over which an MRI phase turns little.
-
-    Args:
-        x: ``(B, 2, Y, X)`` noisy images, real and imaginary part.
-        sigma: ``(B,)`` standard deviation of the noise in each channel.
+    Its deviation is a tenth of the slice's smaller side: an MRI phase turns little over it, and noise all but vanishes.
+    What a narrower one would find is noise, and what it takes off, the network could no longer tell.
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype == torch.float64 else x.float()
-        width = (2.4 * sigma).clamp(2, max(2.0, min(x.shape[-2:]) / 10)).to(x.dtype)
-        smooth = gaussian(width, x.shape[-2]) @ x @ gaussian(width, x.shape[-1])
+        width = max(2.0, min(x.shape[-2:]) / 10)
+        smooth = gaussian(width, x.shape[-2], x) @ x @ gaussian(width, x.shape[-1], x)
         return smooth / (smooth.square().sum(1, keepdim=True) + 1e-20).sqrt()  # nothing where there is nothing
 
 
-def gaussian(width: Tensor, n: int) -> Tensor:
-    """Symmetric smoothing matrices ``(B, 1, n, n)`` of ``(B,)`` standard deviations in pixels."""
-    distance = torch.arange(n, device=width.device, dtype=width.dtype)
-    distance = distance[:, None] - distance
-    width = width.reshape(-1, 1, 1, 1)
-    return (-0.5 * (distance / width).square()).exp() / (width * math.sqrt(2 * math.pi))
+def gaussian(width: float, n: int, like: Tensor) -> Tensor:
+    """The symmetric matrix ``(n, n)`` that smooths by a Gaussian of ``width`` pixels."""
+    place = torch.arange(n, device=like.device, dtype=like.dtype)
+    return (-0.5 * ((place[:, None] - place) / width).square()).exp() / (width * math.sqrt(2 * math.pi))
 
 
 def rotated(x: Tensor, phasor: Tensor, back: bool = False) -> Tensor:

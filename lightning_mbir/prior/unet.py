@@ -98,7 +98,7 @@ class LightUNet(nn.Module):
         """
         if not self.align_phase:
             return precondition(self.network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
-        phasor = local_phase(x, sigma)
+        phasor = local_phase(x)
         mean = torch.tensor((self.mean, 0.0), dtype=x.dtype, device=x.device).reshape(2, 1, 1)
         aligned = rotated(x, phasor, back=True)
         return rotated(precondition(self.network, aligned, sigma, self.preconditioning, self.sigma_data, mean), phasor)

@@ -272,7 +272,7 @@ def test_a_complex_prior_starts_from_one_of_magnitudes(tmp_path: Path) -> None:
     module = ScorePriorModule(network_options=TINY, complex=True, init=str(tmp_path / "real.safetensors"))
     z = torch.randn(3, 2, 32, 32)
     sigma = torch.tensor([0.1, 1.0, 10.0])
-    phasor = local_phase(z, sigma)
+    phasor = local_phase(z)
     ours = rotated(module.network(z, sigma), phasor, back=True)[:, :1]
     theirs = source.network(rotated(z, phasor, back=True)[:, :1], sigma)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
