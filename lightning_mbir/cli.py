@@ -45,6 +45,8 @@ RECONSTRUCTION_FLAGS = (
     Flag("--second_prior", "--model.second_prior", "tpdm: prior of coronal slices, such as ct_coronal or a file"),
     Flag("--network", "--model.network", "file of a trained network, for methods that need one"),
     Flag("--slice_batch", "--model.slice_batch", "slices that pass the network at once [by the memory]"),
+    Flag("--model.precision", "--model.precision", "float32, or bfloat16: twice as fast or more [float32]"),
+    Flag("--model.compile", "--model.compile", "true: run the network through torch.compile [false]"),
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),
     Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]"),
     Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead"),

@@ -37,8 +37,8 @@ class SliceDataModule(L.LightningDataModule):
     """Slices ``(1, Y, X)`` in the prior's unit; complex ones ``(2, Y, X)``.
 
     Every patient is drawn equally often, counted in pixels, however many slices there are of him; a patient is what
-    stands before the last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one). Without ``path`` all is
-    phantoms.
+    stands before the last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one), or its BIDS ``sub-LABEL``.
+    Without ``path`` all is phantoms.
 
     Slices larger than ``image_size`` are averaged down to it, smaller ones are padded with zeros: nothing is enlarged,
     since that would teach blur. With several shapes each batch is of one of them, by chance, and has as many pixels as
@@ -312,5 +312,6 @@ class SliceDataModule(L.LightningDataModule):
 
 
 def patient(file: Path) -> str:
-    """What stands before the last underscore of the file's name."""
-    return volume_name(file).rpartition("_")[0] or volume_name(file)
+    """What stands before the last underscore of the file's name, or before the first of ``sub-01_ses-2_T1w`` (BIDS)."""
+    name = volume_name(file)
+    return name.partition("_")[0] if name.startswith("sub-") else name.rpartition("_")[0] or name

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
+log = logging.getLogger(__name__)
+
 # LoadImage makes one of each of MONAI's readers, and that for GPUs says what is not installed, whatever the file is.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").addFilter(
     lambda record: "nvImageCodec is not available" not in record.msg
@@ -144,6 +146,8 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
         bad = int((~torch.isfinite(data)).sum())
         raise InputError(f"{path}: {bad} voxels are NaN or infinite; replace them by finite values first")
     if modality == "ct":
+        if float(data.min()) >= 0:
+            log.warning("%s: nothing is below 0 HU, as air is: is it CT? (to train on MRI: --data.modality mri)", path)
         data = hu_to_mu(data)
     affine = np.asarray(image.affine, dtype=np.float64)
     return Volume(data=data, affine=affine, name=volume_name(path), modality=modality)

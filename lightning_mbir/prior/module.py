@@ -23,8 +23,8 @@ from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
-from lightning_mbir.prior.training import diverged, misfit, set_rates, validate_last_step, warmup_cosine
-from lightning_mbir.prior.unet import LightUNet, with_imaginary_part
+from lightning_mbir.prior.training import diverged, misfit, other_setting, set_rates, validate_last_step, warmup_cosine
+from lightning_mbir.prior.unet import LightUNet, complex_from_real
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -137,6 +137,8 @@ class ScorePriorModule(L.LightningModule):
         self.validation_psnr: dict[int, list[float]] = {}
         """Held-out denoising PSNR of the averaged weights at ``SIGMAS``, by image size; empty where they are newer than
         the last validation."""
+        self.largest = (0, 0)
+        """Shape of the largest held-out slices, which samples have too."""
         self._rate = watch.Rate()
 
     def setup(self, stage: str) -> None:
@@ -233,6 +235,7 @@ class ScorePriorModule(L.LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Squared denoising error of the averaged weights at fixed noise levels with fixed noise."""
         size = batch.shape[-1]
+        self.largest = max(self.largest, (batch.shape[-2], size), key=math.prod)
         seed = watch.key(batch_idx, self.global_rank)
         network = self.ema.module
         reference = smoothing_mse(batch.float(), seed=seed) if size not in self._reference else None
@@ -249,7 +252,7 @@ class ScorePriorModule(L.LightningModule):
         for size in sorted(self._validation):
             errors, references = zip(*self._validation[size], strict=True)
             mse = self._mean_over_ranks(torch.cat(errors, 1))
-            if references[0] is not None:
+            if references[0] is not None and not self.trainer.sanity_checking:  # which looks at some slices only
                 self._reference[size] = self._mean_over_ranks(torch.cat(references, 1))
             losses.append((self.weight(sigmas) * mse).mean())
             self.validation_psnr[size] = (-10 * mse.log10()).tolist()
@@ -261,8 +264,7 @@ class ScorePriorModule(L.LightningModule):
                 raise diverged(self.global_step, "the held-out loss", self.learning_rate)
             self.log("val/loss", loss, prog_bar=True)
         if losses and not self.trainer.sanity_checking and self.global_rank == 0:
-            largest = max(self._validation)
-            self._picture("generated", [generate(self.ema.module, 4, largest, device=self.device)])
+            self._picture("generated", [generate(self.ema.module, 4, self.largest, device=self.device)])
             logger = self._tensorboard()
             if logger is not None:
                 logger.add_figure("denoising", watch.curves(self.validation_psnr, self._reference), self.global_step)
@@ -345,10 +347,10 @@ class ScorePriorModule(L.LightningModule):
             prior = read_prior(init)[0]
         except InputError as error:
             raise InputError(str(error).replace("--prior", "--model.init")) from error
-        weights = prior.state_dict()
         if getattr(self.network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
-            weights = with_imaginary_part(weights)
-        if misfit(self.network.state_dict(), weights) is not None:
+            prior = complex_from_real(prior)
+        weights = prior.state_dict()
+        if misfit(self.network.state_dict(), weights) or other_setting(self.network, prior):
             raise InputError(f"--model.init {init}: another network than --model.network with its options")
         self.network.load_state_dict(weights)
 

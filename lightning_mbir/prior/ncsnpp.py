@@ -241,5 +241,6 @@ class _Up(torch.autograd.Function):
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """At most 32 groups, of at least 4 channels."""
-    return nn.GroupNorm(min(width // 4, 32), width, eps=1e-6)
+    """At most 32 groups, of at least 4 channels; where that does not divide the width, the most that do."""
+    most = min(width // 4, 32)
+    return nn.GroupNorm(next(n for n in range(most, 0, -1) if width % n == 0), width, eps=1e-6)

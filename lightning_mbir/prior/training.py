@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.files import check_finite, read_torch
+from lightning_mbir.prior.networks import build_network
 
 
 def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
@@ -81,6 +83,14 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str | None:
     return names[0] if names else None
 
 
+def other_setting(own: nn.Module, given: nn.Module) -> str | None:
+    """A setting in which two networks of the same weights differ, which makes other functions of them; or None."""
+    plain = (bool, int, float, str, list, tuple)
+    ours, theirs = ({k: v for k, v in vars(net).items() if isinstance(v, plain)} for net in (own, given))
+    names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    return next((name for name in names if name != "training" and not name.startswith("_")), None)
+
+
 def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:
     """Look at a checkpoint before data are read for it.
 
@@ -106,6 +116,10 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
         )
     state = content["state_dict"]
     name = misfit(module.state_dict(), state)
+    saved = content.get("hyper_parameters", {})
+    if name is None and {"network", "network_options"} <= saved.keys() and isinstance(module.network, nn.Module):
+        with torch.device("meta"):
+            name = other_setting(module.network, build_network(saved["network"], saved["network_options"]))
     if name is not None:
         raise InputError(
             f"--ckpt_path {path}: of another network or other options ({name} does not fit); give the --model settings "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.local_phase import local_phase, rotated
 from lightning_mbir.prior.preconditioning import check_preconditioning, precondition
+
+HEADS = 4
+"""Of attention."""
 
 
 class LightUNet(nn.Module):
@@ -34,7 +39,8 @@ class LightUNet(nn.Module):
             makes of it gets that phase again. So a phase costs it nothing, and it commutes with any global one.
 
     Raises:
-        InputError: unknown preconditioning, or a phase of an image of one channel.
+        InputError: no level, or a last width that attention cannot divide among its heads; unknown preconditioning; a
+            phase of an image of one channel.
     """
 
     def __init__(
@@ -49,6 +55,12 @@ class LightUNet(nn.Module):
         align_phase: bool = False,
     ) -> None:
         super().__init__()
+        if not channels or min(channels) < 1 or blocks < 1:
+            raise InputError("network_options: give channels of at least one level, and at least one block a level")
+        if attention and channels[-1] % HEADS:
+            raise InputError(
+                f"network_options.channels {channels[-1]}: the last is no multiple of {HEADS}, of attention"
+            )
         if align_phase and in_channels != 2:
             raise InputError("network_options.align_phase: needs two channels, real and imaginary part (complex)")
         self.preconditioning = check_preconditioning(preconditioning)
@@ -117,12 +129,21 @@ class LightUNet(nn.Module):
         return F.pixel_shuffle(self.last(x), 2)
 
 
-def with_imaginary_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of one channel as those of two with ``align_phase``, which do to the real part what they did before."""
-    result = dict(weights)
-    for name, axis in (("first.weight", 1), ("last.2.weight", 0), ("last.2.bias", 0)):
-        result[name] = torch.cat((weights[name], torch.zeros_like(weights[name])), axis)
-    return result
+def complex_from_real(real: LightUNet) -> LightUNet:
+    """A network of two channels with ``align_phase`` that does to the aligned real part what that of one channel does.
+
+    The imaginary part has no influence as yet, and keeps its noise.
+    """
+    network = copy.deepcopy(real)
+    network.in_channels, network.align_phase = 2, True
+    first, last = real.first, cast(nn.Conv2d, real.last[2])
+    assert first.bias is not None and last.bias is not None
+    network.first = nn.Conv2d(2 * first.in_channels, first.out_channels, 3, padding=1)
+    network.last[2] = nn.Conv2d(last.in_channels, 2 * last.out_channels, 3, padding=1)
+    pairs = (("first.weight", first.weight, 1), ("last.2.weight", last.weight, 0), ("last.2.bias", last.bias, 0))
+    weights = {name: torch.cat((w, torch.zeros_like(w)), axis) for name, w, axis in pairs}
+    network.load_state_dict(real.state_dict() | weights)
+    return network
 
 
 class ResidualBlock(nn.Module):
@@ -145,9 +166,9 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Residual self-attention over all positions, four heads."""
+    """Residual self-attention over all positions."""
 
-    def __init__(self, channels: int, heads: int = 4) -> None:
+    def __init__(self, channels: int, heads: int = HEADS) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.GroupNorm(groups(channels), channels)

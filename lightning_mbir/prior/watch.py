@@ -82,8 +82,8 @@ def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, 
     config = {name: module.hparams[name] for name in ("network", "network_options", "modality")}
     digest = save_prior(folder / "prior.safetensors", network, config)
     (folder / "prior.md").write_text(_card(module, digest, origin, found))
-    size = max(found, default=int(getattr(module.network, "stride", 16)) * 4)
-    rows = [generate(network, 4, size, seed=seed, device=module.device) for seed in (0, 1)]
+    shape = module.largest if any(module.largest) else (4 * int(getattr(network, "stride", 16)),) * 2
+    rows = [generate(network, 4, shape, seed=seed, device=module.device) for seed in (0, 1)]
     imsave(folder / "prior_samples.png", sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
     if found:
         curves(found, reference).savefig(folder / "prior_denoising.png", dpi=110)

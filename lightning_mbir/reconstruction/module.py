@@ -75,6 +75,7 @@ class ReconstructionModule(L.LightningModule):
         output_dir: where results go.
         slice_batch: slices that pass the network at once; by the free memory, where not given.
         precision: of the network, ``float32`` or ``bfloat16``.
+        compile: run the network through ``torch.compile``, where that works.
         method_options: options of the method, over the task's and the method's defaults; with ``methods``, keyed by
             method, and with ``steps`` in there.
         methods: several methods for ``test`` to compare, as a list or with commas, instead of ``method``.
@@ -105,6 +106,7 @@ class ReconstructionModule(L.LightningModule):
         output_dir: Path = Path("outputs"),
         slice_batch: int | None = None,
         precision: str = "float32",
+        compile: bool = False,
         method_options: dict[str, Any] | None = None,
         methods: list[str] | str | None = None,
         samples: int = 1,
@@ -146,7 +148,13 @@ class ReconstructionModule(L.LightningModule):
             self.task, settings, given, seed, bool(settings.get("phase", False)), (prior, second_prior),
             network=network, precision=precision, lpips=lpips,
         )  # fmt: skip
-        self._load = partial(load_task_prior, modality=self.task.modality, slice_batch=slice_batch, precision=precision)
+        self._load = partial(
+            load_task_prior,
+            modality=self.task.modality,
+            slice_batch=slice_batch,
+            precision=precision,
+            compile=compile,
+        )
         if any(METHODS[plan.method].needs_prior for plan in self.plans):
             self.runner.prior = own = self._load(prior, complex=self.runner.has_phase)
             for plan in self.plans:

@@ -202,6 +202,7 @@ def load_task_prior(
     complex: bool = False,
     slice_batch: int | None = None,
     precision: str = "float32",
+    compile: bool = False,
 ) -> SliceDenoiser:
     """``load_prior``, by default the bundled one of ``modality`` (complex or not), in the unit that fits.
 
@@ -210,7 +211,7 @@ def load_task_prior(
     """
     if source is None:
         source = f"{modality}_complex" if complex else modality
-    return _in_unit_of(load_prior(source, slice_batch, precision), modality)
+    return _in_unit_of(load_prior(source, slice_batch, precision, compile), modality)
 
 
 def _in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:

@@ -50,6 +50,30 @@ def test_patients_are_drawn_equally_and_the_last_is_held_out(tmp_path: Path, mon
     assert float(held[0, 0, 12, 12]) == pytest.approx(0.65, abs=3e-4)  # kept in half precision
 
 
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        ("p01_T1W.nii.gz", "p01"),
+        ("a_b_T1W.nii", "a_b"),
+        ("scan.nii.gz", "scan"),
+        ("sub-01_ses-2_T1w.nii.gz", "sub-01"),
+        ("sub-01_T2w.nii.gz", "sub-01"),
+    ],
+)
+def test_a_patient_is_known_by_the_name(name: str, who: str) -> None:
+    assert slice_datamodule.patient(Path(name)) == who
+
+
+def test_volumes_that_cannot_be_ct_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, low in (("mri_a", 0), ("ct_a", -1000)):
+        array = np.full((20, 24, 4), 300, np.int16)
+        array[0] = low
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    SliceDataModule(tmp_path, "ct", image_size=24, phantom_volumes=1).setup("fit")
+    (message,) = (record.message for record in caplog.records if "0 HU" in record.message)
+    assert "mri_a" in message and "--data.modality mri" in message
+
+
 def test_workers_do_not_change_the_slices(tmp_path: Path) -> None:
     batches = []
     for workers in (0, 2):

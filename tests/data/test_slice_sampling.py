@@ -94,6 +94,22 @@ def test_slices_are_turned_and_left_alone_as_often_as_said() -> None:
     assert 0.14 < np.max(angles) < 0.16 and -0.16 < np.min(angles) < -0.14
 
 
+def test_sizes_places_and_intensities_vary_as_far_as_said() -> None:
+    v = torch.linspace(-1, 1, 128)
+    disc = (v[:, None].square() + v.square() < 0.16).float()[None]
+    vary = augmentation((128, 128), "axial", 0.2, False)
+    areas, intensities, places = [], [], []
+    for seed in range(300):
+        vary.set_random_state(seed=seed)
+        image = torch.as_tensor(vary(disc))[0]
+        intensities.append(float(image[image > 0.4].median()))
+        areas.append(float((image > 0.5).sum() / disc.sum()))
+        places.append([float((image.sum(1 - i) * v).sum() / image.sum()) / 2 for i in range(2)])
+    assert min(areas) == pytest.approx(0.64, abs=0.04) and max(areas) == pytest.approx(1.44, abs=0.04)
+    assert min(intensities) == pytest.approx(0.8, abs=0.03) and max(intensities) == pytest.approx(1.2, abs=0.03)
+    assert np.abs(places).max(0) == pytest.approx((0.08, 0.08), abs=0.01)
+
+
 def test_only_the_sides_are_mirrored() -> None:
     """Left and right are much alike, front and back are not."""
     ramp = torch.arange(64.0).expand(1, 64, 64)

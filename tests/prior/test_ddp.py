@@ -47,6 +47,40 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
     return {name: (p.detach(), p.grad.abs() > 1e-6) for name, p in parameters if p.grad is not None}
 
 
+def fit_on_two_processes(output: Path, options: list[str]) -> Path:
+    """The last checkpoint."""
+    flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_mbir", "fit", *options, *flags, "--output_dir", str(output)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (last,) = output.rglob("last.ckpt")
+    return last
+
+
+def test_two_processes_resume_in_bf16_with_accumulated_gradients(tmp_path: Path) -> None:
+    """Bit for bit, from the middle of an epoch."""
+    options = ["--data.image_size", "32", "--data.batch_size", "2", "--data.phantom_volumes", "1", "--seed", str(SEED)]
+    options += ["--model.network_options", "{channels: [8, 16], blocks: 1, attention: false}"]
+    options += ["--model.cosine", "false", "--data.slices_per_epoch", "24", "--trainer.accumulate_grad_batches", "2"]
+    options += ["--trainer.precision", "bf16-mixed"]
+    unbroken = fit_on_two_processes(tmp_path / "unbroken", [*options, "--steps", "4"])
+    first = fit_on_two_processes(tmp_path / "first", [*options, "--steps", "2"])
+    resumed = fit_on_two_processes(tmp_path / "second", [*options, "--steps", "4", "--ckpt_path", str(first)])
+    ours, theirs = (torch.load(path, weights_only=True) for path in (resumed, unbroken))
+    assert ours["global_step"] == theirs["global_step"] == 4
+    moved = torch.load(first, weights_only=True)["state_dict"]
+    for name, value in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], value, rtol=0, atol=0)
+    assert any(not torch.equal(moved[name], value) for name, value in theirs["state_dict"].items())
+
+
 def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = ScorePriorModule(network_options=TINY)
@@ -59,19 +93,8 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
     options += ["--model.network_options", "{channels: [8, 16], blocks: 1, attention: false}"]
     options += ["--model.init", str(tmp_path / "start.safetensors"), "--model.learning_rate", "1e-3"]
     options += ["--model.warmup_steps", "1", "--model.cosine", "false", "--seed", str(SEED), "--steps", "1"]
-    options += ["--data.slices_per_epoch", "8", "--trainer.precision", "32-true", "--trainer.accelerator", "cpu"]
-    options += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--output_dir", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_mbir", "fit", *options],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    (last,) = (tmp_path / "out").rglob("last.ckpt")
+    options += ["--data.slices_per_epoch", "8", "--trainer.precision", "32-true"]
+    last = fit_on_two_processes(tmp_path / "out", options)
     trained = torch.load(last, weights_only=True)["state_dict"]
 
     module = ScorePriorModule(network_options=TINY, init=str(tmp_path / "start.safetensors"))

@@ -81,6 +81,28 @@ def test_dsm_loss_is_the_score_matching_loss() -> None:
     torch.testing.assert_close(weighted, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_a_training_minimises_the_score_matching_loss(tmp_path: Path) -> None:
+    module = tiny(objective="dsm", seed=3)
+    found: list[tuple[float, float]] = []
+    own = module.training_step
+
+    def step(batch: Tensor, batch_idx: int) -> Tensor:
+        generator = torch.Generator().manual_seed(key(3, 0, len(found)))
+        sigma = module.draw_sigma(len(batch), generator)
+        n = torch.randn(batch.shape, generator=generator)
+        s = sigma[:, None, None, None]
+        with torch.no_grad():
+            score = (posterior_mean(module.network, batch + s * n, sigma) - batch - s * n) / s**2
+        loss = own(batch, batch_idx)
+        found.append((float(loss), float((s * score + n).square().mean())))
+        return loss
+
+    module.training_step = step  # type: ignore[method-assign]
+    trainer(tmp_path, 3, limit_val_batches=0).fit(module, tiny_data())
+    assert len(found) == 3 and module.log_loss is None
+    assert [ours for ours, _ in found] == pytest.approx([loss for _, loss in found], rel=1e-3)
+
+
 def test_edm_weight_makes_an_untrained_network_equally_wrong_at_all_levels() -> None:
     """The bare network starts at zero; for slices of standard deviation ``sigma_data`` its loss is then 1."""
     torch.manual_seed(0)
@@ -249,6 +271,9 @@ def test_training_goes_on_from_a_prior(tmp_path: Path) -> None:
         torch.testing.assert_close(module.ema.module.state_dict()[name], module.network.state_dict()[name])
     with pytest.raises(InputError, match="another network"):
         ScorePriorModule(network_options={**TINY, "channels": [8, 24]}, init=str(tmp_path / "start.safetensors"))
+    for option in ({"preconditioning": "ve"}, {"mean": 0.0}, {"sigma_data": 0.5}):  # the same weights, another function
+        with pytest.raises(InputError, match="another network"):
+            ScorePriorModule(network_options={**TINY, **option}, init=str(tmp_path / "start.safetensors"))
 
 
 def test_complex_priors_train_on_two_channels(tmp_path: Path) -> None:

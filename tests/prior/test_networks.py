@@ -57,6 +57,28 @@ def test_contract(name: str, channels: int) -> None:
         assert (posterior_mean(net, x, 2 * sigma) - out).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("nf", [4, 12, 36, 48, 80, 132])
+def test_ncsnpp_of_any_multiple_of_four(nf: int) -> None:
+    net = NCSNpp(nf=nf, channel_multipliers=(1, 2), num_res_blocks=1)
+    assert net(torch.rand(1, 1, 8, 8), torch.ones(1)).shape == (1, 1, 8, 8)
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.GroupNorm)]
+    assert norms and all(norm.num_channels // norm.num_groups >= 4 for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": []}, "at least one level"),
+        ({"channels": [8], "blocks": 0}, "at least one block"),
+        ({"channels": [8, 10]}, "channels 10: the last is no multiple of 4, of attention"),
+        ({"unheard_of": 1}, "does not take these options"),
+    ],
+)
+def test_options_that_make_no_network_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build_network("light", options)
+
+
 @pytest.mark.parametrize("name", ["light", "monai"])
 def test_edm_is_the_formula_of_the_trained_priors(name: str) -> None:
     net = network(name)

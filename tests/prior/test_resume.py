@@ -9,9 +9,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
-from lightning_mbir.prior import load_prior
-from lightning_mbir.prior.training import BestCheckpoint
-from tests.prior.conftest import tiny, tiny_data, trainer
+from lightning_mbir.errors import InputError
+from lightning_mbir.prior import ScorePriorModule, load_prior
+from lightning_mbir.prior.training import BestCheckpoint, check_checkpoint
+from tests.prior.conftest import TINY, tiny, tiny_data, trainer
 
 
 def all_state(checkpoint: Path) -> dict[str, Tensor]:
@@ -45,6 +46,16 @@ def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, s
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_checkpoint_of_the_same_weights_and_another_function_is_refused(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    trainer(tmp_path, 1, callbacks=[keep]).fit(tiny(), tiny_data())
+    check_checkpoint(tmp_path / "last.ckpt", tiny(), goes_on=True)
+    for option, value in {"sigma_data": 0.5, "mean": 0.0, "preconditioning": "ve"}.items():
+        other = ScorePriorModule(network_options={**TINY, option: value})
+        with pytest.raises(InputError, match=rf"another network or other options \({option} does not fit\)"):
+            check_checkpoint(tmp_path / "last.ckpt", other, goes_on=True)
 
 
 def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
