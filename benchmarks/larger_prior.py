@@ -14,16 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from prior_quality import SCANS, slices
+from prior_quality import SCANS, in_parts, slices
 from torch import Tensor, nn
 
 from lightning_mbir.cli import main as lightning_mbir
 from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.checkpoint import read_prior, save_prior
-from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, psnr
+from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse
 from lightning_mbir.prior.networks import build_network
 
 CHANNELS = [48, 80, 192, 560]
@@ -121,8 +122,7 @@ def main() -> None:
                 images = slices(args.data, None if name == "phantom" else name, "axial", sources, size, args.count)
                 for called, source in networks.items():
                     network = load_prior(source).network
-                    mse = torch.cat([denoising_mse(network, part) for part in images.split(4)], 1).mean(1)
-                    cells = " | ".join(f"{value:.2f}" for value in psnr(mse).tolist())
+                    cells = " | ".join(f"{value:.2f}" for value in in_parts(partial(denoising_mse, network), images))
                     parameters = sum(p.numel() for p in network.parameters()) / 1e6
                     lines.append(f"| {who} | {size} | {called} | {parameters:.1f} M | {cells} |")
                     print(lines[-1], flush=True)

@@ -9,7 +9,8 @@ Gaussian smoothing of each slice, its width chosen by the truth.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -53,6 +54,11 @@ def slices(data: Path, modality: Modality | None, axis: Axis, sources: Sequence[
     return torch.cat(chosen)[:, None].float()
 
 
+def in_parts(error: Callable[..., Tensor], images: Tensor) -> list[float]:
+    """PSNR by noise level, each four images with noise of their own."""
+    return psnr(torch.cat([error(part, seed=i) for i, part in enumerate(images.split(4))], 1).mean(1)).tolist()
+
+
 def with_phase(images: Tensor) -> Tensor:
     """Real and imaginary part of the images with a smooth phase each, ``(B, 2, Y, X)``."""
     rng = np.random.RandomState(0)
@@ -79,12 +85,11 @@ def main() -> None:
                 axes.set_axis_off()
                 continue
             images = slices(args.data, modality, axis, files, size, args.count)
-            curves = {"best smoothing": psnr(smoothing_mse(images).mean(1)).tolist()}
+            curves = {"best smoothing": in_parts(smoothing_mse, images)}
             for name in PRIORS[scan]:
                 network = load_prior(name).network
                 shown = with_phase(images) if network.in_channels == 2 else images
-                mse = torch.cat([denoising_mse(network, part) for part in shown.split(8)], 1).mean(1)
-                curves[name] = psnr(mse).tolist()
+                curves[name] = in_parts(partial(denoising_mse, network), shown)
             for name, values in curves.items():
                 axes.plot(SIGMAS, values, "k--" if name == "best smoothing" else "o-", label=name, ms=3)
                 print(f"| {scan} | {size} | {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
@@ -100,7 +105,7 @@ def main() -> None:
 def samples(path: Path) -> None:
     """Unconditional samples of all priors; of `mri_complex` the magnitude."""
     sheets: list[tuple[str, int | tuple[int, int]]] = [("ct", 128), ("ct", 256), ("ct_coronal", (64, 128))]
-    sheets += [("mri", 128), ("mri", 256), ("mri_complex", 128), ("phantom", 128)]
+    sheets += [(name, size) for name in ("mri", "mri_complex", "phantom") for size in (128, 256)]
     figure = Figure(figsize=(12, 2.05 * len(sheets)), layout="constrained")
     for row, (name, size) in zip(figure.subplots(len(sheets), 6), sheets, strict=True):
         images = magnitude(generate(load_prior(name).network, 6, size, steps=40, seed=4))

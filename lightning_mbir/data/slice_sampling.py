@@ -139,18 +139,17 @@ class KeyedSlices(Dataset[Tensor]):
 
     Args:
         slices: images ``(Y, X)`` of any floating type.
-        transforms: a random MONAI transform for each.
-        key: seed of the slices that are asked for without one.
+        transforms: a random MONAI transform for each; an index without a seed is its own.
     """
 
-    def __init__(self, slices: Sequence[Tensor], transforms: Sequence[Compose], key: int = 0) -> None:
-        self.slices, self.transforms, self.key = slices, transforms, key
+    def __init__(self, slices: Sequence[Tensor], transforms: Sequence[Compose]) -> None:
+        self.slices, self.transforms = slices, transforms
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Tensor:
-        place, seed = index if isinstance(index, tuple) else (index, self.key + index)
+        place, seed = index if isinstance(index, tuple) else (index, index)
         transform = self.transforms[place]
         transform.set_random_state(seed=seed)
         varied = transform(self.slices[place][None].float())

@@ -15,8 +15,7 @@ from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.free_memory import free_memory
-from lightning_mbir.prior.networks import channels_last as channels_last
-from lightning_mbir.prior.networks import compiled, is_out_of_memory
+from lightning_mbir.prior.networks import channels_last, compiled, is_out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -102,15 +102,15 @@ def sheet(rows: Sequence[Tensor]) -> Tensor:
     return torch.cat([torch.cat(list(magnitude(row)), 1) for row in rows]).clamp(0, 1).float().cpu()
 
 
-def psnr_figure(curves: Mapping[str, Sequence[float]], sigmas: Sequence[float] = SIGMAS) -> Figure:
+def psnr_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
     """Denoising PSNR over the noise level: a solid line each, broken where the name says that it is a reference."""
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
         reference = "smoothing" in name
-        axes.plot(sigmas, values, "--" if reference else "o-", label=name, lw=1.2 if reference else 1.8, ms=4)
+        axes.plot(SIGMAS, values, "--" if reference else "o-", label=name, lw=1.2 if reference else 1.8, ms=4)
     axes.set(xscale="log", xlabel="noise level sigma (peak 1)", ylabel="PSNR of the denoised slice (dB)")
-    axes.set_xticks(sigmas, [f"{sigma:g}" for sigma in sigmas])
+    axes.set_xticks(SIGMAS, [f"{sigma:g}" for sigma in SIGMAS])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

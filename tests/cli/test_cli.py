@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lightning_mbir.cli import RECONSTRUCTION_FLAGS, TRAINING_FLAGS, UsageError, main, translate
 from lightning_mbir.prior import ScorePriorModule, load_prior
@@ -241,6 +242,8 @@ def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest
     train += ["--data.image_size", "[32,64]", "--data.crop_size", "32"]
     train += ["--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
     assert main(train) == 0
+    (config,) = Path("fit").rglob("config.yaml")
+    assert yaml.safe_load(config.read_text())["trainer"]["gradient_clip_val"] == 1.0
     (prior,) = Path("fit").rglob("prior.safetensors")
     assert load_prior(prior).complex and load_prior(next(Path("fit").rglob("last.ckpt"))).complex
     args = ["predict", "--task", "cs_mri", "--acc", "3", "--phase", "true", "--steps", "2", "--prior", str(prior)]
