@@ -3,10 +3,11 @@
     python benchmarks/prior_throughput.py --device cpu --cases light_128 light_256 ncsnpp --ncsnpp_size 64
     python benchmarks/prior_throughput.py --device cuda --compile --profile
 
-Ours is what `SliceDenoiser` and `fit` do: channels-last, bfloat16 autocast and, if asked for, `torch.compile`. The
-plain run is eager, float32, channels first. Both run in one process, by turns, so that a busy machine slows both; the
-ratio is that of the medians. Training is forward, backward and an Adam step. Weights are random, in the last layers
-too. Peak memory is what a step needs beyond weights and optimizer. Prints Markdown tables.
+Ours is what `fit` does, and `SliceDenoiser` with bfloat16: channels-last, autocast and, if asked for, `torch.compile`;
+`--precision float32` is without autocast, as reconstructions are by default. The plain run is eager, float32, channels
+first. Both run in one process, by turns, so that a busy machine slows both; the ratio is that of the medians. Training
+is forward, backward and an Adam step. Weights are random, in the last layers too. Peak memory is what a step needs
+beyond weights and optimizer. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -51,17 +52,19 @@ def prepare(name: str, device: torch.device) -> nn.Module:
     return network.to(device)
 
 
-def runner(network: nn.Module, x: Tensor, ours: bool, train: bool, compile: bool) -> Callable[[], Tensor]:
+def runner(network: nn.Module, x: Tensor, ours: bool, train: bool, args: argparse.Namespace) -> Callable[[], Tensor]:
     """One step; gives the denoised images."""
     network = channels_last(copy.deepcopy(network)) if ours else copy.deepcopy(network)
     network.train(train).requires_grad_(train)
-    run = compiled(network) if ours and compile else network
+    run = compiled(network) if ours and args.compile else network
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-6) if train else None
     x = x.contiguous(memory_format=torch.channels_last if ours else torch.contiguous_format)
     sigma = torch.full((len(x),), SIGMA, device=x.device)
 
+    low = ours and args.precision == "bfloat16"
+
     def step() -> Tensor:
-        with torch.set_grad_enabled(train), torch.autocast(x.device.type, torch.bfloat16, enabled=ours):
+        with torch.set_grad_enabled(train), torch.autocast(x.device.type, torch.bfloat16, enabled=low):
             clean = posterior_mean(run, x, sigma)
         if optimizer is not None:
             clean.float().square().mean().backward()  # type: ignore[no-untyped-call]
@@ -79,7 +82,7 @@ def compare(name: str, size: int, batch: int, train: bool, args: argparse.Namesp
     device = torch.device(args.device)
     network = prepare(name, device)
     x = torch.rand((batch, 1, size, size), generator=torch.Generator().manual_seed(0)).to(device)
-    steps = {ours: runner(network, x, ours, train, args.compile) for ours in (False, True)}
+    steps = {ours: runner(network, x, ours, train, args) for ours in (False, True)}
     first = {ours: step() for ours, step in steps.items()}  # compiles and warms up
     times: dict[bool, list[float]] = defaultdict(list)
     for _ in range(args.repeat):
@@ -105,7 +108,7 @@ def shares(name: str, size: int, batch: int, args: argparse.Namespace) -> list[s
     """Lines of the table of time by kind of operation, inference, ours and uncompiled."""
     device = torch.device(args.device)
     x = torch.rand((batch, 1, size, size)).to(device)
-    step = runner(prepare(name, device), x, ours=True, train=False, compile=False)
+    step = runner(prepare(name, device), x, True, False, argparse.Namespace(**{**vars(args), "compile": False}))
     step()
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
@@ -140,6 +143,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="slices at once")
     parser.add_argument("--ncsnpp_batch", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5, help="repetitions of each, by turns")
+    parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"], help="of ours")
     parser.add_argument("--compile", action="store_true", help="torch.compile in ours")
     parser.add_argument("--no_training", action="store_true", help="inference only")
     parser.add_argument("--profile", action="store_true", help="share of time by kind of operation")
