@@ -147,7 +147,9 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
         raise InputError(f"{path}: {bad} voxels are NaN or infinite; replace them by finite values first")
     if modality == "ct":
         if float(data.min()) >= 0:
-            log.warning("%s: nothing is below 0 HU, as air is: is it CT? (to train on MRI: --data.modality mri)", path)
+            log.warning(
+                "%s: nothing is below 0 HU, as air is: is it CT? (`fit` takes MRI with --data.modality mri)", path
+            )
         data = hu_to_mu(data)
     affine = np.asarray(image.affine, dtype=np.float64)
     return Volume(data=data, affine=affine, name=volume_name(path), modality=modality)

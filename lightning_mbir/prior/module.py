@@ -50,7 +50,8 @@ class ScorePriorModule(L.LightningModule):
         network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
         modality: ``ct`` or ``mri``; goes into the prior's file, and sets its unit. None: of whatever task uses it.
         complex: two channels, real and imaginary part, for complex MRI.
-        init: a prior to start from (a name or a file, see ``load_prior``); it must be of the same network.
+        init: a prior to start from (a name or a file, see ``load_prior``), of the same network; for one that aligns
+            phases, or of one channel.
         objective: ``edm`` or ``dsm``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
         log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et
@@ -350,8 +351,10 @@ class ScorePriorModule(L.LightningModule):
         if getattr(self.network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
             prior = complex_from_real(prior)
         weights = prior.state_dict()
-        if misfit(self.network.state_dict(), weights) or other_setting(self.network, prior):
-            raise InputError(f"--model.init {init}: another network than --model.network with its options")
+        if differs := misfit(self.network.state_dict(), weights) or other_setting(self.network, prior):
+            raise InputError(
+                f"--model.init {init}: another network than --model.network with its options ({differs} does not fit)"
+            )
         self.network.load_state_dict(weights)
 
     def _logs_at(self, step: int) -> bool:

@@ -85,10 +85,16 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str | None:
 
 def other_setting(own: nn.Module, given: nn.Module) -> str | None:
     """A setting in which two networks of the same weights differ, which makes other functions of them; or None."""
-    plain = (bool, int, float, str, list, tuple)
-    ours, theirs = ({k: v for k, v in vars(net).items() if isinstance(v, plain)} for net in (own, given))
-    names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    return next((name for name in names if name != "training" and not name.startswith("_")), None)
+    ours, theirs = (
+        {
+            (path, name): value
+            for path, module in network.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float | str | list | tuple) and name[0] != "_" and name != "training"
+        }
+        for network in (own, given)
+    )
+    return next((name for path, name in sorted(ours) if ours[path, name] != theirs.get((path, name))), None)
 
 
 def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:

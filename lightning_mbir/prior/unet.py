@@ -132,7 +132,7 @@ class LightUNet(nn.Module):
 def complex_from_real(real: LightUNet) -> LightUNet:
     """A network of two channels with ``align_phase`` that does to the aligned real part what that of one channel does.
 
-    The imaginary part has no influence as yet, and keeps its noise.
+    The imaginary part has no influence as yet, and is what ``precondition`` makes of it without a network.
     """
     network = copy.deepcopy(real)
     network.in_channels, network.align_phase = 2, True

@@ -82,7 +82,8 @@ def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, 
     config = {name: module.hparams[name] for name in ("network", "network_options", "modality")}
     digest = save_prior(folder / "prior.safetensors", network, config)
     (folder / "prior.md").write_text(_card(module, digest, origin, found))
-    shape = module.largest if any(module.largest) else (4 * int(getattr(network, "stride", 16)),) * 2
+    square = max(found, default=4 * int(getattr(network, "stride", 16)))
+    shape = module.largest if any(module.largest) else (square, square)
     rows = [generate(network, 4, shape, seed=seed, device=module.device) for seed in (0, 1)]
     imsave(folder / "prior_samples.png", sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
     if found:

@@ -75,7 +75,7 @@ class ReconstructionModule(L.LightningModule):
         output_dir: where results go.
         slice_batch: slices that pass the network at once; by the free memory, where not given.
         precision: of the network, ``float32`` or ``bfloat16``.
-        compile: run the network through ``torch.compile``, where that works.
+        compile: run the prior's network through ``torch.compile``, where that works.
         method_options: options of the method, over the task's and the method's defaults; with ``methods``, keyed by
             method, and with ``steps`` in there.
         methods: several methods for ``test`` to compare, as a list or with commas, instead of ``method``.

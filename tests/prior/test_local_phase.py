@@ -37,7 +37,7 @@ def test_a_smooth_phase_is_found_under_noise() -> None:
 
 
 def test_the_smoothing_is_a_tenth_of_the_smaller_side() -> None:
-    for shape, width in (((128, 160), 12.8), ((256, 64), 6.4), ((16, 16), 2.0)):
+    for shape, width in (((128, 160), 12.8), ((256, 64), 6.4)):
         point = torch.zeros(1, 2, *shape)
         point[0, 0, shape[0] // 2, shape[1] // 2] = 1
         level = math.exp(-0.5) / (2 * math.pi * width**2)  # of the smoothed point, one width away
@@ -47,7 +47,7 @@ def test_the_smoothing_is_a_tenth_of_the_smaller_side() -> None:
         along = torch.arange(shape[1]) - shape[1] // 2
         inside = (along.abs() < width - 1) & (along.abs() < shape[1] // 2 - 3 * width)
         outside = (along.abs() > width + 1) & (along.abs() < shape[1] // 2 - 3 * width)
-        assert (u[0] > u[1])[inside].all() and (u[0] < u[1])[outside].all() and inside.any()
+        assert (u[0] > u[1])[inside].all() and (u[0] < u[1])[outside].all() and inside.any() and outside.any()
 
 
 def test_rotation_goes_there_and_back_as_complex_numbers_do() -> None:
@@ -82,7 +82,7 @@ def test_nothing_stays_nothing() -> None:
     x = torch.zeros(1, 2, 64, 64, requires_grad=True)
     out = LightUNet([8, 16], in_channels=2, align_phase=True)(x, torch.tensor([0.1]))
     out.sum().backward()
-    assert out.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
+    assert (out == 0).all() and x.grad is not None and x.grad.isfinite().all()
 
 
 def test_real_slices_have_no_phase() -> None:
