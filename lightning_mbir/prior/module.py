@@ -107,8 +107,7 @@ class ScorePriorModule(L.LightningModule):
         if not log_sigma_std > 0:
             raise InputError(f"--model.log_sigma_std {log_sigma_std}: give a positive number")
         if complex:
-            aligned = {"align_phase": True} if network == "light" else {}
-            network_options = {"in_channels": 2, **aligned, **(network_options or {})}
+            network_options = {"in_channels": 2, **(network_options or {})}
         self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
         self.network = channels_last(build_network(network, network_options))

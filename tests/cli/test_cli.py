@@ -239,8 +239,7 @@ def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest
     train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit"]
     train += ["--trainer.accelerator", "cpu"]
     train += ["--model.network_options", '{"channels": [8, 16], "attention": false}', "--trainer.precision", "32-true"]
-    train += ["--data.image_size", "[32,64]", "--data.crop_size", "32"]
-    train += ["--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
+    train += ["--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
     assert main(train) == 0
     (config,) = Path("fit").rglob("config.yaml")
     assert yaml.safe_load(config.read_text())["trainer"]["gradient_clip_val"] == 1.0
