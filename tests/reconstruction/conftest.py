@@ -45,6 +45,7 @@ def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
         complex: bool = False,
         slice_batch: int | None = 16,
         precision: str = "",
+        compile: bool = False,
     ) -> SliceDenoiser:
         return gaussian_prior(modality, slice_batch, complex)
 
