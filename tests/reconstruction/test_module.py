@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.volume import mu_to_hu
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.networks import Compiled
 from lightning_mbir.reconstruction import TASKS, ReconstructionModule
 from lightning_mbir.reconstruction.module import Record
 from tests.reconstruction.conftest import demo, smooth_volume
@@ -252,3 +253,13 @@ def test_a_phase_is_taken_up_by_complex_volumes(tmp_path: Path, method: str) -> 
         assert np.abs(image - truth.numpy()).max() < 0.05
     with pytest.raises(InputError, match="phase"):
         ReconstructionModule(task="sv_ct", phase=True)
+
+
+def test_how_the_prior_runs_is_what_was_asked_for(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"slice_batch": 3, "precision": "bfloat16", "compile": True}
+    module = ReconstructionModule(task="sv_ct", output_dir=tmp_path, **options)
+    prior = module.runner.prior
+    assert prior is not None and (prior.slice_batch, prior.precision) == (3, "bfloat16")
+    assert isinstance(prior._run, Compiled)
+    plain = ReconstructionModule(task="sv_ct", output_dir=tmp_path).runner.prior
+    assert plain is not None and plain.precision == "float32" and plain._run is plain.network
