@@ -11,14 +11,14 @@ from torch import Tensor
 def local_phase(x: Tensor) -> Tensor:
     """The unit phasor ``(B, 2, Y, X)`` of images ``(B, 2, Y, X)``, real and imaginary part, smoothed by a Gaussian.
 
-    Its deviation is a tenth of the slice's smaller side: an MRI phase turns little over it, and noise all but vanishes.
-    What a narrower one would find is noise, and what it takes off, the network could no longer tell.
+    The Gaussian's deviation is a tenth of the slice's smaller side, over which a smooth phase turns little and noise
+    all but vanishes. A narrower one would take noise for phase (docs/training.md). The phasor of nothing is 0.
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype == torch.float64 else x.float()
         width = max(2.0, min(x.shape[-2:]) / 10)
         smooth = gaussian(width, x.shape[-2], x) @ x @ gaussian(width, x.shape[-1], x)
-        return smooth / (smooth.square().sum(1, keepdim=True) + 1e-20).sqrt()  # nothing where there is nothing
+        return smooth / (smooth.square().sum(1, keepdim=True) + 1e-20).sqrt()
 
 
 def gaussian(width: float, n: int, like: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ class ScorePriorModule(L.LightningModule):
         network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
         modality: ``ct`` or ``mri``; goes into the prior's file, and sets its unit. None: of whatever task uses it.
         complex: two channels, real and imaginary part, for complex MRI.
-        init: a prior to start from (a name or a file, see ``load_prior``), of the same network; for one that aligns
-            phases, or of one channel.
+        init: a prior to start from (a name or a file, see ``load_prior``), of the same network; with ``align_phase``
+            it may be one of magnitudes.
         objective: ``edm`` or ``dsm``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
         log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et

@@ -41,7 +41,7 @@ class Task:
         data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
-        noisy: what goes over them where there is noise, searched at 1e5 photons and at 25 dB (docs/method.md).
+        noisy: what goes over them where there is noise, by method; docs/method.md tells which were searched with it.
     """
 
     name: str

@@ -236,8 +236,7 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
 
 def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit"]
-    train += ["--trainer.accelerator", "cpu"]
+    train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit", "--trainer.accelerator=cpu"]
     train += ["--model.network_options", '{"channels": [8, 16], "attention": false}', "--trainer.precision", "32-true"]
     train += ["--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
     assert main(train) == 0
