@@ -59,7 +59,7 @@ def fit_on_two_processes(output: Path, options: list[str]) -> Path:
         check=False,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
     (last,) = output.rglob("last.ckpt")
     return last
 

@@ -4,16 +4,19 @@ import math
 from pathlib import Path
 
 import lightning as L
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from matplotlib.pyplot import imread
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import load_prior
-from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse
+from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, smoothing_mse
 from lightning_mbir.prior.training import warmup_cosine
 from lightning_mbir.prior.watch import key
 from tests.prior.conftest import tiny, tiny_data, trainer
@@ -53,6 +56,28 @@ def card_psnr(run: Path) -> dict[float, float]:
     """The table of a model card."""
     rows = [line.split("|") for line in (run / "prior.md").read_text().splitlines() if line.startswith("| ")]
     return {float(sigma): float(value) for _, sigma, value, _ in rows[1:]}
+
+
+def test_the_reference_is_of_all_held_out_slices(tmp_path: Path) -> None:
+    """Lightning's sanity check looks at two batches, and must not set it."""
+    L.seed_everything(0)
+    module, data = tiny(), tiny_data()
+    trainer(tmp_path, 4).fit(module, data)
+    (loader,) = data.val_dataloader()
+    assert len(loader) > 2
+    errors = [smoothing_mse(batch, seed=key(i, 0)) for i, batch in enumerate(loader)]
+    torch.testing.assert_close(module._reference[32], torch.cat(errors, 1).mean(1))
+
+
+def test_samples_have_the_shape_of_the_largest_held_out_slices(tmp_path: Path) -> None:
+    """Coronal slices are as low as the volume has slices."""
+    L.seed_everything(0)
+    for patient in "ab":
+        head = np.random.default_rng(ord(patient)).uniform(50, 100, (32, 32, 12)).astype(np.float32)
+        nib.save(nib.Nifti1Image(head, np.eye(4)), tmp_path / f"{patient}_t1.nii.gz")  # type: ignore[attr-defined]
+    data = SliceDataModule(tmp_path, image_size=32, axis="coronal", modality="mri", held_out="b", batch_size=4)
+    trainer(tmp_path, 1).fit(tiny(), data)
+    assert imread(tmp_path / "run" / "prior_samples.png").shape[:2] == (2 * 12, 4 * 32)
 
 
 @pytest.mark.parametrize(("steps", "validations"), [(2, [2]), (6, [4, 6]), (8, [4, 8])])
