@@ -1,4 +1,4 @@
-"""The smooth phase that coils, echo time and field leave in an MRI image."""
+"""The phase that coils, echo time and field leave in an MRI image."""
 
 from __future__ import annotations
 
@@ -31,3 +31,37 @@ def smooth_phase(shape: Sequence[int], rng: np.random.RandomState, ramp: float =
     w = torch.linspace(-1, 1, shape[0])[:, None, None]
     offset, along_x, along_y = 0.5 * math.pi * ramp * rng.uniform(-1, 1, 3)
     return phase + w * (offset + along_x * u + along_y * v)
+
+
+def rough_phase(image: Tensor, rng: np.random.RandomState) -> Tensor:
+    """A random phase in radians of a magnitude image ``(Y, X)``, as scanners leave it beside a smooth one.
+
+    Any of these, each in about half of the images: a field that varies by up to 1.5 radians over a twentieth to a
+    quarter of the smaller side (air, vessels); one or two points about which the phase winds by a turn (where the sum
+    of the coils vanishes); and another phase, mostly about the opposite one, in the rim of what is imaged (fat).
+    """
+    rows, columns = image.shape
+    phase = torch.zeros(rows, columns)
+    if rng.uniform() < 0.6:
+        width = min(rows, columns) * math.exp(rng.uniform(math.log(0.05), math.log(0.25)))
+        field = smoothed(torch.from_numpy(rng.normal(size=(rows, columns))).float(), width)
+        phase += rng.uniform(0, 1.5) * field / field.std()
+    if rng.uniform() < 0.5:
+        for _ in range(rng.randint(1, 3)):
+            y, x = rng.uniform(0.1, 0.9, 2) * (rows, columns)
+            sign = rng.choice((-1, 1))
+            phase += sign * torch.atan2(torch.arange(rows)[:, None] - y, torch.arange(columns) - x).float()
+    if rng.uniform() < 0.5:
+        side = min(rows, columns)
+        inside = (smoothed(image, 0.01 * side) > 0.1 * image.max()).float()
+        rim = smoothed(inside, side * rng.uniform(0.01, 0.04)) < 0.9
+        phase += rng.normal(math.pi, 0.8) * rim
+    return phase
+
+
+def smoothed(image: Tensor, width: float) -> Tensor:
+    """``(Y, X)`` smoothed by a Gaussian of ``width`` pixels, as if it went on periodically."""
+    v = torch.fft.fftfreq(image.shape[-2])[:, None]
+    u = torch.fft.rfftfreq(image.shape[-1])
+    gain = torch.exp(-2 * (math.pi * width) ** 2 * (u**2 + v**2))
+    return torch.fft.irfft2(torch.fft.rfft2(image) * gain, s=image.shape[-2:])

@@ -22,7 +22,7 @@ from lightning_mbir.data.slice_sampling import (
     KeyedBatches,
     KeyedLoader,
     KeyedSlices,
-    RandSmoothPhase,
+    RandPhase,
     WholeSampler,
     as_it_is,
     augmentation,
@@ -59,7 +59,8 @@ class SliceDataModule(L.LightningDataModule):
         crop_size: cut the training images to this size, where they are larger; by default they stay whole.
         whole_fraction: share, in pixels, of those that would be cropped which stay whole all the same; they teach how
             parts belong together, from the noise level ``whole_sigma_min`` of the module on.
-        complex: give each slice a random smooth phase, for a prior of complex MRI.
+        complex: give each slice a random phase, half of them rough, for a prior of complex MRI; held-out slices a
+            smooth one.
         batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
         held_out: patient kept for validation; by default the last by name, where there are two or more.
         phantom_fraction: share of the drawn slices that are phantoms, where there are real ones.
@@ -242,7 +243,7 @@ class SliceDataModule(L.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """A loader for each shape: about 32 whole slices, the same ones each time."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        transform = Compose([RandSmoothPhase()] if self.complex else [])
+        transform = Compose([RandPhase()] if self.complex else [])
         loaders = []
         for shape, slices in sorted(self._validation.items()):
             kept = slices[:: max(1, len(slices) // 32)]

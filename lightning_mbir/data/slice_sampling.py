@@ -22,7 +22,7 @@ from monai.utils import GridSampleMode
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-from lightning_mbir.data.phase import smooth_phase
+from lightning_mbir.data.phase import rough_phase, smooth_phase
 
 Axis = Literal["axial", "coronal", "sagittal"]
 
@@ -160,7 +160,8 @@ def augmentation(size: tuple[int, int], axis: Axis, intensity: float, with_phase
     """Variations that respect anatomy, and crops of ``size`` (rows, columns) of images that are larger.
 
     Left for right (not in sagittal slices, where it would be front for back), rotation by up to 9 degrees, another size
-    by up to 20 %, a shift by up to 8 %; the intensity by up to ``intensity``, and a smooth phase.
+    by up to 20 %, a shift by up to 8 %; the intensity by up to ``intensity``, and a phase, of half
+    of them a rough one.
     """
     steps: list[Any] = [] if axis == "sagittal" else [RandFlip(prob=0.5, spatial_axis=1)]
     steps += [
@@ -173,7 +174,7 @@ def augmentation(size: tuple[int, int], axis: Axis, intensity: float, with_phase
     if intensity > 0:
         steps.append(RandScaleIntensity(factors=intensity, prob=0.8))
     if with_phase:
-        steps.append(RandSmoothPhase())
+        steps.append(RandPhase(rough=0.5))
     return Compose(steps)
 
 
@@ -223,12 +224,19 @@ def nonnegative(image: Tensor) -> Tensor:
     return image.clamp_min(0)
 
 
-class RandSmoothPhase(RandomizableTransform):  # type: ignore[misc]
-    """A magnitude ``(1, Y, X)`` with a random ``smooth_phase``, as real and imaginary part ``(2, Y, X)``."""
+class RandPhase(RandomizableTransform):  # type: ignore[misc]
+    """A magnitude ``(1, Y, X)`` with a random phase, as real and imaginary part ``(2, Y, X)``.
 
-    def __init__(self) -> None:
+    Args:
+        rough: share of the images that have a ``rough_phase`` over the ``smooth_phase`` of all.
+    """
+
+    def __init__(self, rough: float = 0.0) -> None:
         super().__init__(prob=1.0)
+        self.rough = rough
 
     def __call__(self, image: Tensor) -> Tensor:
         phase = smooth_phase(image.shape[-2:], self.R)
+        if self.R.uniform() < self.rough:
+            phase = phase + rough_phase(image[0], self.R)
         return torch.cat((image * phase.cos(), image * phase.sin()))

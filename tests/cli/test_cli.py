@@ -237,9 +237,9 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
 def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit", "--trainer.accelerator=cpu"]
-    train += ["--model.network_options", '{"channels": [8, 16], "attention": false}', "--trainer.precision", "32-true"]
-    train += ["--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
-    assert main(train) == 0
+    train += ["--model.network_options", '{"channels": [8, 16], "align_phase": true}', "--trainer.precision", "32-true"]
+    train += ["--data.image_size", "[32, 64]", "--data.crop_size", "32", "--data.slices_per_epoch", "16"]
+    assert main([*train, "--data.phantom_volumes", "1"]) == 0
     (config,) = Path("fit").rglob("config.yaml")
     assert yaml.safe_load(config.read_text())["trainer"]["gradient_clip_val"] == 1.0
     (prior,) = Path("fit").rglob("prior.safetensors")

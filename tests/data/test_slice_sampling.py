@@ -1,11 +1,14 @@
 """How slices are drawn, dealt and varied."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.slice_sampling import KeyedBatches, RandSimilarity, RandSmoothPhase, WholeSampler, augmentation
+from lightning_mbir.data.phase import rough_phase
+from lightning_mbir.data.slice_sampling import KeyedBatches, RandPhase, RandSimilarity, WholeSampler, augmentation
 from lightning_mbir.reconstruction.fbp_unet_training import _variation
 
 
@@ -133,7 +136,7 @@ def test_what_lies_outside_is_air_in_axial_slices_alone() -> None:
 
 
 def test_phase_is_smooth_and_keeps_the_magnitude() -> None:
-    phase = RandSmoothPhase()
+    phase = RandPhase()
     phase.set_random_state(seed=1)
     image = torch.rand(1, 64, 64) + 0.1
     first, second = phase(image), phase(image)
@@ -146,3 +149,46 @@ def test_phase_is_smooth_and_keeps_the_magnitude() -> None:
     assert not torch.allclose(first, second)
     phase.set_random_state(seed=1)
     torch.testing.assert_close(phase(image), first, rtol=0, atol=0)
+
+
+def test_phases_are_as_often_rough_as_asked() -> None:
+    """And a rough one is beside, not instead of, the smooth one that the same seed has."""
+    image = torch.ones(1, 32, 32)
+    differ = 0
+    for seed in range(200):
+        smooth, rough = RandPhase(), RandPhase(rough=0.5)
+        for phase in (smooth, rough):
+            phase.set_random_state(seed=seed)
+        ours, theirs = rough(image), smooth(image)
+        torch.testing.assert_close(ours.square().sum(0), image[0])
+        differ += int(not torch.equal(ours, theirs))
+    assert 75 < differ < 120  # one in ten rough phases is nothing more
+
+
+def test_rough_phases_wind_about_points() -> None:
+    """Of half of the images, half about one point, half about two: around the border it is a turn, or none or two."""
+    turns = torch.tensor([winding(rough_phase(torch.ones(64, 64), np.random.RandomState(seed))) for seed in range(400)])
+    assert set(turns.tolist()) == {-2, -1, 0, 1, 2}
+    assert 75 < int((turns.abs() == 1).sum()) < 125
+    assert 30 < int((turns.abs() == 2).sum()) < 72
+
+
+def winding(phase: Tensor) -> int:
+    """Turns of a phase along the border of its image."""
+    border = torch.cat((phase[0, :-1], phase[:-1, -1], phase[-1].flip(0)[:-1], phase[:, 0].flip(0)))
+    steps = border.diff()
+    return round(float(torch.atan2(steps.sin(), steps.cos()).sum()) / (2 * math.pi))
+
+
+def test_rough_phases_change_at_the_rim_of_half_of_the_images() -> None:
+    """By about half a turn, within a twentieth of the side."""
+    v = torch.linspace(-1, 1, 128)
+    disc = (v[:, None].square() + v.square() < 0.64).float()
+    jumps = []
+    for seed in range(300):
+        phase = rough_phase(disc, np.random.RandomState(seed))[64, 64:115]  # from the middle to the edge
+        step = phase.diff()
+        jumps.append(float(torch.atan2(step.sin(), step.cos()).abs().max()))
+    seen = torch.tensor(jumps) > 1.5
+    assert 110 < int(seen.sum()) < 190
+    assert float(torch.tensor(jumps)[seen].median()) > 2.2
