@@ -160,8 +160,8 @@ def augmentation(size: tuple[int, int], axis: Axis, intensity: float, with_phase
     """Variations that respect anatomy, and crops of ``size`` (rows, columns) of images that are larger.
 
     Left for right (not in sagittal slices, where it would be front for back), rotation by up to 9 degrees, another size
-    by up to 20 %, a shift by up to 8 %; the intensity by up to ``intensity``, and a phase, of half
-    of them a rough one.
+    by up to 20 %, a shift by up to 8 %; the intensity by up to ``intensity``, and a phase, in half
+    of the images a rough one.
     """
     steps: list[Any] = [] if axis == "sagittal" else [RandFlip(prob=0.5, spatial_axis=1)]
     steps += [

@@ -314,7 +314,7 @@ class ScorePriorModule(L.LightningModule):
         if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             Path(folder).mkdir(parents=True, exist_ok=True)
             watch.write_prior(self, Path(folder), self._reference)
-        self.trainer.strategy.barrier()  # a rank that leaves before the others may take them with it
+        self.trainer.strategy.barrier()  # no rank leaves before the prior is written
 
     def _compiles(self) -> bool:
         """Whether the way back compiles too, for all batches that will come; ``Compiled`` itself only minds the way
