@@ -6,7 +6,7 @@ Trains from the same seed on the training CT volumes, whole slices of 128 x 128 
 the paper's VE-SDE, noise levels log-uniform from 0.01 to 378, score parametrisation; the same levels with EDM
 preconditioning; EDM preconditioning and log-normal levels, the mean and the deviation of their logarithm in brackets;
 the same with the loss of each level divided by its expected value; that with lower levels, which is the default; the
-default with a network of ten times the parameters; and the levels of the bundled ``ct`` and ``mri``. A step of all but
+default with a network of ten times the parameters; and the levels of ``ct``, ``mri`` and ``phantom``. A step of all but
 the large network costs the same. Prints the denoising PSNR of the held-out patient by noise level at both sizes, and
 the PSNR of its reconstruction from 8 views at 128 x 128 by `dds` with 50 and 20 network evaluations. Finished rows are
 kept in the output folder and not trained again.
@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "the same, loss over its expectation": {"log_sigma_mean": -0.4, "log_sigma_std": 1.9},
     "that, levels (-1.2, 1.8): the default": {},
     "the default, 10 x the parameters": {"network_options": {"channels": [48, 80, 192, 512]}},
-    "levels (-0.8, 1.9): ct and mri": {"log_sigma_mean": -0.8, "log_sigma_std": 1.9},
+    "levels (-0.8, 1.9): `ct`, `mri` and `phantom`": {"log_sigma_mean": -0.8, "log_sigma_std": 1.9},
 }
 SEEDS = range(4)
 VOLUME, HELD_OUT, SLICES = "ct/train/acrin013_chest.nii.gz", "acrin013", "12:28"

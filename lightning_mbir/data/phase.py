@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -36,9 +37,10 @@ def smooth_phase(shape: Sequence[int], rng: np.random.RandomState, ramp: float =
 def rough_phase(image: Tensor, rng: np.random.RandomState) -> Tensor:
     """A random phase in radians of a magnitude image ``(Y, X)``, as scanners leave it beside a smooth one.
 
-    Any of these, each in about half of the images: a field that varies by up to 1.5 radians over a twentieth to a
-    quarter of the smaller side (air, vessels); one or two points about which the phase winds by a turn (where the sum
-    of the coils vanishes); and another phase, mostly about the opposite one, in the rim of what is imaged (fat).
+    Any of these, each in about half of the images: a field of up to 1.5 radians (its standard deviation) that is smooth
+    over a twentieth to a quarter of the smaller side (air, vessels); one or two points about which the phase winds by a
+    turn (where the sum of the coils vanishes); and another phase, mostly about the opposite one, in the rim of what is
+    imaged (fat).
     """
     rows, columns = image.shape
     phase = torch.zeros(rows, columns)
@@ -53,8 +55,10 @@ def rough_phase(image: Tensor, rng: np.random.RandomState) -> Tensor:
             phase += sign * torch.atan2(torch.arange(rows)[:, None] - y, torch.arange(columns) - x).float()
     if rng.uniform() < 0.5:
         side = min(rows, columns)
-        inside = (smoothed(image, 0.01 * side) > 0.1 * image.max()).float()
-        rim = smoothed(inside, side * rng.uniform(0.01, 0.04)) < 0.9
+        room = math.ceil(0.12 * side)  # where a crop cuts through the body is no rim
+        around = F.pad(image[None, None], (room,) * 4, mode="replicate")[0, 0]
+        inside = (smoothed(around, 0.01 * side) > 0.1 * image.max()).float()
+        rim = (smoothed(inside, side * rng.uniform(0.01, 0.04)) < 0.9)[room:-room, room:-room]
         phase += rng.normal(math.pi, 0.8) * rim
     return phase
 

@@ -311,10 +311,12 @@ class ScorePriorModule(L.LightningModule):
         """Write the prior, its model card and its pictures beside the logs."""
         self._count_time()
         folder = self.trainer.log_dir  # asked on every rank: it is broadcast
-        if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            watch.write_prior(self, Path(folder), self._reference)
-        self.trainer.strategy.barrier()  # no rank leaves before the prior is written
+        try:
+            if folder is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                watch.write_prior(self, Path(folder), self._reference)
+        finally:
+            self.trainer.strategy.barrier()  # no rank leaves before the prior is written
 
     def _compiles(self) -> bool:
         """Whether the way back compiles too, for all batches that will come; ``Compiled`` itself only minds the way

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule, slice_datamodule
 from lightning_mbir.data.phantoms import chest_phantom
+from lightning_mbir.data.slice_sampling import augmentation
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volume import MU_WATER
 from lightning_mbir.errors import InputError
@@ -276,6 +277,8 @@ def test_complex_slices_have_two_channels() -> None:
     assert batch.shape == (4, 2, 32, 32) and float(batch.min()) < -0.1
     (loader,) = data.val_dataloader()
     torch.testing.assert_close(next(iter(loader)), next(iter(loader)), rtol=0, atol=0)
+    varied = augmentation((32, 32), "axial", 0.0, True).transforms[-1]
+    assert varied.rough == 0.5 and loader.dataset.transforms[0].transforms[-1].rough == 0  # figures stay comparable
 
 
 def test_what_exceeds_the_memory_is_read_from_a_file(tmp_path: Path) -> None:

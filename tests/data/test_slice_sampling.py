@@ -162,7 +162,7 @@ def test_phases_are_as_often_rough_as_asked() -> None:
         ours, theirs = rough(image), smooth(image)
         torch.testing.assert_close(ours.square().sum(0), image[0])
         differ += int(not torch.equal(ours, theirs))
-    assert 75 < differ < 120  # one in ten rough phases is nothing more
+    assert 60 < differ < 100  # where nothing has a rim, one in five rough phases adds nothing
 
 
 def test_rough_phases_wind_about_points() -> None:
@@ -184,11 +184,29 @@ def test_rough_phases_change_at_the_rim_of_half_of_the_images() -> None:
     """By about half a turn, within a twentieth of the side."""
     v = torch.linspace(-1, 1, 128)
     disc = (v[:, None].square() + v.square() < 0.64).float()
-    jumps = []
+    jumps, places = [], []
     for seed in range(300):
         phase = rough_phase(disc, np.random.RandomState(seed))[64, 64:115]  # from the middle to the edge
         step = phase.diff()
-        jumps.append(float(torch.atan2(step.sin(), step.cos()).abs().max()))
+        jump, place = torch.atan2(step.sin(), step.cos()).abs().max(0)
+        jumps.append(float(jump))
+        places.append(int(place))
     seen = torch.tensor(jumps) > 1.5
     assert 110 < int(seen.sum()) < 190
     assert float(torch.tensor(jumps)[seen].median()) > 2.2
+    assert int(torch.tensor(places)[seen].median()) >= len(step) - 128 // 20
+
+
+def test_where_a_crop_cuts_through_the_body_is_no_rim() -> None:
+    """Body to the left border, air at the right one: only the edge between them has a rim."""
+    half = torch.zeros(64, 64)
+    half[:, :40] = 1
+    changed = 0
+    for seed in range(60):
+        rng = np.random.RandomState(seed)
+        if rng.uniform() < 0.6 or rng.uniform() < 0.5:  # a field, or points that it winds about
+            continue
+        phase = rough_phase(half, np.random.RandomState(seed))
+        assert not phase[:, :20].any()
+        changed += int(phase[:, 39].any())
+    assert changed > 0

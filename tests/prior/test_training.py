@@ -72,9 +72,9 @@ def test_the_reference_is_of_all_held_out_slices(tmp_path: Path) -> None:
 def test_samples_have_the_shape_of_the_largest_held_out_slices(tmp_path: Path) -> None:
     """Coronal slices are as low as the volume has slices."""
     L.seed_everything(0)
-    for patient in "ab":
-        head = np.random.default_rng(ord(patient)).uniform(50, 100, (32, 32, 12)).astype(np.float32)
-        nib.save(nib.Nifti1Image(head, np.eye(4)), tmp_path / f"{patient}_t1.nii.gz")  # type: ignore[attr-defined]
+    for name, depth in {"a_t1": 12, "b_t1": 8, "b_t2": 12}.items():
+        head = np.random.default_rng(depth).uniform(50, 100, (32, 32, depth)).astype(np.float32)
+        nib.save(nib.Nifti1Image(head, np.eye(4)), tmp_path / f"{name}.nii.gz")  # type: ignore[attr-defined]
     data = SliceDataModule(tmp_path, image_size=32, axis="coronal", modality="mri", held_out="b", batch_size=4)
     trainer(tmp_path, 1).fit(tiny(), data)
     assert imread(tmp_path / "run" / "prior_samples.png").shape[:2] == (2 * 12, 4 * 32)
