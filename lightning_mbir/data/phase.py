@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import fourier_gaussian
 from torch import Tensor
 
 
@@ -65,7 +66,5 @@ def rough_phase(image: Tensor, rng: np.random.RandomState) -> Tensor:
 
 def smoothed(image: Tensor, width: float) -> Tensor:
     """``(Y, X)`` smoothed by a Gaussian of ``width`` pixels, as if it went on periodically."""
-    v = torch.fft.fftfreq(image.shape[-2])[:, None]
-    u = torch.fft.rfftfreq(image.shape[-1])
-    gain = torch.exp(-2 * (math.pi * width) ** 2 * (u**2 + v**2))
-    return torch.fft.irfft2(torch.fft.rfft2(image) * gain, s=image.shape[-2:])
+    spectrum = fourier_gaussian(torch.fft.rfft2(image).numpy(), width, n=image.shape[-1])
+    return torch.fft.irfft2(torch.from_numpy(spectrum), s=image.shape[-2:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 MOST_SLICES = {"cpu": 8}
 """Slices at once beyond which nothing is gained; elsewhere 64."""
+
+COARSE_FROM = 5.0
+"""Noise of an image, per channel and in the prior's unit, from which on half its resolution is as good or better."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,36 @@ def posterior_mean(network: Callable[..., Tensor], x: Tensor, sigma: Tensor) -> 
     if getattr(network, "predicts", "x0") == "score":
         return x + sigma[:, None, None, None] ** 2 * out
     return out
+
+
+def halvings(network: object, shape: Sequence[int], sigma: float) -> int:
+    """How often ``denoised`` halves the resolution of ``(..., Y, X)`` images before the network sees them."""
+    least, count = getattr(network, "coarse_size", None), 0
+    while least and sigma >= COARSE_FROM * 2**count and min(shape[-2:]) >= 2 * least * 2**count:
+        count += 1
+    return count
+
+
+def denoised(network: Callable[..., Tensor], x: Tensor, sigma: float) -> Tensor:
+    """``posterior_mean`` of ``(B, C, Y, X)`` images of any size at one noise level, as priors are used.
+
+    Noise of 5 and more hides the details of a slice and leaves what belongs where, for which a light network sees too
+    small a part of a large one. If the network has a ``coarse_size`` and the image is twice as large or more, it is
+    denoised at half the resolution, where white noise has half the deviation, and enlarged (measured: docs/priors.md).
+    """
+    rows, columns = x.shape[-2:]
+    factor = 2 ** halvings(network, x.shape, sigma)
+    stride = factor * int(getattr(network, "stride", 16))
+    if rows % stride or columns % stride:
+        bottom, right = -rows % stride, -columns % stride
+        mode = "reflect" if bottom < rows and right < columns else "replicate"  # a few slices make a low image
+        x = F.pad(x, (0, right, 0, bottom), mode=mode)
+    x = F.avg_pool2d(x, factor) if factor > 1 else x
+    level = torch.full((len(x),), sigma / factor, dtype=torch.float32, device=x.device)
+    clean = posterior_mean(network, x.contiguous(memory_format=torch.channels_last), level)
+    if factor > 1:
+        clean = F.interpolate(clean.float(), scale_factor=factor, mode="bicubic", align_corners=False)
+    return clean[..., :rows, :columns]
 
 
 class SliceDenoiser:
@@ -142,7 +175,9 @@ class SliceDenoiser:
         cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
         out = torch.empty_like(slices)
         level = sigma / math.sqrt(2) if self.complex else sigma
-        key = (*x.shape[-2:], x.device.index or 0, int(cotangent is not None))  # what is kept to go back takes more
+        coarse = halvings(self.network, x.shape, level)
+        # what is kept to go back takes more
+        key = (*x.shape[-2:], coarse, x.device.index or 0, int(cotangent is not None))
         run = self._run if cotangent is None else self.network
         start = 0
         while start < len(slices):
@@ -190,19 +225,10 @@ class SliceDenoiser:
 
     def _denoise(self, network: Callable[..., Tensor], slices: Tensor, level: float, precision: str) -> Tensor:
         """Posterior mean of ``(B, Y, X)`` slices, with ``level`` the deviation in each channel."""
-        rows, columns = slices.shape[-2:]
         # reals and imaginaries lie side by side in memory, so this is channels-last already
         part = torch.view_as_real(slices).permute(0, 3, 1, 2) if self.complex else slices[:, None]
-        part = part.float()
-        if rows % self.stride or columns % self.stride:
-            bottom, right = -rows % self.stride, -columns % self.stride
-            mode = "reflect" if bottom < rows and right < columns else "replicate"  # a few slices make a low image
-            part = F.pad(part, (0, right, 0, bottom), mode=mode)
-        part = part.contiguous(memory_format=torch.channels_last)
-        sigma = torch.full((len(part),), level, dtype=torch.float32, device=part.device)
         with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            clean = posterior_mean(network, part, sigma)
-        clean = clean[..., :rows, :columns].float()
+            clean = denoised(network, part.float(), level).float()
         if self.complex:
             return torch.view_as_complex(clean.permute(0, 2, 3, 1).contiguous())
         return clean[:, 0]

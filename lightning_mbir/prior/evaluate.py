@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_mbir.prior.denoiser import posterior_mean
+from lightning_mbir.prior.denoiser import denoised
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Noise levels of the held-out denoising PSNR (peak 1)."""
@@ -28,8 +28,7 @@ def denoising_mse(network: nn.Module, images: Tensor, sigmas: Sequence[float] = 
     """Squared error ``(n_sigmas, B)`` of denoised images ``(B, C, Y, X)``, a mean over channels and pixels."""
     errors = []
     for sigma in sigmas:
-        level = torch.full((len(images),), sigma, device=images.device)
-        clean = posterior_mean(network, noisy_copies(images, sigma, seed), level)
+        clean = denoised(network, noisy_copies(images, sigma, seed), sigma)
         errors.append((clean.float() - images).square().mean((1, 2, 3)))
     return torch.stack(errors)
 
@@ -82,8 +81,7 @@ def generate(
     levels = (0.02 ** (1 / 7) + ramp * (sigma_max ** (1 / 7) - 0.02 ** (1 / 7))) ** 7
 
     def slope(image: Tensor, sigma: float) -> Tensor:
-        clean = posterior_mean(network, image, torch.full((n,), sigma, device=image.device))
-        return (image - clean.float()) / sigma
+        return (image - denoised(network, image, sigma).float()) / sigma
 
     for now, after in pairwise([*levels.tolist(), 0.0]):
         first = slope(x, now)

@@ -20,7 +20,7 @@ from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import watch
 from lightning_mbir.prior.checkpoint import read_prior
-from lightning_mbir.prior.denoiser import posterior_mean
+from lightning_mbir.prior.denoiser import denoised, posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
 from lightning_mbir.prior.training import diverged, misfit, other_setting, set_rates, validate_last_step, warmup_cosine
@@ -243,7 +243,7 @@ class ScorePriorModule(L.LightningModule):
         if batch_idx == 0 and self.global_rank == 0:
             for sigma in (0.1, 0.5, 2.0):
                 noisy = noisy_copies(batch[:4], sigma, seed)
-                clean = posterior_mean(network, noisy, torch.full((len(noisy),), sigma, device=self.device)).float()
+                clean = denoised(network, noisy, sigma).float()
                 self._picture(f"denoised_{size}/sigma_{sigma:g}", [noisy, clean, batch[:4]])
 
     def on_validation_epoch_end(self) -> None:

@@ -52,11 +52,9 @@ class Compiled:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._run: Callable[..., Tensor] | None = None  # compilation happens in the first call, and so do its errors
-
-    @property
-    def predicts(self) -> str:
-        """What the network gives, see ``posterior_mean``."""
-        return str(getattr(self.module, "predicts", "x0"))
+        self.predicts = str(getattr(module, "predicts", "x0"))
+        self.stride = int(getattr(module, "stride", 16))
+        self.coarse_size: int | None = getattr(module, "coarse_size", None)
 
     def __call__(self, *args: Tensor) -> Tensor:
         if self._run is self.module:
