@@ -53,7 +53,7 @@ def save_prior(
         path: the file or folder; what is there is replaced.
         network: its parameters and buffers.
         config: plain data with ``network``, ``network_options`` and ``modality`` (None: of no modality), and free
-            entries.
+            entries; ``coarse_size`` among these is for ``denoised``.
         half: store half precision (all but ``FULL``); else everything as it is.
         card: the model card of a folder, in Markdown.
 
@@ -206,7 +206,7 @@ def _from_lightning(content: dict[str, Any], path: Path, ema: bool) -> tuple[nn.
     state = content["state_dict"]
     if not isinstance(hyper, dict) or not isinstance(state, dict) or not set(KEYS) <= hyper.keys():
         raise InputError(f"{path}: a Lightning checkpoint of another module; give one that ScorePriorModule wrote")
-    config = _checked({key: hyper[key] for key in KEYS}, path)
+    config = _checked({key: hyper[key] for key in (*KEYS, "coarse_size") if key in hyper}, path)
     prefix = "ema.module." if ema else "network."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return _build(config, weights, path), config
@@ -246,7 +246,7 @@ def _build(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn
     """Every weight, and no other, or an error: a prior that is partly untrained must never run."""
     check_finite(tensors, path)
     try:
-        network = build_network(config["network"], config["network_options"])
+        network = build_network(config["network"], config["network_options"], config.get("coarse_size"))
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{path}: the network cannot be built ({error})") from error
     try:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MOST_SLICES = {"cpu": 8}
 """Slices at once beyond which nothing is gained; elsewhere 64."""
 
-COARSE_FROM = 5.0
+COARSE_FROM = 3.0
 """Noise of an image, per channel and in the prior's unit, from which on half its resolution is as good or better."""
 
 
@@ -62,7 +62,7 @@ def halvings(network: object, shape: Sequence[int], sigma: float) -> int:
 def denoised(network: Callable[..., Tensor], x: Tensor, sigma: float) -> Tensor:
     """``posterior_mean`` of ``(B, C, Y, X)`` images of any size at one noise level, as priors are used.
 
-    Noise of 5 and more hides the details of a slice and leaves what belongs where, for which a light network sees too
+    Noise of 3 and more hides the details of a slice and leaves what belongs where, for which a light network sees too
     small a part of a large one. If the network has a ``coarse_size`` and the image is twice as large or more, it is
     denoised at half the resolution, where white noise has half the deviation, and enlarged (measured: docs/priors.md).
     """

@@ -49,6 +49,7 @@ class ScorePriorModule(L.LightningModule):
     Args:
         network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
         modality: ``ct`` or ``mri``; goes into the prior's file, and sets its unit. None: of whatever task uses it.
+        coarse_size: an image size of the training at which larger ones are denoised at high noise, see ``denoised``.
         complex: two channels, real and imaginary part, for complex MRI.
         init: a prior to start from (a name or a file, see ``load_prior``), of the same network; with ``align_phase``
             it may be one of magnitudes.
@@ -77,6 +78,7 @@ class ScorePriorModule(L.LightningModule):
         network_options: dict[str, Any] | None = None,
         modality: Modality | None = "ct",
         complex: bool = False,
+        coarse_size: int | None = None,
         init: str | None = None,
         objective: Objective = "edm",
         learning_rate: float = 5e-4,
@@ -110,7 +112,7 @@ class ScorePriorModule(L.LightningModule):
             network_options = {"in_channels": 2, **(network_options or {})}
         self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
-        self.network = channels_last(build_network(network, network_options))
+        self.network = channels_last(build_network(network, network_options, coarse_size))
         if init is not None:
             self._start_from(init)
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
@@ -243,8 +245,8 @@ class ScorePriorModule(L.LightningModule):
         if batch_idx == 0 and self.global_rank == 0:
             for sigma in (0.1, 0.5, 2.0):
                 noisy = noisy_copies(batch[:4], sigma, seed)
-                clean = denoised(network, noisy, sigma).float()
-                self._picture(f"denoised_{size}/sigma_{sigma:g}", [noisy, clean, batch[:4]])
+                rows = [noisy, denoised(network, noisy, sigma).float(), batch[:4]]
+                self._picture(f"denoised_{size}/sigma_{sigma:g}", rows)
 
     def on_validation_epoch_end(self) -> None:
         sigmas = torch.tensor(SIGMAS, device=self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +24,22 @@ NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp, "m
 """All take ``(x, sigma)``, ``(B, C, Y, X)`` and ``(B,)``, and have ``in_channels`` and ``stride``."""
 
 
-def build_network(name: str, options: dict[str, Any] | None) -> nn.Module:
-    """The network called ``name`` with its constructor's options.
+def build_network(name: str, options: dict[str, Any] | None, coarse_size: int | None = None) -> nn.Module:
+    """The network called ``name`` with its constructor's options, to be used with that ``coarse_size`` (``denoised``).
 
     Raises:
-        InputError: unknown name, or options that the network does not take.
+        InputError: unknown name, options that the network does not take, or a coarse size that is none.
     """
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is unknown; there are {', '.join(NETWORKS)}")
+    if coarse_size is not None and (type(coarse_size) is not int or coarse_size < 1):
+        raise InputError(f"coarse_size {coarse_size!r}: give an image size of the training, in pixels, or null")
     try:
-        return NETWORKS[name](**(options or {}))
+        network: Any = NETWORKS[name](**(options or {}))
     except TypeError as error:
         raise InputError(f"network {name!r} does not take these options: {error}") from error
+    network.coarse_size = coarse_size
+    return cast(nn.Module, network)
 
 
 def channels_last(network: nn.Module) -> nn.Module:

@@ -90,7 +90,9 @@ def other_setting(own: nn.Module, given: nn.Module) -> str | None:
             (path, name): value
             for path, module in network.named_modules()
             for name, value in vars(module).items()
-            if isinstance(value, bool | int | float | str | list | tuple) and name[0] != "_" and name != "training"
+            if isinstance(value, bool | int | float | str | list | tuple)
+            and name[0] != "_"
+            and name not in ("training", "coarse_size")  # which changes how the network is used
         }
         for network in (own, given)
     )

@@ -37,12 +37,10 @@ class LightUNet(nn.Module):
         preconditioning: ``"edm"`` or ``"ve"``, see ``precondition``.
         align_phase: two channels only: the network sees the image without its local phase, nearly real, and what it
             makes of it gets that phase again. So a phase costs it nothing, and it commutes with any global one.
-        coarse_size: a size in pixels that it is trained at, to which larger images are brought where noise leaves
-            nothing else (see ``denoised``); None: never. It does not change what the network itself computes.
 
     Raises:
         InputError: no level, or a last width that attention cannot divide among its heads; unknown preconditioning; a
-            phase of an image of one channel; a coarse size below 1.
+            phase of an image of one channel.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class LightUNet(nn.Module):
         attention: bool = True,
         preconditioning: str = "edm",
         align_phase: bool = False,
-        coarse_size: int | None = None,
     ) -> None:
         super().__init__()
         if not channels or min(channels) < 1 or blocks < 1:
@@ -66,13 +63,10 @@ class LightUNet(nn.Module):
             )
         if align_phase and in_channels != 2:
             raise InputError("network_options.align_phase: needs two channels, real and imaginary part (complex)")
-        if coarse_size is not None and coarse_size < 1:
-            raise InputError(f"network_options.coarse_size {coarse_size}: give a size in pixels, or none")
         self.preconditioning = check_preconditioning(preconditioning)
         self.sigma_data = sigma_data
         self.mean = (0.0 if in_channels == 2 and not align_phase else 0.35) if mean is None else mean
         self.align_phase = align_phase
-        self.coarse_size = coarse_size
         self.in_channels = in_channels
         self.stride = 2 ** len(channels)
         width = 4 * channels[0]

@@ -79,7 +79,7 @@ def write_prior(module: ScorePriorModule, folder: Path, reference: Mapping[int, 
         network = read_prior(best)[0].to(module.device)
         found = read_torch(Path(best))["training"].get("validation_psnr", {})
         origin = f"{Path(best).stem.replace('=', ' ')}, the best by held-out loss"
-    config = {name: module.hparams[name] for name in ("network", "network_options", "modality")}
+    config = {name: module.hparams[name] for name in ("network", "network_options", "modality", "coarse_size")}
     digest = save_prior(folder / "prior.safetensors", network, config)
     (folder / "prior.md").write_text(_card(module, digest, origin, found))
     square = max(found, default=4 * int(getattr(network, "stride", 16)))

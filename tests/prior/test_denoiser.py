@@ -1,6 +1,7 @@
 """The denoiser contract."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -36,9 +37,10 @@ def test_without_noise_the_image_stays() -> None:
 class Gaussian(nn.Module):
     """Posterior mean of independent Gaussian pixels of variance 1 a channel; keeps what it was given."""
 
-    def __init__(self, in_channels: int = 1) -> None:
+    def __init__(self, in_channels: int = 1, coarse_size: int | None = None) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.coarse_size = coarse_size
         self.stride = 4
         self.seen: list[tuple[Tensor, float]] = []
 
@@ -72,6 +74,63 @@ def test_a_complex_prior_is_given_the_deviation_in_each_channel() -> None:
     # the least error that a denoiser can have, per complex pixel: 2 s^2 / (1 + s^2) with s the deviation in a channel
     expected = sigma**2 / (1 + sigma**2 / 2)
     assert float((out - clean).abs().square().mean()) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sigma", "seen", "factor"),
+    [
+        ((64, 64), 6.0, (32, 32), 2),
+        ((64, 96), 50.0, (32, 48), 2),
+        ((67, 66), 6.0, (36, 36), 2),  # what it is brought to fits the network too
+        ((128, 128), 7.0, (32, 32), 4),
+        ((128, 128), 5.0, (64, 64), 2),  # half the noise is too little for another time
+        ((64, 64), 2.9, (64, 64), 1),
+        ((63, 99), 50.0, (64, 100), 1),
+    ],
+)
+@pytest.mark.parametrize("complex", [False, True])
+def test_large_images_are_denoised_coarsely_where_noise_is_high(
+    shape: tuple[int, int], sigma: float, seen: tuple[int, int], factor: int, complex: bool
+) -> None:
+    """A constant image under noise, in complex slices ``sigma`` in each part: the mean is what an average leaves."""
+    noise = torch.randn(3, *shape, 2, generator=torch.Generator().manual_seed(0))
+    x = 1 + sigma * noise
+    x = torch.view_as_complex(x) if complex else x[..., 0]
+    prior = Gaussian(1 + complex, coarse_size=32)
+    out = SliceDenoiser(prior, Unit(), slice_batch=3)(x, sigma * math.sqrt(2) if complex else sigma)
+    (part, level), rest = prior.seen[0], prior.seen[1:]
+    assert not rest and part.shape == (3, 1 + complex, *seen) and level == pytest.approx(sigma / factor)
+    assert part.is_contiguous(memory_format=torch.channels_last)
+    inside = part[..., : shape[0] // factor, : shape[1] // factor]
+    assert float(inside.std()) == pytest.approx(level, rel=0.05)
+    assert out.shape == x.shape and out.dtype == x.dtype
+    if factor == 1:
+        torch.testing.assert_close(out, x / (1 + sigma**2))
+        return
+    # a smooth image is where it was, but at its border: half a pixel elsewhere would make 1.5 gains of difference
+    smooth = torch.arange(shape[1]).expand(3, *shape) + 2.0 * torch.arange(shape[0])[:, None]
+    ramp = SliceDenoiser(prior, Unit())(smooth + 0j if complex else smooth, sigma * math.sqrt(1 + complex)).real
+    gain, inner = 1 / (1 + (sigma / factor) ** 2), (slice(None), *[slice(4 * factor, -4 * factor)] * 2)
+    torch.testing.assert_close(ramp[inner], gain * smooth[inner], rtol=0, atol=0.7 * gain)
+
+
+def test_a_coarse_denoiser_is_differentiated_as_it_denoises() -> None:
+    denoise = SliceDenoiser(Gaussian(coarse_size=32), Unit(), slice_batch=2)
+    x, v = torch.randn(2, 3, 67, 66, generator=torch.Generator().manual_seed(1))
+    for sigma in (1.0, 20.0):  # it is linear, and so its own derivative
+        left, right = (denoise(x, sigma) * v).sum(), (x * denoise.vjp(torch.zeros_like(x), sigma, v)).sum()
+        assert float(left) == pytest.approx(float(right), rel=1e-4)
+
+
+def test_what_a_coarse_slice_costs_is_not_what_a_fine_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs: list[int] = []
+    monkeypatch.setattr(module, "slices_at_once", lambda cost, device: costs.append(cost) or 4)  # type: ignore[func-returns-value]
+    net = network()
+    net.coarse_size = 16
+    denoise = SliceDenoiser(net, Unit())
+    for sigma in (20.0, 1.0, 20.0, 1.0):
+        denoise(torch.rand(2, 32, 32), sigma)
+    assert len(costs) == 2 and costs[1] == pytest.approx(4 * costs[0], rel=0.1)
 
 
 @pytest.mark.parametrize("slice_batch", [None, 16])
