@@ -23,7 +23,8 @@ MOST_SLICES = {"cpu": 8}
 """Slices at once beyond which nothing is gained; elsewhere 64."""
 
 COARSE_FROM = 3.0
-"""Noise of an image, per channel and in the prior's unit, from which on half its resolution is as good or better."""
+"""Noise of an image, per channel and in the prior's unit, at which half its resolution gets better for the bundled
+priors (benchmarks/coarse_size.py)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def denoised(network: Callable[..., Tensor], x: Tensor, sigma: float) -> Tensor:
 
     Noise of 3 and more hides the details of a slice and leaves what belongs where, for which a light network sees too
     small a part of a large one. If the network has a ``coarse_size`` and the image is twice as large or more, it is
-    denoised at half the resolution, where white noise has half the deviation, and enlarged (measured: docs/priors.md).
+    denoised at half the resolution, where white noise has half the deviation, and enlarged (docs/training.md).
     """
     rows, columns = x.shape[-2:]
     factor = 2 ** halvings(network, x.shape, sigma)

@@ -42,6 +42,7 @@ def test_bundled_priors_denoise(name: str) -> None:
     modality = {"c": "ct", "m": "mri", "p": None}[name[0]]
     assert prior.modality == modality and prior.complex == (name == "mri_complex")
     assert prior.unit.scale == (CT_SCALE if modality == "ct" else 1.0)
+    assert prior.network.coarse_size == (None if name == "ct_coronal" else 128)  # which knows slices of one size
     kind, scale = (head_phantom, 1.0) if modality == "mri" else (chest_phantom, CT_SCALE)
     clean = kind((4, 64, 64), seed=77) / scale
     dtype = torch.complex64 if prior.complex else torch.float32
@@ -89,6 +90,17 @@ def test_priors_come_back(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(load_prior(path)(x, 0.3), expected, rtol=0, atol=2e-3)
     file = path if path.suffix else path / "model.safetensors"
     assert again != digest and hashlib.sha256(file.read_bytes()).hexdigest() == again
+
+
+@pytest.mark.parametrize("name", ["p.safetensors", "folder"])
+def test_a_coarse_size_comes_back(tmp_path: Path, name: str) -> None:
+    for size in (16, None):
+        save_prior(tmp_path / name, network(), {**CONFIG, "coarse_size": size})
+        assert load_prior(tmp_path / name).network.coarse_size == size
+    for wrong in (0, -16, 16.0, "16", True):
+        save_prior(tmp_path / name, network(), {**CONFIG, "coarse_size": wrong})
+        with pytest.raises(InputError, match=rf"{name}.*coarse_size {wrong!r}: give an image size of the training"):
+            load_prior(tmp_path / name)
 
 
 def test_a_folder_holds_plain_files(tmp_path: Path) -> None:

@@ -219,8 +219,9 @@ def test_smoothing_reference_is_the_best_of_its_kind() -> None:
     assert float(smoothing_mse(texture, (1e-3,))) < 1e-3
 
 
-def test_generated_images_follow_a_gaussian_prior() -> None:
-    """With the exact denoiser of N(mean, s^2) the probability flow must end in that distribution."""
+@pytest.mark.parametrize("churn", [0.0, 0.2, 0.4])
+def test_generated_images_follow_a_gaussian_prior(churn: float) -> None:
+    """With the exact denoiser of N(mean, s^2) samples must follow that distribution, also with fresh noise."""
 
     class Gaussian(torch.nn.Module):
         in_channels = 1
@@ -229,9 +230,13 @@ def test_generated_images_follow_a_gaussian_prior() -> None:
             gain = 0.3**2 / (0.3**2 + sigma[:, None, None, None] ** 2)
             return 0.4 + gain * (x - 0.4)
 
-    images = generate(Gaussian(), 4, 64, steps=40, sigma_max=20.0)
+    images = generate(Gaussian(), 4, 64, steps=40, sigma_max=20.0, churn=churn)
     assert float(images.mean()) == pytest.approx(0.4, abs=0.02)
     assert float(images.std()) == pytest.approx(0.3, rel=0.03)
+    flow = generate(Gaussian(), 4, 64, steps=40, sigma_max=20.0, churn=0.0)
+    start = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    kept = [float(torch.corrcoef(torch.stack((start.flatten(), x.flatten())))[0, 1]) for x in (flow, images)]
+    assert kept[0] > 0.999 and (churn == 0.0 or kept[1] < 0.5)  # nothing but the start, or little of it
 
 
 def test_averaged_weights_follow_the_released_rule() -> None:

@@ -215,6 +215,11 @@ def test_a_compiled_denoiser_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     plain = SliceDenoiser(net, Unit(), slice_batch=2)(x, 0.5)
     assert torch.equal(SliceDenoiser(net, Unit(), slice_batch=2, compile=True)(x, 0.5), plain)
     assert calls == [2, 2, 1]
+    net.coarse_size = 8  # type: ignore[assignment]
+    plain = SliceDenoiser(net, Unit(), slice_batch=2)(x, 20.0)
+    assert torch.equal(SliceDenoiser(net, Unit(), slice_batch=2, compile=True)(x, 20.0), plain)
+    net.coarse_size = None  # type: ignore[assignment]
+    assert not torch.equal(SliceDenoiser(net, Unit(), slice_batch=2)(x, 20.0), plain)
 
 
 COMPILES = (which("g++") or which("clang++")) and Path(sysconfig.get_path("include"), "Python.h").is_file()

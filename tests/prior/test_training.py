@@ -17,7 +17,7 @@ from lightning_mbir.data import SliceDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, smoothing_mse
-from lightning_mbir.prior.training import warmup_cosine
+from lightning_mbir.prior.training import check_checkpoint, warmup_cosine
 from lightning_mbir.prior.watch import key
 from tests.prior.conftest import tiny, tiny_data, trainer
 
@@ -41,6 +41,27 @@ def test_the_best_checkpoint_becomes_the_prior(tmp_path: Path) -> None:
     assert "best by held-out loss" in (tmp_path / "run" / "prior.md").read_text()
     expected = held_out_psnr(load_prior(keep.best_model_path).network)
     assert card_psnr(tmp_path / "run") == pytest.approx(expected, abs=0.006)
+
+
+def test_a_coarse_size_is_validated_with_and_goes_into_the_prior(tmp_path: Path) -> None:
+    L.seed_everything(0)
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", save_last=True)
+    module = tiny(learning_rate=1e-2, coarse_size=16)
+    trainer(tmp_path, 4, callbacks=[keep]).fit(module, tiny_data())
+    assert module.ema.module.coarse_size == 16
+    prior, last = load_prior(tmp_path / "run" / "prior.safetensors"), load_prior(tmp_path / "kept" / "last.ckpt")
+    assert prior.network.coarse_size == last.network.coarse_size == 16
+    coarse = held_out_psnr(last.network)
+    assert {32: pytest.approx(list(coarse.values()), abs=1e-3)} == module.validation_psnr
+    last.network.coarse_size = None  # type: ignore[assignment]
+    fine = held_out_psnr(last.network)
+    assert [sigma for sigma in SIGMAS if fine[sigma] != coarse[sigma]] == [5.0]
+    # the weights are those of any coarse size: to start from, and to go on from
+    start = str(tmp_path / "run" / "prior.safetensors")
+    assert tiny(init=start).network.coarse_size is None and tiny(init=start, coarse_size=8).network.coarse_size == 8
+    check_checkpoint(tmp_path / "kept" / "last.ckpt", tiny(), goes_on=True)
+    with pytest.raises(InputError, match="coarse_size 0: give an image size"):
+        tiny(coarse_size=0)
 
 
 def held_out_psnr(network: torch.nn.Module) -> dict[float, float]:
