@@ -106,15 +106,15 @@ def samples(path: Path) -> None:
     """Unconditional samples of all priors; of `mri_complex` the magnitude."""
     sheets: list[tuple[str, int | tuple[int, int]]] = [("ct", 128), ("ct", 256), ("ct_coronal", (64, 128))]
     sheets += [(name, size) for name in ("mri", "mri_complex", "phantom") for size in (128, 256)]
-    figure = Figure(figsize=(12, 2.05 * len(sheets)), layout="constrained")
-    for row, (name, size) in zip(figure.subplots(len(sheets), 6), sheets, strict=True):
-        images = magnitude(generate(load_prior(name).network, 6, size, steps=40, seed=4))
+    figure = Figure(figsize=(14, 1.45 * len(sheets)), layout="constrained")
+    for row, (name, size) in zip(figure.subplots(len(sheets), 10), sheets, strict=True):
+        images = magnitude(generate(load_prior(name).network, 10, size, steps=40, seed=4))
         for axes, image in zip(row, images, strict=True):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)
             axes.set_xticks([])
             axes.set_yticks([])
         row[0].set_ylabel(f"{name}\n{' x '.join(map(str, images.shape[-2:]))}")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=90)
 
 
 if __name__ == "__main__":
