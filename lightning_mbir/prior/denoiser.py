@@ -125,7 +125,6 @@ class SliceDenoiser:
         self.slice_batch = slice_batch
         self.precision = precision
         self.complex = channels == 2
-        self.stride = int(getattr(network, "stride", 16))
         self._run: Callable[..., Tensor] = compiled(self.network) if compile else self.network
         self._chosen: dict[tuple[int, ...], int] = {}
 

@@ -101,7 +101,8 @@ def _card(module: ScorePriorModule, digest: str, origin: str, found: Mapping[int
         f"# Slice prior: {hparams['modality'] or 'any modality'}{', complex' if hparams['complex'] else ''}",
         "",
         f"- network: `{hparams['network']}` {hparams['network_options'] or ''}, {parameters / 1e6:.2f} M parameters, "
-        "stored in half precision",
+        "stored in half precision"
+        + (f"; used with coarse_size {hparams['coarse_size']}" if hparams["coarse_size"] else ""),
         f"- data: {getattr(data, 'summary', '')}",
         f"- trained: {start}{trainer.global_step} steps, {module.slices_seen} slices, "
         f"{module.seconds / 60:.0f} minutes on {trainer.world_size} {trainer.strategy.root_device.type}, "
