@@ -6,7 +6,7 @@ The larger one starts from the bundled prior's own weights, widened so that it c
 "Net2Net", section 2.3), and is trained on the same slices, with ``fit`` and the prior's configuration: what it gains
 is what width gains and further steps together. Prints the denoising PSNR of both by noise level, on the patient whom
 both held out, who chooses the best checkpoint of ``fit``, and on one of ``test`` whom nothing has seen; for ``phantom``
-on phantoms of either kind. A training goes on where it stopped.
+on phantoms of either kind. All of it at full resolution, without ``coarse_size``. A training goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def grow(name: str, path: Path) -> None:
     options = {**(config["network_options"] or {}), "channels": CHANNELS}
     wider = build_network(config["network"], options)
     wider.load_state_dict(widened(network.state_dict(), wider))
-    save_prior(path, wider, {**config, "network_options": options}, half=False)
+    save_prior(path, wider, {**config, "network_options": options, "coarse_size": None}, half=False)
 
 
 def train(name: str, start: Path, folder: Path, args: argparse.Namespace) -> Path:
@@ -86,7 +86,7 @@ def train(name: str, start: Path, folder: Path, args: argparse.Namespace) -> Pat
         flags = ["--config", f"prior_{name}", "--model.init", str(start)]
         if name in HELD_OUT:
             flags += ["--data.path", str(args.data / name / "train"), "--data.held_out", HELD_OUT[name]]
-        flags += ["--model.network_options", json.dumps({"channels": CHANNELS})]
+        flags += ["--model.network_options", json.dumps({"channels": CHANNELS}), "--model.coarse_size", "null"]
         flags += ["--model.learning_rate", str(args.learning_rate), "--steps", str(args.steps)]
         flags += ["--data.cache_dir", str(args.output / "cache"), "--output_dir", str(folder)]
         flags += ["--trainer.accelerator", args.accelerator, "--trainer.devices", "1"]
@@ -122,6 +122,7 @@ def main() -> None:
                 images = slices(args.data, None if name == "phantom" else name, "axial", sources, size, args.count)
                 for called, source in networks.items():
                     network = load_prior(source).network
+                    network.coarse_size = None  # type: ignore[assignment]
                     cells = " | ".join(f"{value:.2f}" for value in in_parts(partial(denoising_mse, network), images))
                     parameters = sum(p.numel() for p in network.parameters()) / 1e6
                     lines.append(f"| {who} | {size} | {called} | {parameters:.1f} M | {cells} |")

@@ -186,9 +186,10 @@ def _read_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, metadata = _read_safetensors(weights)
     if "config" in metadata:
         inside = _checked(_json(metadata["config"], weights), weights)
-        for key in KEYS:
-            if inside[key] != config[key]:
-                raise InputError(f"{folder / CONFIG}: {key} is {config[key]!r}, but {inside[key]!r} in {WEIGHTS}")
+        for key in (*KEYS, "coarse_size"):
+            here, there = config.get(key), inside.get(key)
+            if here != there:
+                raise InputError(f"{folder / CONFIG}: {key} is {here!r}, but {there!r} in {WEIGHTS}")
     return _build(config, tensors, weights), config
 
 

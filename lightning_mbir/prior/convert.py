@@ -130,7 +130,7 @@ def _card(network: nn.Module, config: dict[str, Any], dtype: str, training: str)
         f"# Slice prior: {kind}{complex_}",
         "",
         f"- network: `{config['network']}` {json.dumps(config['network_options'] or {})}, {_millions(network)} M "
-        f"parameters, {dtype}",
+        f"parameters, {dtype}" + (f"; used with coarse_size {coarse}" if (coarse := config.get("coarse_size")) else ""),
         *([f"- converted from `{origin['file']}`, {origin['weights']} weights"] if isinstance(origin, dict) else []),
         f"- SHA-256 of `{WEIGHTS}`: in `{CONFIG}`, checked when it is loaded",
         '- use: `python -m lightning_mbir predict --prior THIS_FOLDER`, or `load_prior("THIS_FOLDER")`',

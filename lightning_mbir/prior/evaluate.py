@@ -82,8 +82,8 @@ def generate(
         steps: of Heun's method: twice as many evaluations, less one.
         sigma_max: must hide the mean of a whole slice, which is that of a pixel times the square root of their number.
         seed: of all noise; the same samples on every device.
-        churn: by what share a level in ``CHURNED`` is raised with fresh noise before each step, at most 0.41. That
-            makes good for errors of the steps before; 0 follows the probability flow.
+        churn: by what share a level in ``CHURNED`` is raised with fresh noise before each step (the paper has 0.41
+            at most). That makes good for errors of the steps before; 0 follows the probability flow.
     """
     channels = int(getattr(network, "in_channels", 1))
     generator = torch.Generator().manual_seed(seed)

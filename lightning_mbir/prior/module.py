@@ -19,12 +19,10 @@ from torch.optim.swa_utils import AveragedModel
 from lightning_mbir.data.volume import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import watch
-from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.denoiser import denoised, posterior_mean
 from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
 from lightning_mbir.prior.networks import build_network, channels_last, compiled, is_out_of_memory
-from lightning_mbir.prior.training import diverged, misfit, other_setting, set_rates, validate_last_step, warmup_cosine
-from lightning_mbir.prior.unet import LightUNet, complex_from_real
+from lightning_mbir.prior.training import diverged, set_rates, start_from, validate_last_step, warmup_cosine
 from lightning_mbir.prior.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -49,7 +47,8 @@ class ScorePriorModule(L.LightningModule):
     Args:
         network: ``light``, ``ncsnpp`` or ``monai``; ``network_options`` are its constructor's.
         modality: ``ct`` or ``mri``; goes into the prior's file, and sets its unit. None: of whatever task uses it.
-        coarse_size: an image size of the training at which larger ones are denoised at high noise, see ``denoised``.
+        coarse_size: an image size of the training at which larger ones are denoised at high noise, see ``denoised``;
+            None: that of ``init``, if any.
         complex: two channels, real and imaginary part, for complex MRI.
         init: a prior to start from (a name or a file, see ``load_prior``), of the same network; with ``align_phase``
             it may be one of magnitudes.
@@ -114,7 +113,8 @@ class ScorePriorModule(L.LightningModule):
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
         self.network = channels_last(build_network(network, network_options, coarse_size))
         if init is not None:
-            self._start_from(init)
+            start_from(self.network, init)
+            self.hparams["coarse_size"] = self.network.coarse_size
         self.ema = AveragedModel(self.network, avg_fn=_EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)
         self.ema.n_averaged.fill_(1)  # the first update does not copy, but has the decay of k = 1
@@ -150,9 +150,13 @@ class ScorePriorModule(L.LightningModule):
         if bool(getattr(data, "complex", channels == 2)) != (channels == 2):
             wanted = "complex" if channels == 2 else "real"
             raise InputError(f"the network takes {wanted} slices; give --data.complex and --model.complex the same")
-        for size in {getattr(data, "crop_size", None) or stride, *getattr(data, "sizes", ())}:
+        sizes = {size for size in (getattr(data, "crop_size", None), *getattr(data, "sizes", ())) if size}
+        for size in sizes:
             if size % stride:
                 raise InputError(f"--data.image_size {size}: the network takes multiples of {stride} pixels")
+        coarse = self.hparams["coarse_size"]
+        if stage == "fit" and sizes and coarse not in (None, *sizes):
+            log.warning("--model.coarse_size %d: no image size of this training, which may not make it one", coarse)
 
     def draw_sigma(self, n: int, generator: torch.Generator | None = None, least: float = 0.0) -> Tensor:
         """``(n,)`` noise levels from the distribution of the objective, from what of it lies above ``least``."""
@@ -346,20 +350,6 @@ class ScorePriorModule(L.LightningModule):
         if groups is None:
             return [(1, int(getattr(self.network, "in_channels", 1)), 64, 64)]
         return [(count, *loader.dataset[[(int(places[0]), 0)]].shape[1:]) for places, _, count in groups]
-
-    def _start_from(self, init: str) -> None:
-        try:
-            prior = read_prior(init)[0]
-        except InputError as error:
-            raise InputError(str(error).replace("--prior", "--model.init")) from error
-        if getattr(self.network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
-            prior = complex_from_real(prior)
-        weights = prior.state_dict()
-        if differs := misfit(self.network.state_dict(), weights) or other_setting(self.network, prior):
-            raise InputError(
-                f"--model.init {init}: another network than --model.network with its options ({differs} does not fit)"
-            )
-        self.network.load_state_dict(weights)
 
     def _logs_at(self, step: int) -> bool:
         """Whether Lightning writes what is logged in this step, counted from 1: the last one too."""

@@ -32,12 +32,14 @@ def build_network(name: str, options: dict[str, Any] | None, coarse_size: int | 
     """
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is unknown; there are {', '.join(NETWORKS)}")
-    if coarse_size is not None and (type(coarse_size) is not int or coarse_size < 1):
-        raise InputError(f"coarse_size {coarse_size!r}: give an image size of the training, in pixels, or null")
     try:
         network: Any = NETWORKS[name](**(options or {}))
     except TypeError as error:
         raise InputError(f"network {name!r} does not take these options: {error}") from error
+    if coarse_size is not None and (type(coarse_size) is not int or coarse_size < 1 or coarse_size % network.stride):
+        raise InputError(
+            f"coarse_size {coarse_size!r}: give an image size of the training, a multiple of {network.stride}, or null"
+        )
     network.coarse_size = coarse_size
     return cast(nn.Module, network)
 
@@ -56,9 +58,21 @@ class Compiled:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._run: Callable[..., Tensor] | None = None  # compilation happens in the first call, and so do its errors
-        self.predicts = str(getattr(module, "predicts", "x0"))
-        self.stride = int(getattr(module, "stride", 16))
-        self.coarse_size: int | None = getattr(module, "coarse_size", None)
+
+    @property
+    def predicts(self) -> str:
+        """What the network gives, see ``posterior_mean``."""
+        return str(getattr(self.module, "predicts", "x0"))
+
+    @property
+    def stride(self) -> int:
+        """What the sides of its images are multiples of."""
+        return int(getattr(self.module, "stride", 16))
+
+    @property
+    def coarse_size(self) -> int | None:
+        """See ``denoised``."""
+        return cast(int | None, getattr(self.module, "coarse_size", None))
 
     def __call__(self, *args: Tensor) -> Tensor:
         if self._run is self.module:

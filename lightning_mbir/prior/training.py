@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.prior.checkpoint import read_prior
 from lightning_mbir.prior.files import check_finite, read_torch
 from lightning_mbir.prior.networks import build_network
+from lightning_mbir.prior.unet import LightUNet, complex_from_real
 
 
 def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
@@ -90,13 +92,40 @@ def other_setting(own: nn.Module, given: nn.Module) -> str | None:
             (path, name): value
             for path, module in network.named_modules()
             for name, value in vars(module).items()
-            if isinstance(value, bool | int | float | str | list | tuple)
+            if isinstance(value, bool | int | float | str | list | tuple | None)
             and name[0] != "_"
-            and name not in ("training", "coarse_size")  # which changes how the network is used
+            and name != "training"
         }
         for network in (own, given)
     )
     return next((name for path, name in sorted(ours) if ours[path, name] != theirs.get((path, name))), None)
+
+
+def start_from(network: nn.Module, init: str) -> None:
+    """Give a network the weights of a prior and, if it has none, its ``coarse_size``.
+
+    Args:
+        network: with ``align_phase`` it takes the weights of a prior of magnitudes, too.
+        init: whatever ``load_prior`` takes.
+
+    Raises:
+        InputError: no such prior, or of another network.
+    """
+    try:
+        prior: Any = read_prior(init)[0]
+    except InputError as error:
+        raise InputError(str(error).replace("--prior", "--model.init")) from error
+    if getattr(network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
+        prior = complex_from_real(prior)
+    own: Any = network
+    coarse = getattr(prior, "coarse_size", None)
+    own.coarse_size = prior.coarse_size = coarse if own.coarse_size is None else own.coarse_size
+    weights = prior.state_dict()
+    if differs := misfit(network.state_dict(), weights) or other_setting(network, prior):
+        raise InputError(
+            f"--model.init {init}: another network than --model.network with its options ({differs} does not fit)"
+        )
+    network.load_state_dict(weights)
 
 
 def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:
@@ -127,7 +156,8 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
     saved = content.get("hyper_parameters", {})
     if name is None and {"network", "network_options"} <= saved.keys() and isinstance(module.network, nn.Module):
         with torch.device("meta"):
-            name = other_setting(module.network, build_network(saved["network"], saved["network_options"]))
+            own = build_network(saved["network"], saved["network_options"], saved.get("coarse_size"))
+            name = other_setting(module.network, own)
     if name is not None:
         raise InputError(
             f"--ckpt_path {path}: of another network or other options ({name} does not fit); give the --model settings "

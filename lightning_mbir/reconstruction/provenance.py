@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data.volume import Modality
-from lightning_mbir.prior.checkpoint import WEIGHTS, bundled_sums
+from lightning_mbir.prior.checkpoint import CONFIG, WEIGHTS, bundled_sums
 from lightning_mbir.prior.files import sha256
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -41,10 +41,14 @@ def plain_data(value: Any) -> Any:
 
 
 def prior_identity(source: str | None, modality: Modality, complex: bool) -> dict[str, str]:
-    """Name and SHA-256 of what ``load_task_prior`` reads; of a folder, that of its weights."""
+    """Name and SHA-256 of what ``load_task_prior`` reads; of a folder, those of its weights and its configuration."""
     name = source or (f"{modality}_complex" if complex else modality)
     bundled = bundled_sums()
-    return {"name": name, "sha256": bundled[name] if name in bundled else file_sha256(Path(name))}
+    if name in bundled:
+        return {"name": name, "sha256": bundled[name]}
+    path = Path(name)
+    config = {"config_sha256": sha256(path / CONFIG)} if path.is_dir() else {}
+    return {"name": name, "sha256": file_sha256(path), **config}
 
 
 def file_sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import LightUNet, NCSNpp, SliceDenoiser, Unit, checkpoint, load_prior, save_prior
 from lightning_mbir.prior.checkpoint import ASSETS, BUNDLED, FORMAT, read_prior
+from lightning_mbir.reconstruction.provenance import prior_identity
 from tests.prior.conftest import OPTIONS, network
 
 CONFIG = {"network": "light", "network_options": OPTIONS, "modality": "mri"}
@@ -97,10 +98,22 @@ def test_a_coarse_size_comes_back(tmp_path: Path, name: str) -> None:
     for size in (16, None):
         save_prior(tmp_path / name, network(), {**CONFIG, "coarse_size": size})
         assert load_prior(tmp_path / name).network.coarse_size == size
-    for wrong in (0, -16, 16.0, "16", True):
+    for wrong in (0, -16, 16.0, "16", True, 18):
         save_prior(tmp_path / name, network(), {**CONFIG, "coarse_size": wrong})
         with pytest.raises(InputError, match=rf"{name}.*coarse_size {wrong!r}: give an image size of the training"):
             load_prior(tmp_path / name)
+
+
+def test_a_folder_is_known_by_its_weights_and_its_configuration(tmp_path: Path) -> None:
+    """Weights whose metadata were lost are what the configuration says."""
+    folder = tmp_path / "p"
+    digest = save_prior(folder, network(), CONFIG)
+    first = prior_identity(str(folder), "mri", False)
+    assert first["sha256"] == digest and first["name"] == str(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "coarse_size": 16}))
+    second = prior_identity(str(folder), "mri", False)
+    assert second != first and {**second, "config_sha256": first["config_sha256"]} == first
 
 
 def test_a_folder_holds_plain_files(tmp_path: Path) -> None:
@@ -153,6 +166,7 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     with_config(json.dumps({"architectures": ["Bert"]}), "something else")
     with_config(json.dumps({**good, "modality": "pet"}), "modality 'pet' .* must be ct, mri or null")
     with_config(json.dumps({**good, "modality": "ct"}), "modality is 'ct', but 'mri' in model.safetensors")
+    with_config(json.dumps({**good, "coarse_size": 16}), "coarse_size is 16, but None in model.safetensors")
     with_config(json.dumps({**good, "network": ["light"]}), "network must be a name")
     with_config(json.dumps({**good, "sha256": "0" * 64}), "not the file of which config.json gives the SHA-256")
 

@@ -134,6 +134,7 @@ def test_a_bundled_prior_and_its_card_can_be_shared(tmp_path: Path) -> None:
     training = card.partition("## Training")[2]
     assert "- trained: " in training and again.partition("## Training")[2] == training  # kept, not nested
     assert "half precision" in card.partition("## Training")[0] and "float32" in again.partition("## Training")[0]
+    assert all("used with coarse_size 128" in text.partition("## Training")[0] for text in (card, again))
 
 
 def test_nothing_is_replaced_without_force(tmp_path: Path, capsys: Any) -> None:

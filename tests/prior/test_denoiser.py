@@ -122,6 +122,24 @@ def test_a_coarse_denoiser_is_differentiated_as_it_denoises() -> None:
         assert float(left) == pytest.approx(float(right), rel=1e-4)
 
 
+@pytest.mark.parametrize("sigma", [7.0, 20.0])
+def test_a_coarse_network_is_differentiated_as_it_denoises(sigma: float) -> None:
+    """Complex slices, once and twice at half the resolution, against finite differences of a network with attention."""
+    net = small(complex=True, align_phase=True)
+    net.coarse_size = 8  # type: ignore[assignment]
+    seen: list[Tensor] = []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    denoise = SliceDenoiser(net, Unit(), slice_batch=2)
+    generator = torch.Generator().manual_seed(2)
+    x, u, v = (torch.randn(2, 33, 34, dtype=torch.complex64, generator=generator) for _ in range(3))
+    step = 0.003
+    change = (denoise(sigma * (x + step * u), sigma) - denoise(sigma * (x - step * u), sigma)) / (2 * step * sigma)
+    assert {tuple(part.shape[-2:]) for part in seen} == {(20, 20) if sigma < 10 else (12, 12)}
+    back = denoise.vjp(sigma * x, sigma, v)
+    left, right = float((v.conj() * change).real.sum()), float((back.conj() * u).real.sum())
+    assert left == pytest.approx(right, abs=0.01 * float(u.norm() * back.norm()) * 2**-0.5)
+
+
 def test_what_a_coarse_slice_costs_is_not_what_a_fine_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     costs: list[int] = []
     monkeypatch.setattr(module, "slices_at_once", lambda cost, device: costs.append(cost) or 4)  # type: ignore[func-returns-value]

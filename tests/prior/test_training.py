@@ -56,12 +56,24 @@ def test_a_coarse_size_is_validated_with_and_goes_into_the_prior(tmp_path: Path)
     last.network.coarse_size = None  # type: ignore[assignment]
     fine = held_out_psnr(last.network)
     assert [sigma for sigma in SIGMAS if fine[sigma] != coarse[sigma]] == [5.0]
-    # the weights are those of any coarse size: to start from, and to go on from
-    start = str(tmp_path / "run" / "prior.safetensors")
-    assert tiny(init=start).network.coarse_size is None and tiny(init=start, coarse_size=8).network.coarse_size == 8
-    check_checkpoint(tmp_path / "kept" / "last.ckpt", tiny(), goes_on=True)
-    with pytest.raises(InputError, match="coarse_size 0: give an image size"):
-        tiny(coarse_size=0)
+    start = tmp_path / "run" / "prior.safetensors"
+    for given, kept in ((None, 16), (8, 8)):  # a training that starts from it may have another
+        module = tiny(init=str(start), coarse_size=given)
+        assert module.ema.module.coarse_size == module.hparams["coarse_size"] == kept
+    check_checkpoint(tmp_path / "kept" / "last.ckpt", tiny(coarse_size=16), goes_on=True)
+    for other in (None, 8):  # one that goes on may not: its best loss would be of another denoiser
+        with pytest.raises(InputError, match=r"last.ckpt: of another network or other options \(coarse_size"):
+            check_checkpoint(tmp_path / "kept" / "last.ckpt", tiny(coarse_size=other), goes_on=True)
+    for wrong in (0, 6, -4):
+        with pytest.raises(InputError, match=f"coarse_size {wrong}: give an image size .* multiple of 4"):
+            tiny(coarse_size=wrong)
+
+
+def test_a_coarse_size_that_is_not_trained_at_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder, size in (("own", 32), ("none", 16)):
+        trainer(tmp_path / folder, 1).fit(tiny(coarse_size=size), tiny_data())
+    told = [record.getMessage() for record in caplog.records if "coarse_size" in record.getMessage()]
+    assert told == ["--model.coarse_size 16: no image size of this training, which may not make it one"]
 
 
 def held_out_psnr(network: torch.nn.Module) -> dict[float, float]:
