@@ -158,6 +158,9 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
         with torch.device("meta"):
             own = build_network(saved["network"], saved["network_options"], saved.get("coarse_size"))
             name = other_setting(module.network, own)
+    if name == "coarse_size":  # which a training may have from --model.init
+        size = saved.get("coarse_size") or "null"
+        raise InputError(f"--ckpt_path {path}: trained with coarse_size {size}; give --model.coarse_size {size}")
     if name is not None:
         raise InputError(
             f"--ckpt_path {path}: of another network or other options ({name} does not fit); give the --model settings "
