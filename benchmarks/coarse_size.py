@@ -31,6 +31,7 @@ PRIORS: dict[str, tuple[str, Modality | None]] = {
 
 
 def errors(network: nn.Module, images: Tensor, seed: int, coarse: bool) -> Tensor:
+    """``denoising_mse`` at half the resolution at all levels, or at none."""
     denoiser.COARSE_FROM = 0.0 if coarse else float("inf")
     return denoising_mse(network, images, SIGMAS, seed)
 
@@ -46,7 +47,6 @@ def main() -> None:
         network, files = load_prior(name).network, next(iter(SHOWN[of].values()))
         images = slices(args.data, modality, "axial", files, 256, args.count)
         images = with_phase(images) if network.in_channels == 2 else images
-        network.coarse_size = 128  # type: ignore[assignment]
         for pixels in (256, 128):
             values = in_parts(partial(errors, network, coarse=pixels == 128), images)
             print(f"| {name} | {pixels} | " + " | ".join(f"{value:.2f}" for value in values) + " |", flush=True)

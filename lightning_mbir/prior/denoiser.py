@@ -61,7 +61,7 @@ def halvings(network: object, shape: Sequence[int], sigma: float) -> int:
 
 
 def denoised(network: Callable[..., Tensor], x: Tensor, sigma: float) -> Tensor:
-    """``posterior_mean`` of ``(B, C, Y, X)`` images of any size at one noise level, as priors are used.
+    """``posterior_mean`` of ``(B, C, Y, X)`` images of any size at one noise level, as priors are used; in float32.
 
     Noise of 3 and more hides the details of a slice and leaves what belongs where, for which a light network sees too
     small a part of a large one. If the network has a ``coarse_size`` and the image is twice as large or more, it is
@@ -76,9 +76,9 @@ def denoised(network: Callable[..., Tensor], x: Tensor, sigma: float) -> Tensor:
         x = F.pad(x, (0, right, 0, bottom), mode=mode)
     x = F.avg_pool2d(x, factor) if factor > 1 else x
     level = torch.full((len(x),), sigma / factor, dtype=torch.float32, device=x.device)
-    clean = posterior_mean(network, x.contiguous(memory_format=torch.channels_last), level)
+    clean = posterior_mean(network, x.contiguous(memory_format=torch.channels_last), level).float()
     if factor > 1:
-        clean = F.interpolate(clean.float(), scale_factor=factor, mode="bicubic", align_corners=False)
+        clean = F.interpolate(clean, scale_factor=factor, mode="bicubic", align_corners=False)
     return clean[..., :rows, :columns]
 
 
@@ -228,7 +228,7 @@ class SliceDenoiser:
         # reals and imaginaries lie side by side in memory, so this is channels-last already
         part = torch.view_as_real(slices).permute(0, 3, 1, 2) if self.complex else slices[:, None]
         with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            clean = denoised(network, part.float(), level).float()
+            clean = denoised(network, part.float(), level)
         if self.complex:
             return torch.view_as_complex(clean.permute(0, 2, 3, 1).contiguous())
         return clean[:, 0]

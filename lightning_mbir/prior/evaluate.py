@@ -33,7 +33,7 @@ def denoising_mse(network: nn.Module, images: Tensor, sigmas: Sequence[float] = 
     errors = []
     for sigma in sigmas:
         clean = denoised(network, noisy_copies(images, sigma, seed), sigma)
-        errors.append((clean.float() - images).square().mean((1, 2, 3)))
+        errors.append((clean - images).square().mean((1, 2, 3)))
     return torch.stack(errors)
 
 
@@ -93,7 +93,7 @@ def generate(
     levels = (0.02 ** (1 / 7) + ramp * (sigma_max ** (1 / 7) - 0.02 ** (1 / 7))) ** 7
 
     def slope(image: Tensor, sigma: float) -> Tensor:
-        return (image - denoised(network, image, sigma).float()) / sigma
+        return (image - denoised(network, image, sigma)) / sigma
 
     for now, after in pairwise([*levels.tolist(), 0.0]):
         if CHURNED[0] <= now <= CHURNED[1]:

@@ -249,7 +249,7 @@ class ScorePriorModule(L.LightningModule):
         if batch_idx == 0 and self.global_rank == 0:
             for sigma in (0.1, 0.5, 2.0):
                 noisy = noisy_copies(batch[:4], sigma, seed)
-                rows = [noisy, denoised(network, noisy, sigma).float(), batch[:4]]
+                rows = [noisy, denoised(network, noisy, sigma), batch[:4]]
                 self._picture(f"denoised_{size}/sigma_{sigma:g}", rows)
 
     def on_validation_epoch_end(self) -> None:
