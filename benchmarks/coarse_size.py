@@ -16,9 +16,9 @@ from larger_prior import SHOWN
 from prior_quality import in_parts, slices, with_phase
 from torch import Tensor, nn
 
-from lightning_mbir.data.volume import Modality
+from lightning_mbir.data.units import Modality
 from lightning_mbir.prior import denoiser, load_prior
-from lightning_mbir.prior.evaluate import denoising_mse
+from lightning_mbir.prior.training.evaluate import denoising_mse
 
 SIGMAS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 PRIORS: dict[str, tuple[str, Modality | None]] = {

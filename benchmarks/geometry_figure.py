@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lightning_mbir.physics import ConeBeam, FanBeam, ParallelBeam
-from lightning_mbir.physics.plane_beam import PlaneBeam
+from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "figures" / "geometry.png"
 ANGLE = 30.0

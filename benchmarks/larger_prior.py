@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from lightning_mbir.cli import main as lightning_mbir
 from lightning_mbir.prior import load_prior
-from lightning_mbir.prior.checkpoint import read_prior, save_prior
-from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse
-from lightning_mbir.prior.networks import build_network
+from lightning_mbir.prior.checkpoints.checkpoint import read_prior, save_prior
+from lightning_mbir.prior.networks.build import build_network
+from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse
 
 CHANNELS = [48, 80, 192, 560]
 """The lower two levels of (48, 80, 96, 112), twice and five times as wide."""

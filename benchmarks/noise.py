@@ -18,10 +18,11 @@ import torch
 from tune import Problem
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.volume import Volume
+from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.methods import reconstruct
+from lightning_mbir.methods.tasks import MODEL_ERROR
 from lightning_mbir.physics import poisson_counts
-from lightning_mbir.reconstruction import TASKS, image_metrics, reconstruct
-from lightning_mbir.reconstruction.tasks import MODEL_ERROR
+from lightning_mbir.reconstruction import TASKS, image_metrics
 
 KSPACE: dict[str, dict[str, Any]] = {
     "x8 gaussian1d, 35 dB": {"snr": 35.0},

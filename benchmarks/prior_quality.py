@@ -19,12 +19,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_mbir.data.phase import smooth_phase
-from lightning_mbir.data.slice_reading import ReadSlices
-from lightning_mbir.data.slice_sampling import Axis
-from lightning_mbir.data.volume import Modality
+from lightning_mbir.data.phantoms.phase import smooth_phase
+from lightning_mbir.data.slices.reading import ReadSlices
+from lightning_mbir.data.slices.sampling import Axis
+from lightning_mbir.data.units import Modality
 from lightning_mbir.prior import load_prior
-from lightning_mbir.prior.evaluate import SIGMAS, denoising_mse, generate, magnitude, psnr, smoothing_mse
+from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, generate, magnitude, psnr, smoothing_mse
 
 CHEST = ("ct/test/lungfcp0001_chest.nii.gz",)
 SCANS: dict[str, tuple[Modality, Axis, tuple[str, ...]]] = {

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from lightning_mbir.prior.denoiser import posterior_mean
-from lightning_mbir.prior.networks import build_network, channels_last, compiled
+from lightning_mbir.prior.networks.build import build_network
+from lightning_mbir.prior.networks.running import channels_last, compiled
 from lightning_mbir.reconstruction.memory import PeakMemory
 
 KINDS = {

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ParallelBeam
-from lightning_mbir.physics.sparse import SparsePair
+from lightning_mbir.physics.ct.projectors.sparse import SparsePair
 
 Pair = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 """Projection of ``(S, N, N)`` and adjoint; sinograms in whatever layout the package has."""

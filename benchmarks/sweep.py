@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from lightning_mbir.cli import main as lightning_mbir
-from lightning_mbir.prior.files import write_whole
+from lightning_mbir.files import write_whole
 from lightning_mbir.reconstruction import TASKS
 
 CHEST, THIGH = "ct/test/lungfcp0001_chest.nii.gz", "ct/test/sts004_thigh_ood.nii.gz"

@@ -17,7 +17,7 @@ import torch
 from tune import VOLUMES, Problem
 
 from lightning_mbir.cli import main as lightning_mbir
-from lightning_mbir.data.slice_datamodule import patient
+from lightning_mbir.data.slices.datamodule import patient
 from lightning_mbir.reconstruction import TASKS
 
 RATES = ("3e-4", "1e-3", "3e-3")

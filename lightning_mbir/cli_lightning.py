@@ -16,19 +16,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_mbir.cli import Flag
 from lightning_mbir.data import SliceDataModule, VolumeDataModule
-from lightning_mbir.data.volume import Modality
+from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError, fail
+from lightning_mbir.files import write_whole
+from lightning_mbir.flags import Flag
+from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.packaged import packaged
 from lightning_mbir.prior import ScorePriorModule
-from lightning_mbir.prior.files import write_whole
-from lightning_mbir.prior.networks import is_out_of_memory
-from lightning_mbir.prior.progress import StepProgress
-from lightning_mbir.prior.training import check_checkpoint
+from lightning_mbir.prior.networks.running import is_out_of_memory
+from lightning_mbir.prior.training.progress import StepProgress
+from lightning_mbir.prior.training.shared import check_checkpoint
 from lightning_mbir.reconstruction import ReconstructionModule
-from lightning_mbir.reconstruction.fbp_unet_training import FBPUNetModule, PairDataModule
-from lightning_mbir.reconstruction.tasks import get_task
+from lightning_mbir.reconstruction.unet_training import FBPUNetModule, PairDataModule
 
 
 class Parser(LightningArgumentParser):

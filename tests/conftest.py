@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,3 +21,22 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder ../shared with real data beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Gaussian prior in place of the bundled ones."""
+
+    from tests.helpers import gaussian_prior
+
+    def load(
+        source: object,
+        modality: Any,
+        complex: bool = False,
+        slice_batch: int | None = 16,
+        precision: str = "",
+        compile: bool = False,
+    ) -> Any:
+        return gaussian_prior(modality, slice_batch, complex)
+
+    monkeypatch.setattr("lightning_mbir.reconstruction.module.load_task_prior", load)

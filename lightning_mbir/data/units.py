@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.volume import MU_WATER, Modality
+Modality = Literal["ct", "mri"]
+
+MU_WATER = 0.0192
+"""Attenuation of water in 1/mm, at an effective energy of 70 keV."""
 
 CT_SCALE = 2 * MU_WATER
 """Attenuation (1/mm) that is 1 in the unit of CT priors: air is 0, water 0.5, 1000 HU is 1."""

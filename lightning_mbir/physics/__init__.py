@@ -1,17 +1,17 @@
 """Linear operators ``y = A x`` with exact adjoints, sampling masks and trajectories, coil maps, and noise."""
 
-from lightning_mbir.physics.cartesian_3d import CartesianFourier3D
-from lightning_mbir.physics.coil_maps import estimate_coil_maps, loop_coil_maps
-from lightning_mbir.physics.cone_beam import ConeBeam
+from lightning_mbir.physics.ct.cone_beam import ConeBeam
+from lightning_mbir.physics.ct.fan_beam import FanBeam
+from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
 from lightning_mbir.physics.difference import Difference, SliceDifference
-from lightning_mbir.physics.fan_beam import FanBeam
-from lightning_mbir.physics.fourier import FourierSampling, RealDomain
-from lightning_mbir.physics.masks import MASKS, make_mask
-from lightning_mbir.physics.multi_coil import MultiCoilFourier
+from lightning_mbir.physics.mri.cartesian_3d import CartesianFourier3D
+from lightning_mbir.physics.mri.coil_maps import estimate_coil_maps, loop_coil_maps
+from lightning_mbir.physics.mri.fourier import FourierSampling, RealDomain
+from lightning_mbir.physics.mri.masks import MASKS, make_mask
+from lightning_mbir.physics.mri.multi_coil import MultiCoilFourier
+from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
 from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, noise_sigma, poisson_counts
-from lightning_mbir.physics.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
 from lightning_mbir.physics.operator import LinearOperator
-from lightning_mbir.physics.parallel_beam import ParallelBeam
 from lightning_mbir.physics.weighted import Weighted
 
 __all__ = [

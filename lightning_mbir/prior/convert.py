@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from torch import nn
 
 from lightning_mbir.errors import InputError, fail
-from lightning_mbir.prior.checkpoint import ASSETS, BUNDLED, CARD, CONFIG, WEIGHTS, read_prior, save_prior
-from lightning_mbir.prior.files import sha256
+from lightning_mbir.files import sha256
+from lightning_mbir.prior.checkpoints.checkpoint import ASSETS, BUNDLED, CARD, CONFIG, WEIGHTS, read_prior, save_prior
 
 TRAINING = "## Training"
 """Heading of a model card after which comes what only the one who trained the prior can tell."""

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mbir.data.units import CT_SCALE
-from lightning_mbir.data.volume import Modality
+from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.free_memory import free_memory
-from lightning_mbir.prior.networks import channels_last, compiled, is_out_of_memory
+from lightning_mbir.prior.networks.running import channels_last, compiled, is_out_of_memory
 
 log = logging.getLogger(__name__)
 

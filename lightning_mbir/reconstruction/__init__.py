@@ -1,11 +1,12 @@
 """The whole method: tasks, ``reconstruct``, metrics, pictures, and the Lightning module that runs them."""
 
-from lightning_mbir.reconstruction.methods import METHODS
-from lightning_mbir.reconstruction.metrics import image_metrics
+from lightning_mbir.methods.methods import METHODS
+from lightning_mbir.methods.reconstruct import Prior, Reconstruction, reconstruct
+from lightning_mbir.methods.samples import PosteriorSamples, reconstruct_samples
+from lightning_mbir.methods.tasks import TASKS, Task
 from lightning_mbir.reconstruction.module import ReconstructionModule
-from lightning_mbir.reconstruction.reconstruct import Prior, Reconstruction, reconstruct
-from lightning_mbir.reconstruction.samples import PosteriorSamples, calibrate, reconstruct_samples
-from lightning_mbir.reconstruction.tasks import TASKS, Task
+from lightning_mbir.report.calibration import calibrate
+from lightning_mbir.report.metrics import image_metrics
 
 __all__ = [
     "METHODS",

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.measurement import Measurement
-from lightning_mbir.data.phase import smooth_phase
-from lightning_mbir.data.volume import Volume
+from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.phantoms.phase import smooth_phase
+from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.methods.tasks import Task
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.reconstruction.measured import measured_operator
-from lightning_mbir.reconstruction.tasks import Task
 
 
 @dataclass(frozen=True)

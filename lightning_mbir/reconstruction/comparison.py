@@ -13,21 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.volume import Volume
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.files import write_whole
-from lightning_mbir.prior.networks import is_out_of_memory
+from lightning_mbir.files import write_whole
+from lightning_mbir.methods.plans import Plan
+from lightning_mbir.methods.samples import PosteriorSamples
+from lightning_mbir.prior.networks.running import is_out_of_memory
 from lightning_mbir.reconstruction.case import Case
-from lightning_mbir.reconstruction.figures import Scale, comparison_figure
 from lightning_mbir.reconstruction.memory import PeakMemory
-from lightning_mbir.reconstruction.metrics import PLANES
-from lightning_mbir.reconstruction.montage import Planes, middle_planes
-from lightning_mbir.reconstruction.plans import Plan
 from lightning_mbir.reconstruction.provenance import digest, git_revision
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.samples import PosteriorSamples, calibrate
-from lightning_mbir.reconstruction.tables import Row, settings_text, to_json
 from lightning_mbir.reconstruction.writer import write_figure
+from lightning_mbir.report.calibration import calibrate
+from lightning_mbir.report.figures import Scale, comparison_figure
+from lightning_mbir.report.metrics import PLANES
+from lightning_mbir.report.montage import Planes, middle_planes
+from lightning_mbir.report.tables import Row, settings_text, to_json
 
 
 def compare_volume(runner: Runner, scan: Volume, plans: list[Plan], folder: Path, title: str) -> list[Row]:

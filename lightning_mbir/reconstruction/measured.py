@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
     ConeBeam,

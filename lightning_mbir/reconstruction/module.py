@@ -15,26 +15,26 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_mbir.data.measurement import Measurement
-from lightning_mbir.data.volume import Volume
-from lightning_mbir.data.volume_datamodule import VolumeDataModule
+from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.volumes.datamodule import VolumeDataModule
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.fbp_unet import read_unet
+from lightning_mbir.methods.method_checks import check_needs
+from lightning_mbir.methods.methods import METHODS
+from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
+from lightning_mbir.methods.reconstruct import check_pair, load_task_prior
+from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.comparison import compare_volume
-from lightning_mbir.reconstruction.fbp_unet import read_unet
-from lightning_mbir.reconstruction.lpips import check_lpips
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.method_checks import check_needs
-from lightning_mbir.reconstruction.methods import METHODS
-from lightning_mbir.reconstruction.metrics import PLANES
-from lightning_mbir.reconstruction.montage import planes_image
-from lightning_mbir.reconstruction.plans import Plan, plan_comparison, plan_method
 from lightning_mbir.reconstruction.prediction import predict_volume
-from lightning_mbir.reconstruction.reconstruct import check_pair, load_task_prior
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.tables import Row, write_tables
-from lightning_mbir.reconstruction.tasks import get_task
 from lightning_mbir.reconstruction.writer import check_writable
+from lightning_mbir.report.lpips import check_lpips
+from lightning_mbir.report.metrics import PLANES
+from lightning_mbir.report.montage import planes_image
+from lightning_mbir.report.tables import Row, write_tables
 
 T = TypeVar("T")
 

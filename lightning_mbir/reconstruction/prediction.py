@@ -8,17 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir.data.measurement import Measurement
-from lightning_mbir.data.volume import Volume, write_volume
+from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.volumes.volume import Volume, write_volume
+from lightning_mbir.methods.plans import Plan
+from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
+from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.reconstruction.case import Case
-from lightning_mbir.reconstruction.figures import Scale, calibration_figure
-from lightning_mbir.reconstruction.montage import montage
-from lightning_mbir.reconstruction.plans import Plan
 from lightning_mbir.reconstruction.provenance import digest
-from lightning_mbir.reconstruction.reconstruct import Reconstruction, reconstruct
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.samples import PosteriorSamples, Running, calibrate
 from lightning_mbir.reconstruction.writer import write_results, write_spread
+from lightning_mbir.report.calibration import calibrate
+from lightning_mbir.report.figures import Scale, calibration_figure
+from lightning_mbir.report.montage import montage
 
 
 def predict_volume(

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.volume import Modality
-from lightning_mbir.prior.checkpoint import CONFIG, WEIGHTS, bundled_sums
-from lightning_mbir.prior.files import sha256
+from lightning_mbir.data.units import Modality
+from lightning_mbir.files import sha256
+from lightning_mbir.packaged import PACKAGE
+from lightning_mbir.prior.checkpoints.checkpoint import CONFIG, WEIGHTS, bundled_sums
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = PACKAGE.parent
 
 
 def digest(settings: dict[str, Any]) -> str:

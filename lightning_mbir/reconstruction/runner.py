@@ -10,21 +10,21 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mbir import __version__
-from lightning_mbir.data.measurement import Measurement
-from lightning_mbir.data.units import magnitude_percentile
-from lightning_mbir.data.volume import MU_WATER, Volume
+from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.units import MU_WATER, magnitude_percentile
+from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.methods.methods import METHODS
+from lightning_mbir.methods.plans import Plan
+from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
+from lightning_mbir.methods.samples import Running, reconstruct_samples
+from lightning_mbir.methods.tasks import Task
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.case import Case, measured, simulate
-from lightning_mbir.reconstruction.lpips import lpips
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.methods import METHODS
-from lightning_mbir.reconstruction.metrics import image_metrics
-from lightning_mbir.reconstruction.plans import Plan
 from lightning_mbir.reconstruction.progress import LevelProgress, SampleProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
-from lightning_mbir.reconstruction.reconstruct import Reconstruction, reconstruct
-from lightning_mbir.reconstruction.samples import Running, reconstruct_samples
-from lightning_mbir.reconstruction.tasks import Task
+from lightning_mbir.report.lpips import lpips
+from lightning_mbir.report.metrics import image_metrics
 
 
 @dataclass

@@ -12,9 +12,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_mbir.data.volume import MU_WATER, Volume, write_volume
+from lightning_mbir.data.units import MU_WATER
+from lightning_mbir.data.volumes.volume import Volume, write_volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.files import write_whole
+from lightning_mbir.files import write_whole
 
 
 def check_writable(folder: Path) -> None:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.fan_beam import FanBeam
-from lightning_mbir.physics.parallel_beam import ParallelBeam
+from lightning_mbir.physics.ct.fan_beam import FanBeam
+from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
 from lightning_mbir.solvers.scan import redundancy_weights, view_weights
 
 FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.cone_beam import ConeBeam
+from lightning_mbir.physics.ct.cone_beam import ConeBeam
 from lightning_mbir.solvers.fbp import filter_sinogram, rotated, to_grid
 from lightning_mbir.solvers.scan import redundancy_weights, view_weights
 

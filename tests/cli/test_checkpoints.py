@@ -9,7 +9,7 @@ import torch
 
 from lightning_mbir.cli import main
 from lightning_mbir.data import SliceDataModule
-from lightning_mbir.reconstruction.fbp_unet_training import PairDataModule
+from lightning_mbir.reconstruction.unet_training import PairDataModule
 from tests.cli.test_cli import TINY_FIT
 from tests.reconstruction.test_fbp_unet import scans
 

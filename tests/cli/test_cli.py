@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 
-from lightning_mbir.cli import RECONSTRUCTION_FLAGS, TRAINING_FLAGS, UsageError, main, translate
+from lightning_mbir.cli import UsageError, main, translate
+from lightning_mbir.flags import RECONSTRUCTION_FLAGS, TRAINING_FLAGS
 from lightning_mbir.prior import ScorePriorModule, load_prior
-from lightning_mbir.prior.checkpoint import BUNDLED
+from lightning_mbir.prior.checkpoints.checkpoint import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data.image_size", "32", "--method", "fbp", "--task", "sv_ct"]

@@ -8,7 +8,7 @@ import torch
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import MASKS, FourierSampling, ParallelBeam, make_mask
-from lightning_mbir.physics.masks import COLUMNS
+from lightning_mbir.physics.mri.masks import COLUMNS
 
 
 def supersampled_disc(n: int, pixel: float, center: tuple[float, float], radius: float, k: int = 8) -> torch.Tensor:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import NCSNpp, import_score_sde, load_prior, save_prior
-from lightning_mbir.prior.checkpoint import read_prior
+from lightning_mbir.prior.checkpoints.checkpoint import read_prior
 from lightning_mbir.prior.convert import main
-from tests.prior.test_checkpoint import CONFIG, lightning, network
-from tests.prior.test_score_sde import released, trained
+from tests.prior.checkpoints.test_checkpoint import CONFIG, lightning, network
+from tests.prior.checkpoints.test_score_sde import released, trained
 
 TINY = {"nf": 8, "channel_multipliers": (1, 2), "num_res_blocks": 1, "attention_levels": (1,)}
 

@@ -15,17 +15,17 @@ from torch import Tensor
 from lightning_mbir.cli import main
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
+from lightning_mbir.files import write_whole
+from lightning_mbir.methods.reconstruct import reconstruct
 from lightning_mbir.names import METHOD_NAMES
 from lightning_mbir.physics import LinearOperator
-from lightning_mbir.prior.files import write_whole
 from lightning_mbir.reconstruction import METHODS, TASKS, Reconstruction, ReconstructionModule, image_metrics
 from lightning_mbir.reconstruction.comparison import scored
-from lightning_mbir.reconstruction.figures import Scale, comparison_figure
-from lightning_mbir.reconstruction.montage import middle_planes
 from lightning_mbir.reconstruction.provenance import file_sha256
-from lightning_mbir.reconstruction.reconstruct import reconstruct
 from lightning_mbir.reconstruction.writer import write_figure
-from tests.reconstruction.conftest import demo, gaussian_prior, smooth_volume
+from lightning_mbir.report.figures import Scale, comparison_figure
+from lightning_mbir.report.montage import middle_planes
+from tests.helpers import demo, gaussian_prior, smooth_volume
 from tests.reconstruction.test_module import trainer
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("bundled", "quick_phantoms")]
@@ -37,7 +37,7 @@ Calls = list[tuple[str, Tensor, Tensor]]
 @pytest.fixture
 def quick_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "lightning_mbir.data.volume_datamodule.chest_phantom",
+        "lightning_mbir.data.volumes.datamodule.chest_phantom",
         lambda shape, seed: smooth_volume(shape, scale=0.02 + 1e-3 * (seed % 7)),
     )
 
@@ -186,7 +186,7 @@ def test_a_lack_of_memory_is_a_row_on_every_device(error: RuntimeError, tmp_path
 def test_what_cannot_be_compared_is_told_before_any_work(
     flags: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_mbir.reconstruction.lpips.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("lightning_mbir.report.lpips.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=words):
         ReconstructionModule(task="sv_ct", output_dir=tmp_path / "out", **flags)
     assert not (tmp_path / "out").exists()

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.measurement import Measurement
+from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods import reconstruct
+from lightning_mbir.methods.units import ct_scale
 from lightning_mbir.physics import MultiCoilFourier, ParallelBeam, make_mask
-from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
+from lightning_mbir.reconstruction import TASKS, ReconstructionModule
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.units import ct_scale
-from tests.reconstruction.conftest import gaussian_prior, smooth_volume
+from tests.helpers import gaussian_prior, smooth_volume
 from tests.reconstruction.test_module import predict
 
 GEOMETRY = {"image_size": 32, "angles": [3.0 * i + 10 for i in range(60)], "n_detectors": 46}

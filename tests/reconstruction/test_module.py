@@ -15,12 +15,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.volume import mu_to_hu
+from lightning_mbir.data.volumes.volume import mu_to_hu
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.networks import Compiled
+from lightning_mbir.prior.networks.running import Compiled
 from lightning_mbir.reconstruction import TASKS, ReconstructionModule
 from lightning_mbir.reconstruction.module import Record
-from tests.reconstruction.conftest import demo, smooth_volume
+from tests.helpers import demo, smooth_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def quick_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ball for a chest, which takes seconds to draw."""
     monkeypatch.setattr(
-        "lightning_mbir.data.volume_datamodule.chest_phantom",
+        "lightning_mbir.data.volumes.datamodule.chest_phantom",
         lambda shape, seed: smooth_volume(shape, scale=0.02 + 1e-3 * (seed % 7)),
     )
 

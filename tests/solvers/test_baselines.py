@@ -20,7 +20,7 @@ from lightning_mbir.physics import (
 from lightning_mbir.samplers import keyed_generator
 from lightning_mbir.solvers import Wavelets, cgls, l1_wavelet
 from lightning_mbir.solvers.l1_wavelet import soft_threshold
-from tests.physics.test_coil_maps import smooth_maps
+from tests.physics.mri.test_coil_maps import smooth_maps
 
 
 def dense(operator: LinearOperator) -> np.ndarray:

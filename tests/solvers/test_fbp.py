@@ -10,7 +10,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, FanBeam, FourierSampling, ParallelBeam
 from lightning_mbir.solvers import fbp, fdk
 from lightning_mbir.solvers.scan import redundancy_weights
-from tests.physics.test_ct import ball_image, ball_projections, ellipse_image, ellipse_sinogram
+from tests.physics.ct.test_ct import ball_image, ball_projections, ellipse_image, ellipse_sinogram
 
 MU = 0.02
 SCANS = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data.phantoms.canvas import Array, Canvas, Point, Segment, grow_tree, smooth_step, union
-from lightning_mbir.data.volume import MU_WATER
+from lightning_mbir.data.units import MU_WATER
 
 
 def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Tensor:

@@ -1,0 +1,319 @@
+"""Slices to train a prior on: real volumes and phantoms, weighted by patient, with a held-out patient."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import lightning as L
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose
+from rich.progress import track
+from torch import Tensor
+
+from lightning_mbir.data.slices.reading import READING, CachedSlices, ReadSlices
+from lightning_mbir.data.slices.sampling import (
+    Axis,
+    KeyedBatches,
+    KeyedLoader,
+    KeyedSlices,
+    RandPhase,
+    WholeSampler,
+    as_it_is,
+    augmentation,
+)
+from lightning_mbir.data.units import Modality
+from lightning_mbir.data.volumes.volume import list_volumes, volume_name
+from lightning_mbir.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class SliceDataModule(L.LightningDataModule):
+    """Slices ``(1, Y, X)`` in the prior's unit; complex ones ``(2, Y, X)``.
+
+    Every patient is drawn equally often, counted in pixels, however many slices there are of him; a patient is what
+    stands before the last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one), or its BIDS ``sub-LABEL``.
+    Without ``path`` all is phantoms.
+
+    Slices larger than ``image_size`` are averaged down to it, smaller ones are padded with zeros: nothing is enlarged,
+    since that would teach blur. With several shapes each batch is of one of them, by chance, and has as many pixels as
+    ``batch_size`` slices of the smallest size: whole slices, since a prior that has only seen crops of the larger ones
+    does not know how their parts belong together. With ``crop_size`` they are cropped at random to that, all or, with
+    ``whole_fraction``, some.
+
+    What is drawn, and how it is varied, depends on the training's seed, the rank and how much was drawn before, and not
+    on the number of workers.
+
+    Args:
+        path: a volume or a folder of volumes (NIfTI, DICOM series); none trains on phantoms alone.
+        modality: ``ct`` or ``mri``; none, for phantoms alone, draws chests and heads.
+        axis: ``axial``, ``coronal`` or ``sagittal`` slices. The latter two are those of a volume whose axial slices
+            have ``image_size``, as reconstructions meet them: z keeps its spacing and its length, and is mirrored up to
+            a multiple of what the network takes, as ``SliceDenoiser`` does.
+        image_size: size of axial slices, or several.
+        crop_size: cut the training images to this size, where they are larger; by default they stay whole.
+        whole_fraction: share, in pixels, of those that would be cropped which stay whole all the same; they teach how
+            parts belong together, from the noise level ``whole_sigma_min`` of the module on.
+        complex: give each slice a random phase, half of them rough, for a prior of complex MRI; held-out slices a
+            smooth one.
+        batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
+        held_out: patient kept for validation; by default the last by name, where there are two or more.
+        phantom_fraction: share of the drawn slices that are phantoms, where there are real ones.
+        phantom_volumes: number of different phantoms.
+        slices_per_epoch: slices drawn an epoch, by all devices together; counted as if all were of the smallest size.
+        min_signal: slices with less than this share of pixels above a tenth of the unit are left out.
+        cache_dir: keeps what was read for the next training, see ``monai.data.PersistentDataset``.
+        cache_gib: memory that slices may take in a process; what goes beyond is read from a temporary file when drawn.
+        num_workers: worker processes that read volumes, and later vary slices.
+
+    Raises:
+        InputError: no volumes at ``path``, no such patient, values out of range; in ``setup``: no slice with signal.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        modality: Modality | None = "ct",
+        axis: Axis = "axial",
+        image_size: int | list[int] = 128,
+        crop_size: int | None = None,
+        whole_fraction: float = 0.0,
+        complex: bool = False,
+        batch_size: int = 8,
+        held_out: str | None = None,
+        phantom_fraction: float = 0.15,
+        phantom_volumes: int = 6,
+        slices_per_epoch: int = 4000,
+        min_signal: float = 0.05,
+        cache_dir: Path | None = None,
+        cache_gib: float = 4.0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = [image_size] if isinstance(image_size, int) else list(image_size)
+        counts = {"image_size": min(sizes, default=0), "batch_size": batch_size, "phantom_volumes": phantom_volumes}
+        for flag, value in {**counts, "crop_size": 1 if crop_size is None else crop_size}.items():
+            if value < 1:
+                raise InputError(f"--data.{flag} {value}: give a whole number of at least 1")
+        if not 0 <= phantom_fraction <= 1:
+            raise InputError(f"--data.phantom_fraction {phantom_fraction}: give a share from 0 to 1")
+        if not 0 <= whole_fraction < 1 or (whole_fraction > 0 and crop_size is None):
+            raise InputError(
+                f"--data.whole_fraction {whole_fraction}: give a share from 0 to below 1, beside a --data.crop_size "
+                "(without one all slices are whole)"
+            )
+        if axis not in get_args(Axis):
+            raise InputError(f"--data.axis {axis}: give {', '.join(get_args(Axis))}")
+        if modality is None and path is not None:
+            raise InputError("--data.path needs a --data.modality, ct or mri; without one there are only phantoms")
+        if complex and modality != "mri":
+            raise InputError("--data.complex: only MRI has a phase; give --data.modality mri")
+        if crop_size is not None and crop_size > min(sizes):
+            raise InputError(f"--data.crop_size {crop_size}: larger than --data.image_size {min(sizes)}")
+        # Looked at here, so that a wrong folder is told before anything is written.
+        self.files = [] if path is None else list_volumes(path)
+        patients = sorted({patient(file) for file in self.files})
+        if held_out is not None and held_out not in patients:
+            raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients) or 'none'}")
+        self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
+        settings = {
+            "path": None if path is None else str(path),
+            "modality": modality,
+            "axis": axis,
+            "image_size": sizes,
+            "crop_size": crop_size,
+            "whole_fraction": whole_fraction,
+            "complex": complex,
+            "batch_size": batch_size,
+            "held_out": self.held_out,
+            "phantom_fraction": phantom_fraction,
+            "phantom_volumes": phantom_volumes,
+            "slices_per_epoch": slices_per_epoch,
+            "min_signal": min_signal,
+        }
+        # For TensorBoard: plain types, by names that cannot clash with those of a module.
+        self.save_hyperparameters({f"data/{name}": value for name, value in settings.items()})
+        self.path, self.modality, self.axis, self.complex = path, modality, axis, complex
+        self.sizes = sorted(set(sizes))
+        self.crop_size, self.whole_fraction = crop_size, whole_fraction
+        self.batch_size, self.slices_per_epoch, self.num_workers = batch_size, slices_per_epoch, num_workers
+        self.phantom_fraction, self.phantom_volumes = phantom_fraction, phantom_volumes
+        self.min_signal = min_signal
+        self.cache_dir, self.cache_gib = cache_dir, cache_gib
+        self.summary = ""
+        self._train: tuple[list[Tensor], Tensor] | None = None
+        self._validation: dict[tuple[int, ...], list[Tensor]] = {}
+        self._bytes = 0
+        self._overflow: tempfile.TemporaryDirectory[str] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read all volumes once."""
+        if self._train is not None:
+            return
+        if len(self.files) > 1 and self.held_out is None and not (self.trainer and self.trainer.global_rank):
+            log.warning(
+                "%s: all %d volumes are of one patient (%s, what stands before the last underscore of a name), so that "
+                "nobody is held out and validation is on phantoms; name them PATIENT_SCAN to hold one out "
+                "(--data.held_out)",
+                self.path,
+                len(self.files),
+                patient(self.files[0]),
+            )
+        share = self.phantom_fraction if self.files else 1.0
+        items = [self._item(volume_name(file), file=str(file), stamp=file.stat().st_mtime) for file in self.files]
+        kinds = {"ct": ("chest",), "mri": ("head",), None: ("chest", "head")}[self.modality]
+        n_phantoms = self.phantom_volumes if share > 0 else 0
+        drawn = [(kinds[i % len(kinds)], i) for i in range(n_phantoms)]
+        if self.held_out is None:  # phantoms that training does not see
+            drawn += [(kind, 1000) for kind in kinds]
+        items += [self._item(f"{kind}_phantom_{seed}", phantom=kind, seed=seed) for kind, seed in drawn]
+
+        patients: dict[str, list[list[Tensor]]] = {}
+        phantoms: list[list[Tensor]] = []
+        silent: list[str] = []
+        for item, stacks in zip(items, self._read(items), strict=True):
+            if "file" in item and not any(map(len, stacks)):
+                silent.append(item["file"])
+            for stack in stacks:
+                slices = list(self._keep(stack))
+                if not slices:
+                    continue
+                if item.get("seed") == 1000 or ("file" in item and patient(Path(item["file"])) == self.held_out):
+                    self._validation.setdefault(slices[0].shape, []).extend(slices)
+                elif "seed" in item:
+                    phantoms.append(slices)
+                else:
+                    patients.setdefault(patient(Path(item["file"])), []).append(slices)
+        if (self.files and not patients) or (share == 1 and not phantoms):
+            raise InputError(f"{self.path or 'phantoms'}: no slice with signal to train on (see --data.min_signal)")
+        if not self._validation:
+            who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
+            raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
+        if silent and not (self.trainer and self.trainer.global_rank):
+            log.warning("%s: no slice with signal (see --data.min_signal); left out", ", ".join(silent))
+        self._train = self._weighted(patients, phantoms, share)
+        if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):
+            raise InputError(
+                f"--data.whole_fraction {self.whole_fraction}: no slice is larger than the crops; leave it out"
+            )
+        used = [file for file in self.files if str(file) not in silent]
+        people = len({patient(file) for file in used})
+        held_out = self.held_out or "nobody"
+        real = f"{len(used)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
+        shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
+        shown += f" ({self.whole_fraction:.0%} of the larger ones whole)" if self.whole_fraction else ""
+        self.summary = (
+            f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "
+            f"{' and '.join(map(str, self.sizes))} pixels, {shown}"
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        assert self._train is not None
+        images, weights = self._train
+        module = self.trainer.lightning_module if self.trainer else None
+        seed = int(getattr(module, "seed", torch.initial_seed() % 2**62))
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        length = max(1, self.slices_per_epoch // world // self.batch_size)
+
+        def seen() -> int:
+            return int(getattr(module, "batches_seen", 0))
+
+        shown = [self._crop(image.shape) for image in images]
+        if self.whole_fraction:
+            larger = [place for place, image in enumerate(images) if shown[place] != tuple(image.shape)]
+            images = images + [images[place] for place in larger]
+            shown += [(images[place].shape[0], images[place].shape[1]) for place in larger]
+            chosen = torch.tensor(larger, dtype=torch.long)
+            whole = weights[chosen] * self.whole_fraction
+            weights = torch.cat((weights.index_add(0, chosen, -whole), whole))
+        places: dict[tuple[int, int], list[int]] = {}
+        for place, shape in enumerate(shown):
+            places.setdefault(shape, []).append(place)
+        groups = [(torch.tensor(group), self._per_batch(shape)) for shape, group in sorted(places.items())]
+        intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
+        varied = {shape: augmentation(shape, self.axis, intensity, self.complex) for shape in places}
+        batches = KeyedBatches(weights, groups, length, seed, rank, world, seen)
+        return KeyedLoader(KeyedSlices(images, [varied[shape] for shape in shown]), batches, self.num_workers)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """A loader for each shape: about 32 whole slices, the same ones each time."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        transform = Compose([RandPhase()] if self.complex else [])
+        loaders = []
+        for shape, slices in sorted(self._validation.items()):
+            kept = slices[:: max(1, len(slices) // 32)]
+            chosen = KeyedSlices(kept, [transform] * len(kept))
+            sampler = WholeSampler(len(chosen), rank, world)
+            loaders.append(DataLoader(chosen, batch_size=self._per_batch(shape), sampler=sampler))
+        return loaders
+
+    def _crop(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        rows, columns = shape
+        crop = self.crop_size or max(shape)
+        return min(crop, rows), min(crop, columns)
+
+    def _per_batch(self, shape: tuple[int, ...]) -> int:
+        """Slices that have the pixels of ``batch_size`` ones of the smallest size."""
+        smallest = self.crop_size or self.sizes[0]
+        return max(1, self.batch_size * smallest**2 // math.prod(shape))
+
+    def _item(self, name: str, **source: Any) -> dict[str, Any]:
+        """What a volume's slices depend on; the cache goes by it."""
+        network = getattr(self.trainer.lightning_module if self.trainer else None, "network", None)
+        settings = {
+            "modality": self.modality,
+            "axis": self.axis,
+            "sizes": self.sizes,
+            "min_signal": self.min_signal,
+            "stride": 1 if self.axis == "axial" else int(getattr(network, "stride", 16)),
+        }
+        return {"name": name, "reading": READING, **source, **settings}
+
+    def _read(self, items: list[dict[str, Any]]) -> Iterator[list[Tensor]]:
+        loader: Iterable[Any] = torch.utils.data.DataLoader(
+            CachedSlices(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
+            batch_size=None,
+            num_workers=self.num_workers,
+            collate_fn=as_it_is,
+        )
+        for stacks in track(loader, "reading slices", total=len(items), transient=True):
+            if isinstance(stacks, InputError):
+                raise stacks
+            yield stacks
+
+    def _keep(self, stack: Tensor) -> Tensor:
+        """The slices in memory while there is room, else in a file that is read when they are drawn."""
+        self._bytes += stack.nbytes
+        if self._bytes <= self.cache_gib * 2**30 or not len(stack):
+            return stack
+        if self._overflow is None:
+            self._overflow = tempfile.TemporaryDirectory(prefix="slices-", dir=self.cache_dir)
+        file = Path(self._overflow.name) / f"{self._bytes}.pt"
+        torch.save(stack, file)
+        mapped: Tensor = torch.load(file, mmap=True, weights_only=True)
+        return mapped
+
+    @staticmethod
+    def _weighted(
+        patients: dict[str, list[list[Tensor]]], phantoms: list[list[Tensor]], share: float
+    ) -> tuple[list[Tensor], Tensor]:
+        """All slices with their weights: patients alike, the scans of a patient by their slices, phantoms alike."""
+        groups = []
+        for scans in patients.values():
+            slices = [image for scan in scans for image in scan]
+            groups.append((slices, (1 - share) / len(patients)))
+        groups += [(slices, share / len(phantoms)) for slices in phantoms]
+        weights = torch.cat([torch.full((len(slices),), weight / len(slices)) for slices, weight in groups])
+        return [image for slices, _ in groups for image in slices], weights
+
+
+def patient(file: Path) -> str:
+    """What stands before the last underscore of the file's name, or before the first of ``sub-01_ses-2_T1w`` (BIDS)."""
+    name = volume_name(file)
+    return name.partition("_")[0] if name.startswith("sub-") else name.rpartition("_")[0] or name

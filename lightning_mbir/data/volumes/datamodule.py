@@ -1,0 +1,175 @@
+"""Volumes to reconstruct: files, demo phantoms, or a measurement that was really made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.phantoms import chest_phantom, head_phantom
+from lightning_mbir.data.units import Modality
+from lightning_mbir.data.volumes.resample import resize_in_plane
+from lightning_mbir.data.volumes.volume import Volume, list_volumes, read_volume, volume_name
+from lightning_mbir.errors import InputError
+
+DEMO_SLICES = 32
+DEMO_SEED = 10_000
+"""Demo phantoms are drawn from here on; priors are trained on phantoms with low seeds."""
+
+
+class VolumeDataModule(L.LightningDataModule):
+    """Hands out one volume at a time; Lightning spreads them over the ranks.
+
+    Args:
+        path: a NIfTI file, a folder with a DICOM series, or a folder of those; none gives demo phantoms.
+        measurement: instead of ``path``, an HDF5 or NPZ file with a measurement (see ``read_measurement``).
+        detector_spacing, rotation_center, axes: what that file leaves open, see ``MeasurementOptions``.
+        modality: ``ct`` or ``mri``; follows from the task on the command line.
+        image_size: slices are padded to a square and area-resized to this; 0 keeps the size of square slices. Measured
+            projections are reconstructed at this size (0: at that of the detector), k-space at its own.
+        slices: part of each volume, as ``"20:44"``.
+        demo_volumes: how many phantoms, where there is no path.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        measurement: Path | None = None,
+        modality: Modality = "mri",
+        image_size: int = 128,
+        slices: str | None = None,
+        demo_volumes: int = 1,
+        detector_spacing: float | None = None,
+        rotation_center: float | None = None,
+        axes: str | None = None,
+    ) -> None:
+        super().__init__()
+        if path is not None and measurement is not None:
+            raise InputError("--data.path and --data.measurement: give one of them, not both")
+        if image_size < 0 or 0 < image_size < 16:
+            raise InputError(f"--data.image_size {image_size}: give at least 16, or 0 to keep the size")
+        if demo_volumes < 1:
+            raise InputError(f"--data.demo_volumes {demo_volumes}: give at least 1")
+        if measurement is not None and slices is not None:
+            raise InputError(f"--data.slices {slices}: a measurement is reconstructed whole; leave it out")
+        told = {"detector_spacing": detector_spacing, "rotation_center": rotation_center, "axes": axes}
+        for name, value in told.items():
+            if measurement is None and value is not None:
+                raise InputError(f"--data.{name} {value}: tells about the file of --data.measurement; give that too")
+        if detector_spacing is not None and not detector_spacing > 0:
+            raise InputError(f"--data.detector_spacing {detector_spacing}: give the distance of bins in mm")
+        self.modality: Modality = modality
+        self.options = MeasurementOptions(image_size, detector_spacing, rotation_center, axes)
+        self.image_size = image_size
+        self.slices = parse_slices(slices)
+        self.scans: list[Path | int]
+        if measurement is not None:
+            self._measurement = read_measurement(measurement, modality, self.options)  # a wrong file is told at once
+            self.scans = [measurement]
+        elif path is not None:
+            paths = list_volumes(path)
+            _check_names(paths)
+            self.scans = list(paths)
+        else:
+            self.scans = list(range(demo_volumes))
+            if self.slices is not None and self.slices[1] > DEMO_SLICES:
+                raise InputError(f"--data.slices {slices}: demo volumes have slices 0:{DEMO_SLICES}")
+        self.measured = measurement is not None
+        self.checked = False
+
+    def setup(self, stage: str) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Read every volume once, so that a bad one is told before hours of work on the others.
+
+        Raises:
+            InputError: the first volume that cannot be used, and why.
+        """
+        if not self.checked:
+            for i, source in enumerate(self.scans):
+                if not isinstance(source, int):  # phantoms take seconds, and are what they should be
+                    self.scan(i)
+        self.checked = True
+
+    def scan(self, index: int) -> Volume | Measurement:
+        """The volume or measurement number ``index``."""
+        source = self.scans[index]
+        if isinstance(source, int):
+            demo = demo_volume(self.modality, source, self.image_size or 128)
+            return self._cut(demo, demo.name)
+        if self.measured:
+            return self._measurement
+        volume = self._cut(read_volume(source, self.modality), source)
+        if self.image_size:
+            return resize_in_plane(volume, self.image_size)
+        rows, columns = volume.data.shape[1:]
+        if rows != columns:
+            raise InputError(f"{source}: slices of {rows} x {columns} are not square; give --data.image_size")
+        return volume
+
+    def predict_dataloader(self) -> DataLoader[Volume | Measurement]:
+        return DataLoader(_Scans(self), batch_size=1, collate_fn=_first)
+
+    def test_dataloader(self) -> DataLoader[Volume | Measurement]:
+        return self.predict_dataloader()
+
+    def _cut(self, volume: Volume, source: Path | str) -> Volume:
+        if self.slices is None:
+            return volume
+        start, stop = self.slices
+        if stop > volume.data.shape[0]:
+            raise InputError(f"--data.slices {start}:{stop}: {source} has slices 0:{volume.data.shape[0]}")
+        affine = volume.affine.copy()
+        affine[:3, 3] += start * affine[:3, 2]
+        return Volume(volume.data[start:stop], affine, volume.name, volume.modality)
+
+
+class _Scans(Dataset[Volume | Measurement]):
+    def __init__(self, data: VolumeDataModule) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.scans)
+
+    def __getitem__(self, index: int) -> Volume | Measurement:
+        return self.data.scan(index)
+
+
+def _first(batch: list[Volume | Measurement]) -> Volume | Measurement:
+    return batch[0]
+
+
+def demo_volume(modality: Modality, number: int, image_size: int) -> Volume:
+    """A chest-like (CT) or head-like (MRI) phantom that no training has seen."""
+    phantom, field_of_view = (chest_phantom, 350.0) if modality == "ct" else (head_phantom, 240.0)
+    thickness = 3.0
+    data = phantom((DEMO_SLICES, image_size, image_size), seed=DEMO_SEED + number)
+    pixel = field_of_view / image_size
+    affine = np.diag([pixel, pixel, thickness, 1.0])
+    corner = -(field_of_view - pixel) / 2
+    affine[:3, 3] = [corner, corner, -(DEMO_SLICES - 1) / 2 * thickness]
+    name = f"demo_{'chest' if modality == 'ct' else 'head'}_{number}"
+    return Volume(data, affine, name, modality)
+
+
+def _check_names(paths: list[Path]) -> None:
+    """Raise where two volumes would write their results into the same folder."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(volume_name(path), path)
+        if other is not path:
+            raise InputError(f"{other} and {path}: results are filed under the name, so rename one of them")
+
+
+def parse_slices(text: str | None) -> tuple[int, int] | None:
+    """``"20:44"`` to ``(20, 44)``."""
+    if text is None:
+        return None
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
+        raise InputError(f"--data.slices {text}: give first:last+1, such as 20:44")
+    return int(parts[0]), int(parts[1])

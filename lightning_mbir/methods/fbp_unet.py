@@ -1,0 +1,199 @@
+"""The supervised baseline: a U-Net that corrects the direct inversion of one measurement, and the files it lives in.
+
+FBPConvNet: Jin et al., "Deep convolutional neural network for inverse problems in imaging", IEEE TIP 26(9), 2017.
+It knows one geometry (the views, or the mask), which stands in its file; ``fbp_unet_training`` trains it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.files import write_whole
+from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, ParallelBeam, RealDomain
+from lightning_mbir.prior.checkpoints.weights import check_finite
+from lightning_mbir.prior.networks.running import channels_last
+from lightning_mbir.prior.networks.unet import LightUNet
+from lightning_mbir.solvers import fbp, zero_filled
+
+FORMAT = "lightning_mbir.fbp_unet.1"
+KEYS = ("task", "settings", "seed", "geometry", "network_options", "unit")
+
+
+class CorrectionUNet(nn.Module):
+    """``x + F(x)``: the light U-Net of the priors, whose noise level stands still, with a skip of its input.
+
+    Its last layer starts at zero, so training starts from the direct inversion.
+
+    Args:
+        **options: of ``LightUNet``; ``in_channels`` is 1, or 2 for real and imaginary part.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        # With "ve" scaling and a noise level of 1, LightUNet is x + F(x - mean).
+        self.unet = LightUNet(**{**options, "preconditioning": "ve"})
+        self.stride: int = self.unet.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Corrected slices: ``(B, C, Y, X)`` to ``(B, C, Y, X)`` in the prior's unit, sides divisible by ``stride``."""
+        out: Tensor = self.unet(x, torch.ones(len(x), device=x.device))
+        return out
+
+
+@dataclass(frozen=True)
+class FBPUNet:
+    """A trained network and what it was trained for.
+
+    Attributes:
+        network: a ``CorrectionUNet``.
+        config: ``KEYS``: the task with its settings and the seed of its mask, the ``geometry_of`` its operator, the
+            options of the network, and what is 1 in its unit.
+        path: the file it is from.
+    """
+
+    network: CorrectionUNet
+    config: dict[str, Any]
+    path: Path
+
+    def check_geometry(self, operator: LinearOperator) -> None:
+        """Raise ``InputError`` where ``operator`` is another one than that of the training."""
+        trained, given = self.config["geometry"], geometry_of(operator)
+        if trained != given:
+            settings = ", ".join(f"{name} {value}" for name, value in self.config["settings"].items())
+            raise InputError(
+                f"--network {self.path}: trained for {self.config['task']} ({settings}), that is for "
+                f"{describe(trained)}; this measurement is of {describe(given)}; train one for it with `fit_unet`"
+            )
+
+    @torch.no_grad()
+    def __call__(self, direct: Tensor, slice_batch: int = 8) -> Tensor:
+        """Corrected slices of a direct inversion ``(Z, Y, X)``, both in the prior's unit."""
+        network = self.network.to(direct.device)
+        out = [network(as_channels(part)) for part in torch.split(direct, slice_batch)]
+        return from_channels(torch.cat(out))
+
+
+def direct_inversion(y: Tensor, operator: LinearOperator) -> Tensor:
+    """What the network corrects: FBP with the ramp filter, or the zero-filled image; ``(Z, Y, X)``."""
+    return fbp(y, operator) if isinstance(operator, ParallelBeam) else zero_filled(y, operator)
+
+
+def geometry_of(operator: LinearOperator) -> dict[str, Any]:
+    """What the artefacts of a direct inversion depend on, as plain data; lengths in pixels, since FBP scales with them.
+
+    Raises:
+        InputError: another operator than ``ParallelBeam``, ``FourierSampling`` or ``MultiCoilFourier``.
+    """
+    if isinstance(operator, ParallelBeam):
+        return {
+            "operator": "ParallelBeam",
+            "image_size": operator.image_size,
+            "angles": [round(float(angle), 6) for angle in operator.angles],
+            "bins": operator.n_detectors,
+            "bin_pixels": round(operator.detector_spacing / operator.pixel_size, 6),
+            "offset_pixels": round(operator.center_offset / operator.pixel_size, 6),
+        }
+    sampling = operator.operator if isinstance(operator, RealDomain) else operator
+    if not isinstance(sampling, FourierSampling | MultiCoilFourier):
+        raise InputError(f"fbp_unet is for ParallelBeam and Cartesian k-space of slices, not {type(sampling).__name__}")
+    mask = sampling.mask.bool().cpu().numpy()
+    maps = getattr(sampling, "coil_maps", None)
+    coils = {} if maps is None else {"coil_maps": _rounded_sha256(maps)}
+    return {
+        "operator": type(sampling).__name__,
+        **coils,
+        "image_size": list(mask.shape),
+        "complex": operator.domain_complex,
+        "mask": hashlib.sha256(mask.tobytes()).hexdigest()[:16],
+        "acceleration": round(mask.size / int(mask.sum()), 3),
+    }
+
+
+def _rounded_sha256(maps: Tensor) -> str:
+    """Of maps to three digits, which other machines compute alike."""
+    return hashlib.sha256((torch.view_as_real(maps) * 1e3).round().short().cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def describe(geometry: dict[str, Any]) -> str:
+    """A geometry in a few words."""
+    size = geometry["image_size"]
+    if geometry["operator"] == "ParallelBeam":
+        angles = geometry["angles"]
+        views = f"{len(angles)} views from {min(angles):g} to {max(angles):g} degrees"
+        return f"{views} on {geometry['bins']} bins, {size} x {size} pixels"
+    kind = "complex" if geometry["complex"] else "real"
+    return f"mask {geometry['mask']} ({geometry['acceleration']:g}-fold), {size[0]} x {size[1]} {kind} pixels"
+
+
+def as_channels(x: Tensor) -> Tensor:
+    """Slices ``(Z, Y, X)`` to ``(Z, 1, Y, X)``; complex ones to ``(Z, 2, Y, X)``."""
+    x = torch.view_as_real(x.resolve_conj()).movedim(-1, 1) if x.is_complex() else x[:, None]
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def from_channels(x: Tensor) -> Tensor:
+    """The slices back: real ones of one channel, complex ones of two."""
+    return x[:, 0].contiguous() if x.shape[1] == 1 else torch.complex(x[:, 0], x[:, 1])
+
+
+def write_unet(path: Path, network: nn.Module, config: dict[str, Any]) -> None:
+    """Write a network and its configuration (``KEYS``), whole or not at all.
+
+    Raises:
+        InputError: weights that are not finite.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    check_finite(tensors, path)
+    metadata = {"format": FORMAT, "config": json.dumps({key: config[key] for key in KEYS})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, safetensors.torch.save(tensors, metadata=metadata))
+
+
+def read_unet(path: Path) -> FBPUNet:
+    """A network that ``write_unet`` wrote.
+
+    Raises:
+        InputError: no such file, one that is cut short, or of something else, or whose weights do not fit.
+    """
+    if not path.is_file():
+        raise InputError(f"--network {path}: no such file; `fit_unet` writes unet.safetensors")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"--network {path}: not a whole safetensors file ({error}); get it again") from error
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise InputError(f"--network {path}: its format is {found}, not {FORMAT}; give a file that `fit_unet` wrote")
+    check_finite(tensors, path)
+    try:
+        config = json.loads(metadata["config"])
+        _checked(config)
+        network = CorrectionUNet(**config["network_options"])
+        network.load_state_dict(tensors)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"--network {path}: damaged, or of another version ({reason}); get it again") from error
+    channels_last(network.eval().requires_grad_(False))
+    return FBPUNet(network, config, path)
+
+
+def _checked(config: Any) -> None:
+    """Raise ``LookupError`` or ``TypeError`` where the configuration is not that of a network."""
+    missing = [key for key in KEYS if key not in config]
+    if missing:
+        raise LookupError(f"the configuration lacks {', '.join(missing)}")
+    if not isinstance(config["settings"], dict) or not isinstance(config["geometry"], dict):
+        raise TypeError("settings and geometry must be JSON objects")
+    describe(config["geometry"])

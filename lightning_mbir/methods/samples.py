@@ -1,0 +1,152 @@
+"""Samples of the posterior: their mean and their spread."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_mbir.data.units import Modality
+from lightning_mbir.errors import InputError
+from lightning_mbir.files import write_whole
+from lightning_mbir.methods.method_checks import check_method
+from lightning_mbir.methods.methods import METHODS
+from lightning_mbir.methods.reconstruct import Prior, Reconstruction, load_task_prior, reconstruct
+from lightning_mbir.physics import LinearOperator
+
+
+@dataclass(frozen=True)
+class PosteriorSamples(Reconstruction):
+    """The mean of several samples as a reconstruction, and their spread.
+
+    ``volume`` is the mean of the samples, ``residual`` that of the mean; ``nfe`` and ``seconds`` are sums.
+
+    Attributes:
+        std: standard deviation ``(Z, Y, X)`` of the samples, in physical unit; of their magnitude, where complex.
+        samples: how many.
+    """
+
+    std: Tensor
+    samples: int
+
+
+@dataclass
+class Running:
+    """Mean and spread of the samples so far, one at a time (Welford 1962), so that one sample is held at once.
+
+    Attributes:
+        count, nfe, seconds: of all samples so far.
+        scores: what is to be remembered of each sample, plain data.
+        mean: of the volumes.
+        centre: of the images: the magnitudes of complex volumes, else the volumes themselves.
+        spread: sum of squared distances of the images from their mean.
+    """
+
+    count: int = 0
+    nfe: int = 0
+    seconds: float = 0.0
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    mean: Tensor = field(default_factory=lambda: torch.zeros(()))
+    centre: Tensor = field(default_factory=lambda: torch.zeros(()))
+    spread: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, result: Reconstruction) -> None:
+        """Take in one sample."""
+        volume = result.volume
+        if self.count == 0:
+            self.mean = torch.zeros_like(volume)
+            self.centre = torch.zeros_like(volume.abs()) if volume.is_complex() else self.mean
+            self.spread = torch.zeros_like(self.centre)
+        self.count += 1
+        self.nfe += result.nfe
+        self.seconds += result.seconds
+        image = result.image
+        before = image - self.centre
+        self.mean += (volume - self.mean) / self.count
+        if self.centre is not self.mean:
+            self.centre += before / self.count
+        self.spread += before * (image - self.centre)
+
+    @property
+    def std(self) -> Tensor:
+        """Unbiased standard deviation; of two samples at least."""
+        return (self.spread / (self.count - 1)).clamp_min(0).sqrt()
+
+    def save(self, path: Path, key: str) -> None:
+        """Into one whole file, with the key of the settings that it belongs to."""
+        arrays = {"mean": self.mean.cpu().numpy(), "spread": self.spread.cpu().numpy()}
+        if self.centre is not self.mean:
+            arrays["centre"] = self.centre.cpu().numpy()
+        plain: dict[str, Any] = {"key": key, "count": self.count, "nfe": self.nfe, "seconds": self.seconds}
+        text = json.dumps({**plain, "scores": self.scores})
+        buffer = io.BytesIO()
+        np.savez(buffer, plain=np.array(text), **arrays)  # type: ignore[arg-type]
+        write_whole(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, key: str, most: int, device: torch.device) -> Running:
+        """What ``save`` wrote with this key, of no more than ``most`` samples; else a fresh start."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                plain = json.loads(str(file["plain"]))
+                if plain.pop("key") != key or plain["count"] > most:
+                    return cls()
+                tensors = {name: torch.from_numpy(file[name]).to(device) for name in file.files if name != "plain"}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return cls()
+        running = cls(**plain)
+        running.mean, running.spread = tensors["mean"], tensors["spread"]
+        running.centre = tensors.get("centre", running.mean)
+        return running
+
+
+def reconstruct_samples(
+    y: Tensor,
+    operator: LinearOperator,
+    prior: Prior | str | Path | None = None,
+    method: str = "dds",
+    *,
+    samples: int,
+    running: Running | None = None,
+    each: Callable[[int, Reconstruction], None] | None = None,
+    **arguments: Any,
+) -> PosteriorSamples:
+    """Several samples of the posterior, their mean and standard deviation; number ``k`` is ``reconstruct(sample=k)``.
+
+    Args:
+        y, operator, prior, method: see ``reconstruct``.
+        samples: how many; 2 at least.
+        running: samples that were taken before, which are gone on from (and into which the new ones go).
+        each: called with the number of a sample and its reconstruction, after it went into ``running``.
+        **arguments: further ones of ``reconstruct``.
+
+    Raises:
+        InputError: as ``reconstruct`` does; fewer than two samples, or a method without randomness.
+    """
+    modality: Modality = "mri" if operator.range_complex else "ct"
+    check_method(method, modality, {}, None)
+    if samples < 2:
+        raise InputError(f"{samples} samples have no spread; give at least 2, or take reconstruct()")
+    if not METHODS[method].random:
+        raise InputError(f"{method} has no randomness to sample; take reconstruct()")
+    if prior is None or isinstance(prior, str | Path):  # read once
+        prior = load_task_prior(prior, modality, operator.domain_complex).to(y.device)
+    if isinstance(second := arguments.get("second_prior"), str | Path):
+        arguments["second_prior"] = load_task_prior(second, modality, operator.domain_complex).to(y.device)
+    running = Running() if running is None else running
+    for k in range(running.count, samples):
+        result = reconstruct(y, operator, prior, method, sample=k, **arguments)
+        running.add(result)
+        if each is not None:
+            each(k, result)
+    size = float(torch.linalg.vector_norm(y))
+    residual = float(torch.linalg.vector_norm(operator(running.mean) - y)) / size if size > 0 else 0.0
+    return PosteriorSamples(running.mean, method, running.nfe, running.seconds, residual, running.std, running.count)

@@ -1,0 +1,162 @@
+"""CT with a cone beam on a circular orbit and a flat panel."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.geometry import (
+    check_finite,
+    check_positive,
+    check_source,
+    degrees,
+    warn_cut_slices,
+    warn_truncated,
+)
+from lightning_mbir.physics.ct.joseph import Array
+from lightning_mbir.physics.ct.projectors.cone_joseph import ConeJoseph
+from lightning_mbir.physics.ct.projectors.projector import Projector
+from lightning_mbir.physics.operator import LinearOperator
+
+log = logging.getLogger(__name__)
+
+
+class ConeBeam(LinearOperator):
+    """Line integrals of attenuation along the rays of a cone: an operator on whole volumes.
+
+    Slice ``k`` is at ``z = (k - (Z - 1) / 2) slice_thickness``, pixels lie as in ``ParallelBeam``. In the view at angle
+    ``theta`` the source is at ``source_distance (sin(theta), -cos(theta), 0)``, the middle of the panel opposite of it.
+    Column ``i`` is at ``u = (i - (columns - 1) / 2) spacing`` along ``(cos(theta), sin(theta), 0)``, row ``j`` at
+    ``v = (j - (rows - 1) / 2) spacing`` along z, both less their offset: the row in the middle is ``FanBeam``
+    (Feldkamp, Davis and Kress 1984).
+
+    Args:
+        volume_shape: ``(Z, Y, X)``.
+        angles: projection angles in degrees.
+        source_distance: from the source to the rotation axis in mm.
+        detector_distance: from the axis to the detector in mm.
+        detector_shape: ``(rows, columns)``; by default as many as the volume's corners need.
+        pixel_size: side of a pixel of a slice in mm.
+        slice_thickness: distance of slices in mm; by default the pixel size.
+        detector_spacing: ``(rows, columns)``, distance of bins in mm; by default those of the magnified voxel.
+        offsets: ``(rows, columns)``, detector coordinates, from its middle, that the point of the axis in the plane
+            of the source projects to, in mm.
+        backend: ``matrix_free`` (Joseph's interpolation in 3D, exact adjoint, any device), which ``auto`` takes, or
+            ``diffct`` (the optional package diffct, meant for CUDA; float32).
+
+    Raises:
+        InputError: no angle, angles that are not finite, sizes that are not positive, a source inside of the volume,
+            or a backend that is not there.
+    """
+
+    separable = False
+    BACKENDS = ("matrix_free", "diffct")
+
+    def __init__(
+        self,
+        volume_shape: tuple[int, int, int],
+        angles: Sequence[float] | Tensor,
+        *,
+        source_distance: float,
+        detector_distance: float,
+        detector_shape: tuple[int, int] | None = None,
+        pixel_size: float = 1.0,
+        slice_thickness: float | None = None,
+        detector_spacing: tuple[float, float] | None = None,
+        offsets: tuple[float, float] = (0.0, 0.0),
+        backend: Literal["auto", "matrix_free", "diffct"] = "auto",
+    ) -> None:
+        super().__init__()
+        name = "ConeBeam"
+        if len(volume_shape) != 3 or min(volume_shape) < 1:
+            raise InputError(f"{name}: volume_shape is {tuple(volume_shape)}; give (Z, Y, X), each at least 1")
+        thickness = pixel_size if slice_thickness is None else slice_thickness
+        check_positive(name, pixel_size=pixel_size, slice_thickness=thickness)
+        z, y, x = volume_shape
+        radius = math.hypot(y, x) * pixel_size / 2
+        check_source(name, source_distance, detector_distance, radius)
+        magnification = (source_distance + detector_distance) / source_distance
+        spacing = detector_spacing or (thickness * magnification, pixel_size * magnification)
+        check_positive(name, row_spacing=spacing[0], column_spacing=spacing[1])
+        check_finite(name, row_offset=offsets[0], column_offset=offsets[1])
+        total = source_distance + detector_distance
+        if detector_shape is None:
+            half_u = total * math.tan(math.asin(radius / source_distance))
+            half_v = z * thickness / 2 * total / (source_distance - radius)
+            detector_shape = (math.ceil(2 * half_v / spacing[0] - 1e-9), math.ceil(2 * half_u / spacing[1] - 1e-9))
+        if len(detector_shape) != 2 or min(detector_shape) < 1:
+            raise InputError(f"{name}: detector_shape is {tuple(detector_shape)}; give (rows, columns), at least 1")
+        self.angles = degrees(name, angles, level=3)
+        self.source_distance, self.detector_distance = float(source_distance), float(detector_distance)
+        self.pixel_size, self.slice_thickness = float(pixel_size), float(thickness)
+        self.detector_spacing = (float(spacing[0]), float(spacing[1]))
+        self.offsets = (float(offsets[0]), float(offsets[1]))
+        self.domain_shape = (z, y, x)
+        self.range_shape = (len(self.angles), *detector_shape)
+        half_v, half_u = (
+            size / 2 * width - abs(offset)
+            for size, width, offset in zip(detector_shape, self.detector_spacing, self.offsets, strict=True)
+        )
+        warn_truncated(name, source_distance * math.sin(math.atan(half_u / total)), min(y, x) * pixel_size / 2, level=3)
+        warn_cut_slices(name, half_v / magnification, z * thickness / 2)
+        if backend not in ("auto", *self.BACKENDS):
+            raise InputError(f"backend {backend!r} is unknown; there are auto, {', '.join(self.BACKENDS)}")
+        self.backend = "matrix_free" if backend == "auto" else backend
+        log.info("ConeBeam uses backend %s", self.backend)
+        self._projector: Projector = ConeJoseph(self)
+        if backend == "diffct":
+            from lightning_mbir.physics.ct.projectors.diffct import DiffctProjector
+
+            self._projector = DiffctProjector(self)
+
+    @property
+    def positions(self) -> tuple[Array, Array]:
+        """Coordinates of rows and of columns on the detector in mm, 0 where the axis and the source's plane project
+        to."""
+        rows, columns = (
+            (np.arange(size) - (size - 1) / 2) * spacing - offset
+            for size, spacing, offset in zip(self.range_shape[1:], self.detector_spacing, self.offsets, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """Everything that decides the operator: the arguments of the class."""
+        return {
+            "volume_shape": self.domain_shape,
+            "angles": self.angles,
+            "source_distance": self.source_distance,
+            "detector_distance": self.detector_distance,
+            "detector_shape": self.range_shape[1:],
+            "pixel_size": self.pixel_size,
+            "slice_thickness": self.slice_thickness,
+            "detector_spacing": self.detector_spacing,
+            "offsets": self.offsets,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Projections: ``(..., Z, Y, X)`` in 1/mm to ``(..., n_angles, rows, columns)``."""
+        self.check_domain(x)
+        flat = x.reshape(-1, math.prod(self.domain_shape))
+        return self._projector.apply(flat).reshape(*x.shape[:-3], *self.range_shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Unfiltered back-projection, the exact transpose: ``(..., n_angles, rows, columns)`` to ``(..., Z, Y, X)``."""
+        self.check_range(y)
+        flat = y.reshape(-1, math.prod(self.range_shape))
+        return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-3], *self.domain_shape)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The geometry, so that a state is not loaded into another one."""
+        return self.geometry
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        same = {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
+        if same != self.geometry:
+            raise InputError("this state belongs to a ConeBeam of another geometry; build the operator to match it")

@@ -1,0 +1,86 @@
+"""CT with a parallel beam."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from lightning_mbir.physics.ct.geometry import check_positive
+from lightning_mbir.physics.ct.joseph import Rays
+from lightning_mbir.physics.ct.plane_beam import PlaneBeam
+from lightning_mbir.physics.ct.projectors.projector import Projector
+
+
+class ParallelBeam(PlaneBeam):
+    """Line integrals of attenuation along parallel rays.
+
+    Pixel ``(row, column)`` has its centre at ``y = (row - (Y - 1) / 2) pixel_size`` and ``x`` likewise from the
+    column. The view at angle ``theta`` integrates along ``x cos(theta) + y sin(theta) = s``; bin ``i`` of the detector
+    is at ``s = (i - (D - 1) / 2) detector_spacing - center_offset``. With attenuation in 1/mm a sinogram has no unit.
+
+    Args:
+        image_size: pixels along each side of a slice.
+        angles: projection angles in degrees.
+        n_detectors: bins a view; by default the image's diagonal over the spacing, rounded up (363 for 256 pixels).
+        pixel_size: side of a pixel in mm.
+        detector_spacing: distance of bins in mm; by default the pixel size.
+        center_offset: how far the rotation centre lies from the middle of the detector, in mm.
+        backend: ``sparse`` (matrix of Joseph's interpolation), ``matrix_free`` (the same weights without the matrix,
+            slower), ``auto`` (the first while it fits, else the second), ``astra`` (CPU; the optional package
+            astra-toolbox, GPL), or ``torch_radon`` (CUDA only; the conda-forge package torch-radon 3, GPL; the
+            adjoint is then the gradient of its forward projection).
+        max_memory_gb: limit for the sparse matrix and its transpose.
+
+    Raises:
+        InputError: no angle, angles that are not finite, sizes that are not positive, a matrix over the limit, or a
+            backend that is not there.
+    """
+
+    BACKENDS = ("sparse", "matrix_free", "astra", "torch_radon")
+
+    def __init__(
+        self,
+        image_size: int,
+        angles: Sequence[float] | Tensor,
+        n_detectors: int | None = None,
+        pixel_size: float = 1.0,
+        detector_spacing: float | None = None,
+        center_offset: float = 0.0,
+        backend: Literal["auto", "sparse", "matrix_free", "astra", "torch_radon"] = "auto",
+        max_memory_gb: float = 4.0,
+    ) -> None:
+        spacing = pixel_size if detector_spacing is None else detector_spacing
+        check_positive("ParallelBeam", image_size=image_size, pixel_size=pixel_size, detector_spacing=spacing)
+        if n_detectors is None:
+            n_detectors = math.ceil(image_size * math.sqrt(2) * pixel_size / spacing - 1e-9)
+        super().__init__(image_size, angles, n_detectors, pixel_size, spacing, center_offset)
+        self._use(backend, max_memory_gb)
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        return {
+            "image_size": self.image_size,
+            "angles": self.angles,
+            "n_detectors": self.n_detectors,
+            "pixel_size": float(self.pixel_size),
+            "detector_spacing": float(self.detector_spacing),
+            "center_offset": float(self.center_offset),
+        }
+
+    def distance(self, position: float) -> float:
+        return position
+
+    def rays(self, angle: float) -> Rays:
+        theta = np.deg2rad(angle)
+        return np.full(self.n_detectors, np.cos(theta)), np.full(self.n_detectors, np.sin(theta)), self.positions
+
+    def _make(self, backend: str, views: list[Rays]) -> Projector:
+        if backend == "torch_radon":
+            from lightning_mbir.physics.ct.projectors.torch_radon import TorchRadonProjector
+
+            return TorchRadonProjector(self)
+        return super()._make(backend, views)

@@ -1,0 +1,48 @@
+"""Parallel beams on a GPU by torch-radon 3 (GPL, an optional package of conda-forge)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.projectors.projector import Projector
+
+if TYPE_CHECKING:
+    from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
+
+
+class TorchRadonProjector(Projector):
+    """The CUDA projector of torch-radon for a parallel beam.
+
+    Its back-projection is not the transpose of its projection, so that is taken as the gradient of the projection.
+    """
+
+    def __init__(self, operator: ParallelBeam) -> None:
+        try:
+            import torch_radon
+        except ImportError as error:
+            raise InputError(
+                "backend torch_radon needs a CUDA device and the package torch-radon 3 (conda install -c conda-forge "
+                "torch-radon); the default backend sparse needs neither"
+            ) from error
+        if operator.image_size % 16 or operator.center_offset:
+            raise InputError("backend torch_radon needs image sizes divisible by 16, no center_offset; take sparse")
+        # Its lengths are in pixels; it counts angles in radians and y against the rows, as it negates them itself.
+        radians = torch.deg2rad(torch.tensor(operator.angles, dtype=torch.float32))
+        spacing = operator.detector_spacing / operator.pixel_size
+        self.radon = torch_radon.Radon(operator.image_size, radians, operator.n_detectors, spacing)
+        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
+        self.pixel_size = operator.pixel_size
+
+    def product(self, x: Tensor, transpose: bool) -> Tensor:
+        if not transpose:
+            out: Tensor = self.radon.forward(x.reshape(-1, *self.domain_shape)) * self.pixel_size
+            return out.flatten(1)
+        start = torch.zeros(len(x), *self.domain_shape, dtype=x.dtype, device=x.device, requires_grad=True)
+        with torch.enable_grad():
+            projected = self.radon.forward(start) * self.pixel_size
+        (back,) = torch.autograd.grad(projected, start, x.reshape(-1, *self.range_shape))
+        return back.flatten(1)

@@ -1,0 +1,77 @@
+"""3D MRI: Cartesian k-space undersampled along both phase-encoding directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics.mri.coils import CoilOperator, centring, check_coil_maps
+from lightning_mbir.physics.mri.masks import check_mask
+
+
+class CartesianFourier3D(CoilOperator):
+    """``mask * FFT``: the centred, orthonormal 3D Fourier transform of a volume, or of each coil's volume.
+
+    Phase is encoded along z and y, and x is read out: every sampled ``(kz, ky)`` gives a whole line. Slices are coupled
+    through kz, so ``separable`` is false. Zero frequency is at ``(Z // 2, Y // 2, X // 2)``.
+
+    Args:
+        mask: ``(Z, Y)`` of zeros and ones.
+        volume_shape: ``(Z, Y, X)``.
+        coil_maps: ``(coils, Y, X)`` or ``(Z, coils, Y, X)`` complex; by default one coil of sensitivity 1.
+
+    Raises:
+        InputError: a mask that does not fit the volume, has other values, or samples nothing; maps that do not fit, are
+            not finite, or all zero.
+    """
+
+    separable = False
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:
+        super().__init__(mask.device)
+        check_mask(mask, "CartesianFourier3D", "(Z, Y)")
+        depth, rows, columns = volume_shape
+        if tuple(mask.shape) != (depth, rows) or columns < 1:
+            raise InputError(f"the mask is {tuple(mask.shape)}, the volume {tuple(volume_shape)}; give a mask (Z, Y)")
+        if coil_maps is not None:
+            check_coil_maps(coil_maps, (rows, columns), depth)
+        self.register_buffer("mask", mask.to(torch.get_default_dtype()))
+        self.domain_shape = (depth, rows, columns)
+        coils = () if coil_maps is None else (coil_maps.shape[-3],)
+        self.range_shape = (depth, *coils, rows, columns)
+        self.set_maps(coil_maps)
+
+    @property
+    def acceleration(self) -> float:
+        """Points of the plane of phase encoding over sampled points."""
+        return self.mask.numel() / float(self.mask.sum())
+
+    def modulation(self) -> Tensor:
+        return centring(self.domain_shape, self.device)[0].unsqueeze(1)
+
+    def prepare(self) -> None:
+        super().prepare()
+        sampling = centring(self.domain_shape, self.device)[1].unsqueeze(1).to(self.dtype)
+        self._sampling = self.mask[:, None, :, None] * sampling
+        self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
+
+    def forward(self, x: Tensor) -> Tensor:
+        """k-space: ``(..., Z, Y, X)`` to ``(..., Z, Y, X)``, with maps ``(..., Z, coils, Y, X)``; zero where the mask
+        is."""
+        self.check_domain(x)
+        k = torch.fft.fftn(self.expand(x), dim=(-4, -2, -1), norm="ortho").mul_(self._sampling)
+        return k.squeeze(-3) if self._maps is None else k
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Zero-filled volume ``(..., Z, Y, X)``, of all coils."""
+        self.check_range(y)
+        k = (y.unsqueeze(-3) if self._maps is None else y) * self._sampling_conj
+        return self.combine(torch.fft.ifftn(k, dim=(-4, -2, -1), norm="ortho"))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A^H A x``; the readout, being complete, needs no transform."""
+        self.check_domain(x)
+        k = torch.fft.fftn(self.expand(x), dim=(-4, -2), norm="ortho").mul_(self.mask[:, None, :, None])
+        return self.combine(torch.fft.ifftn(k, dim=(-4, -2), norm="ortho"))

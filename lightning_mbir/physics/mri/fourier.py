@@ -1,0 +1,99 @@
+"""MRI with a single coil: centred Fourier samples on a Cartesian grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.physics.mri.masks import check_mask
+from lightning_mbir.physics.operator import LinearOperator
+
+AXES = (-2, -1)
+
+
+class FourierSampling(LinearOperator):
+    """``mask * FFT``: the centred, orthonormal 2D Fourier transform, kept where the mask is one.
+
+    Zero frequency is at index ``(Y // 2, X // 2)`` of k-space, the origin of the image at the same index.
+
+    Args:
+        mask: ``(Y, X)`` of zeros and ones.
+
+    Raises:
+        InputError: a mask of another shape or values, or one that samples nothing.
+    """
+
+    domain_complex = True
+    range_complex = True
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.device)
+        check_mask(mask, "FourierSampling", "(Y, X)")
+        self.register_buffer("mask", mask.to(torch.get_default_dtype()))
+        # In the FFT's own order, so that the k-space of `normal` is not shifted twice.
+        self.register_buffer("_mask_fft_order", torch.fft.ifftshift(self.mask, AXES), persistent=False)
+        self.domain_shape = self.range_shape = (mask.shape[0], mask.shape[1])
+
+    mask: Tensor
+    _mask_fft_order: Tensor
+
+    @property
+    def acceleration(self) -> float:
+        """Points of k-space over sampled points."""
+        return self.mask.numel() / float(self.mask.sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """k-space: ``(..., Y, X)`` real or complex to ``(..., Y, X)`` complex, zero where the mask is."""
+        self.check_domain(x)
+        k = torch.fft.fft2(torch.fft.ifftshift(x, AXES), norm="ortho") * self._mask_fft_order
+        return torch.fft.fftshift(k, AXES)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Zero-filled image: ``(..., Y, X)`` complex to ``(..., Y, X)`` complex."""
+        self.check_range(y)
+        k = torch.fft.ifftshift(y, AXES) * self._mask_fft_order
+        return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
+
+    def normal(self, x: Tensor) -> Tensor:
+        self.check_domain(x)
+        k = torch.fft.fft2(torch.fft.ifftshift(x, AXES), norm="ortho") * self._mask_fft_order
+        return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._mask_fft_order = torch.fft.ifftshift(self.mask, AXES)
+        self._norm = None
+
+
+class RealDomain(LinearOperator):
+    """An operator on real volumes, such as magnitudes; its adjoint is the real part of the other one's.
+
+    On real vectors with the inner product ``Re <., .>`` that is the exact adjoint.
+    """
+
+    range_complex = True
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__()
+        self.operator = operator
+        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
+        self.separable = operator.separable
+        self._probe = operator._probe
+
+    @property
+    def acceleration(self) -> float | None:
+        return self.operator.acceleration
+
+    def of_slice(self, k: int) -> LinearOperator | None:
+        one = self.operator.of_slice(k)
+        return None if one is None else RealDomain(one)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.operator(x)
+        return out
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.adjoint(y).real.contiguous()
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.operator.normal(x).real.contiguous()

@@ -1,0 +1,85 @@
+"""MRI with several receive coils on a Cartesian grid, slice by slice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.physics.mri.coils import CHUNK, CoilOperator, centring, check_coil_maps
+from lightning_mbir.physics.mri.masks import check_mask
+
+
+class MultiCoilFourier(CoilOperator):
+    """``mask * FFT * maps``: the centred, orthonormal 2D Fourier transform of each coil's image.
+
+    The SENSE model (Pruessmann et al., "SENSE: sensitivity encoding for fast MRI", MRM 42, 1999). Zero frequency is at
+    ``(Y // 2, X // 2)`` of k-space, the origin of the image at the same index. With maps whose sum of squares is 1 and
+    a full mask the operator is an isometry.
+
+    Maps for all slices make it act slice by slice on ``(..., Y, X)``. Maps by slice make it an operator on volumes:
+    ``separable`` is false, the domain ``(Z, Y, X)``, the range ``(Z, coils, Y, X)``, and ``norm()`` is that of the
+    slice with the largest.
+
+    Args:
+        mask: ``(Y, X)`` of zeros and ones.
+        coil_maps: ``(coils, Y, X)`` complex for all slices, or ``(Z, coils, Y, X)``, one set a slice.
+
+    Raises:
+        InputError: a mask of another shape or values, or one that samples nothing; maps that do not fit the mask, are
+            not finite, or all zero.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
+        super().__init__(mask.device)
+        check_mask(mask, "MultiCoilFourier", "(Y, X)")
+        check_coil_maps(coil_maps, mask.shape)
+        self.register_buffer("mask", mask.to(torch.get_default_dtype()))
+        *slices, coils = coil_maps.shape[:-2]
+        self.separable = not slices
+        self.domain_shape = (*slices, *mask.shape)
+        self.range_shape = (*slices, coils, *mask.shape)
+        self.set_maps(coil_maps)
+
+    @property
+    def acceleration(self) -> float:
+        """Points of k-space over sampled points."""
+        return self.mask.numel() / float(self.mask.sum())
+
+    def of_slice(self, k: int) -> MultiCoilFourier | None:
+        if self.separable or self.coil_maps is None:
+            return None
+        return MultiCoilFourier(self.mask, self.coil_maps[k]).to(self.device, self.real_dtype)
+
+    def modulation(self) -> Tensor:
+        return centring(self.mask.shape, self.device)[0]
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._sampling = self.mask * centring(self.mask.shape, self.device)[1].to(self.dtype)
+        self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
+
+    def forward(self, x: Tensor) -> Tensor:
+        """k-space: ``(..., Y, X)`` real or complex to ``(..., coils, Y, X)`` complex, zero where the mask is."""
+        self.check_domain(x)
+        return torch.fft.fft2(self.expand(x), norm="ortho").mul_(self._sampling)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Zero-filled image of all coils: ``(..., coils, Y, X)`` to ``(..., Y, X)``."""
+        self.check_range(y)
+        return self.combine(torch.fft.ifft2(y * self._sampling_conj, norm="ortho"))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A^H A x``, a few slices at a time: the k-space of all coils and slices is never in memory at once."""
+        self.check_domain(x)
+        depth = x.shape[-3] if x.ndim > 2 else 1
+        stack = x.reshape(-1, depth, *x.shape[-2:])
+        step = max(1, CHUNK // (len(stack) * self._expand.shape[-3] * self.mask.numel()))
+        parts = []
+        for start in range(0, depth, step):
+            part = slice(start, start + step)
+            there, back = (m if m.ndim == 3 else m[part] for m in (self._expand, self._combine))
+            k = torch.fft.fft2(there * stack[:, part, None], norm="ortho").mul_(self.mask)
+            parts.append((back * torch.fft.ifft2(k, norm="ortho")).sum(-3))
+        return torch.cat(parts, 1).reshape(x.shape)

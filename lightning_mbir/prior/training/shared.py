@@ -1,0 +1,169 @@
+"""What the trainings of priors and of U-Nets share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.prior.checkpoints.checkpoint import read_prior
+from lightning_mbir.prior.checkpoints.weights import check_finite, read_torch
+from lightning_mbir.prior.networks.build import build_network
+from lightning_mbir.prior.networks.unet import LightUNet, complex_from_real
+
+
+def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
+    """Factor of the learning rate: linear warm-up, then a cosine to zero at ``total``, constant where that is infinite.
+
+    A function, since a scheduler saves the attributes of any other callable: a resumed training would get the old
+    ``total`` back, and stand still beyond it.
+    """
+
+    def factor(step: int) -> float:
+        progress = min(1.0, step / max(1.0, total))
+        return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
+
+
+def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
+    """Give the optimiser the rates of today's flags at the step that it is at, whatever a checkpoint brought.
+
+    Args:
+        module: with one optimiser and a ``LambdaLR``, at the start of its training.
+        rates: of each group of parameters, before the factor of the schedule.
+    """
+    schedule = cast(LambdaLR, module.lr_schedulers())
+    schedule.base_lrs = list(rates)
+    groups = schedule.optimizer.param_groups
+    for group, rate, factor in zip(groups, rates, schedule.lr_lambdas, strict=True):
+        group["lr"] = rate * factor(schedule.last_epoch)
+
+
+def validate_last_step(trainer: L.Trainer) -> None:
+    """Have Lightning validate the last step, wherever in an epoch that is; called after each batch.
+
+    It validates where it is told to stop, but not where the steps run out.
+    """
+    if 0 < trainer.max_steps <= trainer.global_step:
+        trainer.should_stop = True
+
+
+def diverged(step: int, what: str, learning_rate: float) -> InputError:
+    """The error of a training that only gets worse."""
+    return InputError(
+        f"training diverged at step {step}: {what} is not finite; lower --model.learning_rate ({learning_rate:g}) and "
+        "go on from an earlier checkpoint (--ckpt_path)"
+    )
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Goes on from the best of the training that is resumed, though that lies in another run's folder.
+
+    Lightning's own then keeps nothing but its path, and the first loss after a resume is the best whatever it is. The
+    old file stays where it is: a callback deletes in its own folder alone.
+    """
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["callbacks"].get(self.state_key)
+        if state is not None:  # Lightning keeps the best where the folder is its own
+            state["dirpath"] = self.dirpath if self.file_exists(state["best_model_path"], trainer) else None
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str | None:
+    """The first weight that only one of two networks has, or that differs in shape; None where they are alike."""
+    names = sorted(own.keys() ^ given.keys())
+    names += [name for name in own if name in given and own[name].shape != getattr(given[name], "shape", None)]
+    return names[0] if names else None
+
+
+def other_setting(own: nn.Module, given: nn.Module) -> str | None:
+    """A setting in which two networks of the same weights differ, which makes other functions of them; or None."""
+    ours, theirs = (
+        {
+            (path, name): value
+            for path, module in network.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float | str | list | tuple | None)
+            and name[0] != "_"
+            and name != "training"
+        }
+        for network in (own, given)
+    )
+    return next((name for path, name in sorted(ours) if ours[path, name] != theirs.get((path, name))), None)
+
+
+def start_from(network: nn.Module, init: str) -> None:
+    """Give a network the weights of a prior and, if it has none, its ``coarse_size``.
+
+    Args:
+        network: with ``align_phase`` it takes the weights of a prior of magnitudes, too.
+        init: whatever ``load_prior`` takes.
+
+    Raises:
+        InputError: no such prior, or of another network.
+    """
+    try:
+        prior: Any = read_prior(init)[0]
+    except InputError as error:
+        raise InputError(str(error).replace("--prior", "--model.init")) from error
+    if getattr(network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
+        prior = complex_from_real(prior)
+    own: Any = network
+    coarse = getattr(prior, "coarse_size", None)
+    own.coarse_size = prior.coarse_size = coarse if own.coarse_size is None else own.coarse_size
+    weights = prior.state_dict()
+    if differs := misfit(network.state_dict(), weights) or other_setting(network, prior):
+        raise InputError(
+            f"--model.init {init}: another network than --model.network with its options ({differs} does not fit)"
+        )
+    network.load_state_dict(weights)
+
+
+def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:
+    """Look at a checkpoint before data are read for it.
+
+    Args:
+        path: the checkpoint.
+        module: what shall take its weights.
+        goes_on: the training goes on from it, which takes more than weights.
+
+    Raises:
+        InputError: a file that is cut short or of something else, weights of another network or that are not finite.
+    """
+    try:
+        content = read_torch(path)
+    except InputError as error:
+        raise InputError(f"--ckpt_path {error}, or give another checkpoint") from error
+    needed = {"state_dict", "pytorch-lightning_version"}
+    if goes_on:
+        needed |= {"training", "loops", "optimizer_states", "lr_schedulers"}
+    if not isinstance(content, dict) or not needed <= content.keys() or not isinstance(content["state_dict"], dict):
+        raise InputError(
+            f"--ckpt_path {path}: no checkpoint of a training; give its last.ckpt or best-step=N.ckpt "
+            "(`fit` starts from other weights with --model.init)"
+        )
+    state = content["state_dict"]
+    name = misfit(module.state_dict(), state)
+    saved = content.get("hyper_parameters", {})
+    if name is None and {"network", "network_options"} <= saved.keys() and isinstance(module.network, nn.Module):
+        with torch.device("meta"):
+            own = build_network(saved["network"], saved["network_options"], saved.get("coarse_size"))
+            name = other_setting(module.network, own)
+    if name == "coarse_size":  # which a training may have from --model.init
+        size = saved.get("coarse_size") or "null"
+        raise InputError(f"--ckpt_path {path}: trained with coarse_size {size}; give --model.coarse_size {size}")
+    if name is not None:
+        raise InputError(
+            f"--ckpt_path {path}: of another network or other options ({name} does not fit); give the --model settings "
+            "that it was trained with, see the config.yaml in the folder above it"
+        )
+    check_finite(state, path)

@@ -1,0 +1,116 @@
+"""What cannot be reconstructed is refused, most of it before any work."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods import reconstruct
+from lightning_mbir.methods.method_checks import check_method
+from lightning_mbir.physics import FourierSampling
+from lightning_mbir.prior import Unit
+from tests.helpers import gaussian_prior
+from tests.methods.test_reconstruct import problem
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("unet", {}, ["--method unet", "dds", "fbp"]),
+        ("zero_filled", {}, ["not for ct", "fbp"]),
+        ("dds", {"rhoo": 1.0}, ["no option rhoo", "rho", "eta"]),
+        ("dds", {"rho": "much"}, ["rho", "a number"]),
+        ("dds", {"eta": 1.5}, ["eta", "0 to 1"]),
+        ("dds", {"cg_iterations": 2.5}, ["cg_iterations", "whole number"]),
+        ("dds", {"cg_iterations": 0}, ["cg_iterations", "at least 1"]),
+        ("diffusion_mbir", {"final_sirt": 1}, ["final_sirt", "true or false"]),
+        ("diffusion_mbir", {"admm_iterations": 0}, ["admm_iterations", "at least 1"]),
+        ("dps", {"zeta": -1.0}, ["dps", "zeta", "at least 0"]),
+        ("tpdm", {}, ["tpdm", "--second_prior"]),
+        ("dds", {"sigma_max": 0.001}, ["sigma_max"]),
+        ("mcg", {"sigma_min": 3.0}, ["mcg", "sigma_max > sigma_min"]),
+        ("admm_tv", {"rho": 0.0}, ["rho", "positive"]),
+        ("admm_tv", {"axes": 5}, ["axes are 5", "z, y, x"]),
+        ("diffusion_mbir", {"axes": "zq"}, ["axes", "z, y, x"]),
+        ("dds", {"schedule": ["karras"]}, ["schedule", "karras or geometric"]),
+        ("score_slices", {"consistency": "both"}, ["consistency", "noisy or tweedie"]),
+        ("score_slices", {"relaxation": 1.5}, ["relaxation", "0 to 1"]),
+        ("diffpir", {"zeta": 1.5}, ["zeta", "0 to 1"]),
+        ("tpdm", {"period": 1}, ["period", "at least 2"]),
+        ("dds", {"steps": 0}, ["--steps 0", "at least 1"]),
+        ("fbp", {"steps": 3}, ["--steps 3", "fbp"]),
+        ("fbp", {"filter": "box"}, ["box", "ramp"]),
+    ],
+)
+def test_wrong_methods_and_options_are_refused(method: str, options: dict[str, Any], words: list[str]) -> None:
+    operator, truth = problem("sv_ct")
+    with pytest.raises(InputError) as caught:
+        reconstruct(operator(truth), operator, gaussian_prior("ct"), method, **options)
+    assert all(word in str(caught.value) for word in words)
+    steps = options.pop("steps", None)
+    if "--second_prior" not in words:  # known before any work
+        with pytest.raises(InputError):
+            check_method(method, "ct", options, steps)
+
+
+def test_wrong_wavelets_are_refused_before_any_work() -> None:
+    for wrong in ("bior2.2", "magic", 4):
+        with pytest.raises(InputError, match="wavelet"):
+            check_method("l1_wavelet", "mri", {"wavelet": wrong}, None)
+
+
+def test_two_priors_must_be_in_one_unit() -> None:
+    operator, truth = problem("sv_ct")
+    second = gaussian_prior("ct")
+    second.unit = Unit(scale=3.0)
+    with pytest.raises(InputError, match="one unit"):
+        reconstruct(operator(truth), operator, gaussian_prior("ct"), "tpdm", second_prior=second)
+
+
+def test_wavelets_are_split_some_thirty_times_at_most() -> None:
+    with pytest.raises(InputError, match="levels is 99; give at most 30"):
+        check_method("l1_wavelet", "mri", {"levels": 99}, None)
+
+
+def test_wrong_measurements_are_refused() -> None:
+    operator, truth = problem("sv_ct")
+    y = operator(truth)
+    for wrong, words in [
+        (y[..., :-1], "measures"),
+        (y[0], "give \\(Z, 24, 46\\)"),
+        (torch.full_like(y, float("nan")), "NaN"),
+        (y + 0j, "complex"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            reconstruct(wrong, operator, gaussian_prior("ct"))
+
+
+def test_wrong_priors_are_refused() -> None:
+    operator, truth = problem("sv_ct")
+    with pytest.raises(InputError, match="no such file"):
+        reconstruct(operator(truth), operator, "nowhere.safetensors")
+    with pytest.raises(InputError, match="unit"):
+        reconstruct(operator(truth), operator, lambda x, sigma: x)  # type: ignore[arg-type]
+    complex_operator = FourierSampling(torch.ones(32, 32))
+    with pytest.raises(InputError, match="RealDomain"):
+        reconstruct(complex_operator(truth), complex_operator, gaussian_prior("mri"))
+
+
+@pytest.mark.parametrize("method", ["mcg", "dps"])
+def test_a_prior_without_a_derivative_is_refused(method: str) -> None:
+    operator, truth = problem("sv_ct")
+    prior = gaussian_prior("ct")
+
+    class Plain:
+        unit = prior.unit
+
+        def __call__(self, x: Tensor, sigma: float) -> Tensor:
+            return prior(x, sigma)
+
+    with pytest.raises(InputError, match=f"{method} needs a prior with gradients"):
+        reconstruct(operator(truth), operator, Plain(), method, steps=2)
+    with torch.inference_mode():  # as Lightning predicts
+        inside = reconstruct(operator(truth), operator, prior, method, steps=2).volume
+    torch.testing.assert_close(inside, reconstruct(operator(truth), operator, prior, method, steps=2).volume)

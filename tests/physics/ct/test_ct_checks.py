@@ -1,0 +1,109 @@
+"""What CT geometries warn of and what they refuse."""
+
+import math
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics import ConeBeam, FanBeam, ParallelBeam
+from lightning_mbir.physics.ct.geometry import warn_edge_bins
+from tests.physics.ct.test_ct import FAN, VIEWS, ellipse_image
+
+
+def test_angles_in_radians_are_noticed() -> None:
+    radians = [i * math.pi / 9 for i in range(9)]
+    for build in (
+        lambda: ParallelBeam(8, radians),
+        lambda: FanBeam(8, radians, **FAN),
+        lambda: ConeBeam((2, 8, 8), radians, **FAN),
+    ):
+        with pytest.warns(UserWarning, match="radians; give degrees") as caught:
+            build()
+        assert caught[0].filename == __file__  # it points at who built the operator
+
+
+def test_a_short_detector_is_noticed() -> None:
+    with pytest.warns(UserWarning, match="cuts off 75 % of the field of view") as caught:
+        ParallelBeam(16, VIEWS, n_detectors=8)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="cuts off"):
+        FanBeam(16, VIEWS, **FAN, n_detectors=18, center_offset=3.0)
+    with pytest.warns(UserWarning, match="cuts off"):
+        ConeBeam((4, 16, 16), VIEWS, **FAN, detector_shape=(8, 10))
+    with pytest.warns(UserWarning, match="50 % of the height"):
+        ConeBeam((4, 16, 16), VIEWS, **FAN, detector_shape=(2, 40))
+
+
+def test_an_object_beyond_the_detector_is_noticed(recwarn: pytest.WarningsRecorder) -> None:
+    op = ParallelBeam(64, VIEWS, n_detectors=64)
+    warn_edge_bins(op(ellipse_image(64, 1.0, ((0, 0), (25, 25), 0.0))))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="100 % of the views"):
+        warn_edge_bins(op(torch.ones(64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"source_distance": 5.0}, "must be outside"),
+        ({"source_distance": float("nan")}, "source_distance"),
+        ({"detector_distance": -1.0}, "detector_distance is -1"),
+        ({"detector_spacing": 0.0}, "detector_spacing is 0"),
+        ({"pixel_size": -1.0}, "pixel_size is -1"),
+        ({"n_detectors": 0}, "n_detectors is 0"),
+        ({"center_offset": float("inf")}, "center_offset is inf"),
+        ({"detector": "round"}, "flat or curved"),
+        ({"backend": "cuda"}, "auto, sparse, matrix_free, astra"),
+        ({"backend": "sparse", "max_memory_gb": 1e-6}, "max_memory_gb=1e-06"),
+        ({"angles": []}, "no angles"),
+        ({"angles": [0.0, float("nan")]}, "NaN"),
+    ],
+)
+def test_wrong_fans_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        FanBeam(16, **{"angles": VIEWS, **FAN, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"volume_shape": (8, 8)}, r"\(Z, Y, X\)"),
+        ({"volume_shape": (0, 8, 8)}, r"\(Z, Y, X\)"),
+        ({"source_distance": 5.0}, "must be outside"),
+        ({"slice_thickness": 0.0}, "slice_thickness is 0"),
+        ({"detector_shape": (0, 5)}, r"\(rows, columns\)"),
+        ({"detector_spacing": (1.0, -1.0)}, "column_spacing is -1"),
+        ({"offsets": (float("nan"), 0.0)}, "row_offset is nan"),
+        ({"backend": "sparse"}, "auto, matrix_free, diffct"),
+    ],
+)
+def test_wrong_cones_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ConeBeam(**{"volume_shape": (4, 8, 8), "angles": VIEWS, **FAN, **options})
+
+
+def test_states_of_other_geometries_are_refused() -> None:
+    for one, other in (
+        (FanBeam(8, VIEWS, **FAN), FanBeam(8, VIEWS, **FAN, detector="curved")),
+        (ConeBeam((2, 8, 8), VIEWS, **FAN), ConeBeam((2, 8, 8), VIEWS, **FAN, offsets=(0.0, 1.0))),
+    ):
+        with pytest.raises(InputError, match="another geometry"):
+            one.load_state_dict(other.state_dict())
+
+
+def test_optional_backends_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "astra", None)
+    with pytest.raises(InputError, match="GPL"):
+        ParallelBeam(16, VIEWS, backend="astra")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="diffct"):
+            ConeBeam((2, 8, 8), VIEWS, **FAN, backend="diffct")
+
+
+def test_astra_has_no_curved_detectors() -> None:
+    pytest.importorskip("astra")
+    with pytest.raises(InputError, match="curved"):
+        FanBeam(16, VIEWS, **FAN, detector="curved", backend="astra")
