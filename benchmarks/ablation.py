@@ -27,10 +27,9 @@ from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import load_prior
-from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics
+from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.reconstruction.provenance import prior_identity
 from lightning_mbir.solvers import conjugate_gradient
 

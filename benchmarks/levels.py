@@ -24,8 +24,7 @@ from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods import reconstruct
-from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics
+from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.reconstruction.provenance import git_revision, prior_identity
 
 CASES = {

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.units import magnitude_percentile
-from lightning_mbir.methods import reconstruct
-from lightning_mbir.methods.reconstruct import load_task_prior
-from lightning_mbir.reconstruction import TASKS
+from lightning_mbir.methods.priors import load_task_prior
+from lightning_mbir.reconstruction import TASKS, reconstruct
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
 
 TOOTH, BRAIN = "raw/tooth_parallel_projections.h5", "raw/brain_gre_16ch_128x128.npz"

@@ -19,10 +19,9 @@ from tune import Problem
 
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.methods.tasks import MODEL_ERROR
 from lightning_mbir.physics import poisson_counts
-from lightning_mbir.reconstruction import TASKS, image_metrics
+from lightning_mbir.reconstruction import TASKS, image_metrics, reconstruct
 
 KSPACE: dict[str, dict[str, Any]] = {
     "x8 gaussian1d, 35 dB": {"snr": 35.0},

@@ -26,10 +26,9 @@ from torch import nn
 
 from lightning_mbir.data import SliceDataModule, VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.prior import ScorePriorModule, SliceDenoiser, Unit
 from lightning_mbir.prior.training.evaluate import SIGMAS
-from lightning_mbir.reconstruction import TASKS, image_metrics
+from lightning_mbir.reconstruction import TASKS, image_metrics, reconstruct
 
 CASES: dict[str, dict[str, Any]] = {
     "VE levels, VE preconditioning": {"objective": "dsm", "network_options": {"preconditioning": "ve"}},

@@ -39,11 +39,10 @@ from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.methods.tasks import tuned_file
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser, load_prior
-from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics
+from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.reconstruction.provenance import digest, tensor_sha256
 from lightning_mbir.solvers.fbp import FILTERS
 

@@ -5,19 +5,34 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+@contextmanager
+def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary file beside ``path``, which it is renamed to at the end of the block; after an error it is deleted.
+
+    Args:
+        path: where the file will lie.
+        suffix: of the temporary name, for writers that go by it.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=suffix)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(temporary).chmod(0o644)
+        yield temporary
+        temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def sha256(path: Path) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_mbir.names import METHOD_NAMES
-
 
 @dataclass(frozen=True)
 class Flag:
@@ -26,7 +24,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--snr", "--model.snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]"),
     Flag("--coils", "--model.coils", "MRI: receive coils around the head, with known maps [one that sees all alike]"),
     Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]"),
-    Flag("--method", "--model.method", f"{', '.join(METHOD_NAMES[:-1])} or {METHOD_NAMES[-1]} [dds]"),
+    Flag("--method", "--model.method", "how to reconstruct: {methods}, or the class path of your own [dds]"),
     Flag("--samples", "--model.samples", "of the posterior: gives their mean and standard deviation [1]"),
     Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]"),
     Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]"),

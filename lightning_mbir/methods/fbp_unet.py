@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
+from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.problem import Problem
 from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, ParallelBeam, RealDomain
 from lightning_mbir.prior.checkpoints.weights import check_finite
 from lightning_mbir.prior.networks.running import channels_last
 from lightning_mbir.prior.networks.unet import LightUNet
+from lightning_mbir.samplers import SamplerState
 from lightning_mbir.solvers import fbp, zero_filled
 
 FORMAT = "lightning_mbir.fbp_unet.1"
@@ -197,3 +200,16 @@ def _checked(config: Any) -> None:
     if not isinstance(config["settings"], dict) or not isinstance(config["geometry"], dict):
         raise TypeError("settings and geometry must be JSON objects")
     describe(config["geometry"])
+
+
+@method(needs=("network",), weighted=False)
+def fbp_unet(p: Problem, *, slice_batch: Count = 8) -> Tensor:
+    """FBPConvNet (Jin et al., IEEE TIP 2017): the direct inversion, corrected by a network that knows the measurement.
+
+    Args:
+        p: the problem.
+        slice_batch: slices that pass the network at once.
+    """
+    x = p.network(direct_inversion(p.measured, p.physical), slice_batch)
+    p.report(SamplerState(1, 1, 0.0, x, 1))
+    return x

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.method_checks import check_method
-from lightning_mbir.methods.methods import METHODS
+from lightning_mbir.files import sha256
+from lightning_mbir.methods.catalog import METHODS, check_method, get_method
+from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.tasks import Task
 
 
@@ -16,7 +20,7 @@ class Plan:
     """A method and how it is run.
 
     Attributes:
-        method: a name in ``METHODS``.
+        method: its name or class path.
         options: those of the task and the user, over which nothing comes but the method's defaults.
         steps: noise levels or iterations; none for the method's own.
         samples: of the posterior; 1 is a plain reconstruction.
@@ -28,15 +32,28 @@ class Plan:
     samples: int = 1
 
     @property
+    def chosen(self) -> Method:
+        """The method itself."""
+        return get_method(self.method)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that is set, the method's defaults included."""
-        chosen = METHODS[self.method]
+        chosen = self.chosen
+        source = {} if chosen.ours else {"method_sha256": source_sha256(chosen.run)}
         return {
             "method": self.method,
+            **source,
             "options": {**chosen.options, **self.options},
             "steps": (self.steps or chosen.steps) if chosen.steps else None,
             "samples": self.samples,
         }
+
+
+def source_sha256(run: Callable[..., Any]) -> str | None:
+    """Of the file that a function is from, so that what it gave is known to be of this version of it."""
+    path = inspect.getsourcefile(run)
+    return None if path is None else sha256(Path(path))
 
 
 def plan_method(
@@ -51,10 +68,10 @@ def plan_method(
     tuned_steps = tuned.pop("steps", None)  # a flag of its own rather than an option
     steps = tuned_steps if steps is None else steps
     merged = {**tuned, **options}
-    check_method(method, task.modality, merged, steps)
+    chosen = check_method(method, task.modality, merged, steps)
     if samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")
-    if samples > 1 and not METHODS[method].random:
+    if samples > 1 and not chosen.random:
         random = ", ".join(name for name, each in METHODS.items() if each.random)
         raise InputError(f"--samples {samples}: {method} has no randomness to sample; leave it out, or take {random}")
     return Plan(method, merged, steps, samples)
@@ -97,7 +114,7 @@ def plan_comparison(
         own_steps = own.pop("steps", None)
         if own_steps is not None and (isinstance(own_steps, bool) or not isinstance(own_steps, int)):
             raise InputError(f"{name}: steps is {own_steps!r}; give a whole number")
-        random = name in METHODS and METHODS[name].random
+        random = get_method(name).random
         plans.append(plan_method(task, name, own, own_steps, samples if random else 1, noisy))
     if samples > 1 and all(plan.samples == 1 for plan in plans):
         raise InputError(f"--samples {samples}: none of {', '.join(names)} has randomness to sample; leave it out")

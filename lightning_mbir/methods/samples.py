@@ -17,9 +17,10 @@ from torch import Tensor
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods.method_checks import check_method
-from lightning_mbir.methods.methods import METHODS
-from lightning_mbir.methods.reconstruct import Prior, Reconstruction, load_task_prior, reconstruct
+from lightning_mbir.methods.catalog import check_method
+from lightning_mbir.methods.method import Method
+from lightning_mbir.methods.priors import Prior, load_task_prior
+from lightning_mbir.methods.reconstruct import Reconstruction, modality_of, reconstruct
 from lightning_mbir.physics import LinearOperator
 
 
@@ -112,7 +113,7 @@ def reconstruct_samples(
     y: Tensor,
     operator: LinearOperator,
     prior: Prior | str | Path | None = None,
-    method: str = "dds",
+    method: str | Method | Callable[..., Tensor] = "dds",
     *,
     samples: int,
     running: Running | None = None,
@@ -131,12 +132,12 @@ def reconstruct_samples(
     Raises:
         InputError: as ``reconstruct`` does; fewer than two samples, or a method without randomness.
     """
-    modality: Modality = "mri" if operator.range_complex else "ct"
-    check_method(method, modality, {}, None)
+    modality: Modality = arguments.get("modality") or modality_of(operator)
+    chosen = check_method(method, modality, {}, None)
     if samples < 2:
         raise InputError(f"{samples} samples have no spread; give at least 2, or take reconstruct()")
-    if not METHODS[method].random:
-        raise InputError(f"{method} has no randomness to sample; take reconstruct()")
+    if not chosen.random:
+        raise InputError(f"{chosen.name} has no randomness to sample; take reconstruct()")
     if prior is None or isinstance(prior, str | Path):  # read once
         prior = load_task_prior(prior, modality, operator.domain_complex).to(y.device)
     if isinstance(second := arguments.get("second_prior"), str | Path):
@@ -149,4 +150,6 @@ def reconstruct_samples(
             each(k, result)
     size = float(torch.linalg.vector_norm(y))
     residual = float(torch.linalg.vector_norm(operator(running.mean) - y)) / size if size > 0 else 0.0
-    return PosteriorSamples(running.mean, method, running.nfe, running.seconds, residual, running.std, running.count)
+    return PosteriorSamples(
+        running.mean, chosen.name, running.nfe, running.seconds, residual, running.std, running.count
+    )

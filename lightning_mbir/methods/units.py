@@ -12,8 +12,8 @@ from lightning_mbir.solvers import conjugate_gradient, sirt
 
 
 @torch.no_grad()
-def ct_scale(y: Tensor, operator: LinearOperator) -> float:
-    """Attenuation that is 1 in the prior's unit, for projections whose lengths are not known in mm.
+def estimated_scale(y: Tensor, operator: LinearOperator) -> float:
+    """What is 1 in the prior's unit, for real measurements in no known unit: projections whose lengths are not in mm.
 
     The 99.5th percentile of a reconstruction without a prior, twenty SIRT steps: the densest part of the object then
     looks to the prior as bone does.

@@ -1,7 +1,8 @@
 """The whole method: tasks, ``reconstruct``, metrics, pictures, and the Lightning module that runs them."""
 
-from lightning_mbir.methods.methods import METHODS
-from lightning_mbir.methods.reconstruct import Prior, Reconstruction, reconstruct
+from lightning_mbir.methods.catalog import METHODS
+from lightning_mbir.methods.priors import Prior
+from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
 from lightning_mbir.methods.samples import PosteriorSamples, reconstruct_samples
 from lightning_mbir.methods.tasks import TASKS, Task
 from lightning_mbir.reconstruction.module import ReconstructionModule

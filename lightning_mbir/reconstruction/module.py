@@ -19,11 +19,10 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.catalog import METHODS
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.method_checks import check_needs
-from lightning_mbir.methods.methods import METHODS
 from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
-from lightning_mbir.methods.reconstruct import check_pair, load_task_prior
+from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.comparison import compare_volume
@@ -57,7 +56,7 @@ class ReconstructionModule(L.LightningModule):
 
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
-        method: a name in ``METHODS``.
+        method: a name in ``METHODS``, or a class path (``package.module.name``).
         views: CT views (default 8; limited angle 90); of a measurement, how many of its views (default all).
         angle_range: degrees that the views are spread over (default 180; limited angle 90).
         acc: MRI acceleration (default 8; a measurement is by default taken whole).
@@ -131,9 +130,9 @@ class ReconstructionModule(L.LightningModule):
         if precision not in ("float32", "bfloat16"):
             raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
         for plan in self.plans:
-            check_needs(plan.method, second_prior=second_prior is not None, network=network is not None)
+            plan.chosen.check_needs(second_prior=second_prior is not None, network=network is not None)
         for need, given_file in (("network", network), ("second_prior", second_prior)):
-            if given_file is not None and not any(need in METHODS[plan.method].needs for plan in self.plans):
+            if given_file is not None and not any(need in plan.chosen.needs for plan in self.plans):
                 names = ", ".join(name for name, known in METHODS.items() if need in known.needs)
                 raise InputError(f"--{need} {given_file}: of use to {names} alone; leave it out")
         if network is not None and not network.is_file():
@@ -155,10 +154,10 @@ class ReconstructionModule(L.LightningModule):
             precision=precision,
             compile=compile,
         )
-        if any(METHODS[plan.method].needs_prior for plan in self.plans):
+        if any(plan.chosen.needs_prior for plan in self.plans):
             self.runner.prior = own = self._load(prior, complex=self.runner.has_phase)
             for plan in self.plans:
-                check_needs(plan.method, gradients=hasattr(own, "vjp"))
+                plan.chosen.check_needs(gradients=hasattr(own, "vjp"))
             if own.modality not in (None, self.task.modality):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
                 print(f"note: a prior of {own.modality} for a task of {self.task.modality}")
@@ -207,7 +206,7 @@ class ReconstructionModule(L.LightningModule):
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
             self.plans = self._plan(noisy=True)
         for plan in self.plans:
-            check_needs(plan.method, coil_maps=coil_maps)
+            plan.chosen.check_needs(coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":
             runner.has_phase = True
             if runner.prior is not None and runner.sources[0] is None:

@@ -13,7 +13,6 @@ from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import MU_WATER, magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
-from lightning_mbir.methods.methods import METHODS
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
 from lightning_mbir.methods.samples import Running, reconstruct_samples
@@ -57,7 +56,7 @@ class Runner:
 
     def takes_complex(self, plan: Plan) -> bool:
         """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
-        if self.prior is None or not METHODS[plan.method].needs_prior:
+        if self.prior is None or not plan.chosen.needs_prior:
             return self.has_phase
         return self.prior.complex
 
@@ -85,7 +84,7 @@ class Runner:
         arguments: dict[str, Any] = {
             "seed": self.seed,
             "volume": case.name,
-            "weights": case.weights if METHODS[plan.method].weighted else None,
+            "weights": case.weights if plan.chosen.weighted else None,
             "noise_std": case.noise_std,
             "second_prior": self.second_prior,
             "network": self.network,
@@ -149,7 +148,7 @@ class Runner:
             volume |= {"sha256": tensor_sha256(scan.y), "calibrated": scan.calibrated}
             volume["noise_std"] = scan.noise_std
             volume["geometry"] = plain_data(scan.geometry)
-        modality, chosen = self.task.modality, METHODS[plan.method]
+        modality, chosen = self.task.modality, plan.chosen
         prior = second = None
         if chosen.needs_prior and self.prior is not None:
             prior = prior_identity(self.sources[0], modality, self.prior.complex)

@@ -8,7 +8,6 @@ import torch
 
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.physics import (
     CartesianFourier3D,
@@ -19,6 +18,7 @@ from lightning_mbir.physics import (
     make_mask,
     radial_trajectory,
 )
+from lightning_mbir.reconstruction import reconstruct
 from tests.helpers import gaussian_prior, smooth_volume
 from tests.physics.mri.test_coil_maps import smooth_maps
 

@@ -11,11 +11,10 @@ import torch
 from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.methods.plans import plan_method
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.physics import FourierSampling, RealDomain, make_mask
-from lightning_mbir.reconstruction import METHODS, TASKS
+from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
 from lightning_mbir.reconstruction.case import measured, simulate
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.provenance import digest

@@ -14,8 +14,7 @@ from lightning_mbir.data.phantoms.phase import smooth_phase
 from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
-from lightning_mbir.methods.reconstruct import load_task_prior
+from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.physics import (
     ConeBeam,
@@ -27,7 +26,7 @@ from lightning_mbir.physics import (
     make_mask,
 )
 from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit, load_prior
-from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics
+from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.samplers import SamplerState
 from tests.helpers import GaussianPrior, gaussian_prior, needed, smooth_volume
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
-from lightning_mbir.methods.method_checks import check_method
+from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.physics import FourierSampling
 from lightning_mbir.prior import Unit
+from lightning_mbir.reconstruction import reconstruct
 from tests.helpers import gaussian_prior
 from tests.methods.test_reconstruct import problem
 

@@ -15,10 +15,9 @@ from torch import Tensor
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volumes.volume import mu_to_hu
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.methods.samples import Running
 from lightning_mbir.physics import LinearOperator, ParallelBeam
-from lightning_mbir.reconstruction import ReconstructionModule, calibrate, reconstruct_samples
+from lightning_mbir.reconstruction import ReconstructionModule, calibrate, reconstruct, reconstruct_samples
 from tests.helpers import demo, gaussian_prior, smooth_volume
 from tests.methods.test_coils import OPERATORS
 from tests.reconstruction.test_module import predict

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
-from lightning_mbir.methods.method_checks import check_method
+from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.physics import MASKS, ParallelBeam, RealDomain
-from lightning_mbir.reconstruction import TASKS, ReconstructionModule
+from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from tests.helpers import demo
 from tests.reconstruction.test_module import predict
 

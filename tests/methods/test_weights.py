@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.physics import FanBeam, FourierSampling, ParallelBeam, RealDomain
-from lightning_mbir.reconstruction import METHODS, TASKS, ReconstructionModule
+from lightning_mbir.reconstruction import METHODS, TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.solvers import fbp
 from tests.helpers import demo, gaussian_prior, smooth_volume
 from tests.physics.test_operators import dense
@@ -73,7 +72,7 @@ def test_weights_help_where_the_noise_differs() -> None:
 def test_a_direct_inversion_to_start_from_is_that_of_the_measurement_without_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lightning_mbir.reconstruction.methods.dds", lambda *args, init, **rest: init)
+    monkeypatch.setattr("lightning_mbir.samplers.dds", lambda *args, init, **rest: init)
     parallel, y, _ = noisy()
     fan = FanBeam(8, [i * 20.0 for i in range(18)], source_distance=40.0, detector_distance=20.0, pixel_size=2.0)
     for operator, data in ((parallel, y), (fan, fan(smooth_volume((3, 8, 8), 0.02)))):

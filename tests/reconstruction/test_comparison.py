@@ -17,7 +17,6 @@ from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
 from lightning_mbir.methods.reconstruct import reconstruct
-from lightning_mbir.names import METHOD_NAMES
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.reconstruction import METHODS, TASKS, Reconstruction, ReconstructionModule, image_metrics
 from lightning_mbir.reconstruction.comparison import scored
@@ -197,10 +196,6 @@ def test_predict_does_not_compare(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compared by `test`"):
         trainer(tmp_path).predict(module, datamodule=demo("ct"), return_predictions=False)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_help_knows_all_methods() -> None:
-    assert tuple(METHODS) == METHOD_NAMES, "put the new method into lightning_mbir/names.py"
 
 
 @pytest.mark.parametrize(("methods", "slices"), [(2, 16), (10, 16), (3, 2)])

@@ -16,13 +16,12 @@ from lightning_mbir.cli import main
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
 from lightning_mbir.methods.fbp_unet import CorrectionUNet, FBPUNet, direct_inversion, geometry_of, read_unet
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.physics import CartesianFourier3D, FanBeam, FourierSampling, ParallelBeam, RealDomain, make_mask
 from lightning_mbir.prior import save_prior
 from lightning_mbir.prior.networks.build import build_network
-from lightning_mbir.reconstruction import TASKS, ReconstructionModule
+from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.unet_training import FBPUNetModule, PairDataModule
 from tests.helpers import demo, smooth_volume, unet_file
 

@@ -12,10 +12,9 @@ import torch
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods import reconstruct
-from lightning_mbir.methods.units import ct_scale
+from lightning_mbir.methods.units import estimated_scale
 from lightning_mbir.physics import MultiCoilFourier, ParallelBeam, make_mask
-from lightning_mbir.reconstruction import TASKS, ReconstructionModule
+from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.measured import part_of
 from tests.helpers import gaussian_prior, smooth_volume
 from tests.reconstruction.test_module import predict
@@ -63,7 +62,7 @@ def test_k_space_is_undersampled_once() -> None:
 def test_the_unit_of_projections_without_a_length_is_estimated() -> None:
     """Whatever the length of a bin, the volume comes out in proportion to it, and as with the right unit."""
     operator, y = ParallelBeam(**GEOMETRY), scan().y
-    scale = ct_scale(y, operator)
+    scale = estimated_scale(y, operator)
     assert scale == pytest.approx(0.02 * 0.95, rel=0.1)  # the volume's peak is 0.02
     prior = gaussian_prior("ct")
     volumes = [

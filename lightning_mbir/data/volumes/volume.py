@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -160,14 +159,8 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     image.set_qform(volume.affine, code=1)
     image.set_sform(volume.affine, code=1)
     suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=suffix)
-    os.close(handle)
-    try:
+    with whole_file(path, suffix) as temporary:
         nib.save(image, temporary)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _is_dicom(file: Path) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
-import numpy as np
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.beam import Beam
 from lightning_mbir.physics.ct.geometry import (
+    ConeGeometry,
     check_finite,
     check_positive,
     check_source,
@@ -19,15 +19,11 @@ from lightning_mbir.physics.ct.geometry import (
     warn_cut_slices,
     warn_truncated,
 )
-from lightning_mbir.physics.ct.joseph import Array
 from lightning_mbir.physics.ct.projectors.cone_joseph import ConeJoseph
-from lightning_mbir.physics.ct.projectors.projector import Projector
-from lightning_mbir.physics.operator import LinearOperator
-
-log = logging.getLogger(__name__)
+from lightning_mbir.physics.ct.projectors.diffct import DiffctProjector
 
 
-class ConeBeam(LinearOperator):
+class ConeBeam(Beam):
     """Line integrals of attenuation along the rays of a cone: an operator on whole volumes.
 
     Slice ``k`` is at ``z = (k - (Z - 1) / 2) slice_thickness``, pixels lie as in ``ParallelBeam``. In the view at angle
@@ -56,7 +52,7 @@ class ConeBeam(LinearOperator):
     """
 
     separable = False
-    BACKENDS = ("matrix_free", "diffct")
+    BACKENDS: ClassVar = {"matrix_free": ConeJoseph, "diffct": DiffctProjector}
 
     def __init__(
         self,
@@ -72,7 +68,6 @@ class ConeBeam(LinearOperator):
         offsets: tuple[float, float] = (0.0, 0.0),
         backend: Literal["auto", "matrix_free", "diffct"] = "auto",
     ) -> None:
-        super().__init__()
         name = "ConeBeam"
         if len(volume_shape) != 3 or min(volume_shape) < 1:
             raise InputError(f"{name}: volume_shape is {tuple(volume_shape)}; give (Z, Y, X), each at least 1")
@@ -92,53 +87,24 @@ class ConeBeam(LinearOperator):
             detector_shape = (math.ceil(2 * half_v / spacing[0] - 1e-9), math.ceil(2 * half_u / spacing[1] - 1e-9))
         if len(detector_shape) != 2 or min(detector_shape) < 1:
             raise InputError(f"{name}: detector_shape is {tuple(detector_shape)}; give (rows, columns), at least 1")
-        self.angles = degrees(name, angles, level=3)
-        self.source_distance, self.detector_distance = float(source_distance), float(detector_distance)
-        self.pixel_size, self.slice_thickness = float(pixel_size), float(thickness)
-        self.detector_spacing = (float(spacing[0]), float(spacing[1]))
-        self.offsets = (float(offsets[0]), float(offsets[1]))
-        self.domain_shape = (z, y, x)
-        self.range_shape = (len(self.angles), *detector_shape)
+        geometry = ConeGeometry(
+            volume_shape=(z, y, x),
+            angles=degrees(name, angles, level=3),
+            source_distance=float(source_distance),
+            detector_distance=float(detector_distance),
+            detector_shape=(detector_shape[0], detector_shape[1]),
+            pixel_size=float(pixel_size),
+            slice_thickness=float(thickness),
+            detector_spacing=(float(spacing[0]), float(spacing[1])),
+            offsets=(float(offsets[0]), float(offsets[1])),
+        )
         half_v, half_u = (
             size / 2 * width - abs(offset)
-            for size, width, offset in zip(detector_shape, self.detector_spacing, self.offsets, strict=True)
+            for size, width, offset in zip(detector_shape, geometry.detector_spacing, geometry.offsets, strict=True)
         )
         warn_truncated(name, source_distance * math.sin(math.atan(half_u / total)), min(y, x) * pixel_size / 2, level=3)
         warn_cut_slices(name, half_v / magnification, z * thickness / 2)
-        if backend not in ("auto", *self.BACKENDS):
-            raise InputError(f"backend {backend!r} is unknown; there are auto, {', '.join(self.BACKENDS)}")
-        self.backend = "matrix_free" if backend == "auto" else backend
-        log.info("ConeBeam uses backend %s", self.backend)
-        self._projector: Projector = ConeJoseph(self)
-        if backend == "diffct":
-            from lightning_mbir.physics.ct.projectors.diffct import DiffctProjector
-
-            self._projector = DiffctProjector(self)
-
-    @property
-    def positions(self) -> tuple[Array, Array]:
-        """Coordinates of rows and of columns on the detector in mm, 0 where the axis and the source's plane project
-        to."""
-        rows, columns = (
-            (np.arange(size) - (size - 1) / 2) * spacing - offset
-            for size, spacing, offset in zip(self.range_shape[1:], self.detector_spacing, self.offsets, strict=True)
-        )
-        return rows, columns
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """Everything that decides the operator: the arguments of the class."""
-        return {
-            "volume_shape": self.domain_shape,
-            "angles": self.angles,
-            "source_distance": self.source_distance,
-            "detector_distance": self.detector_distance,
-            "detector_shape": self.range_shape[1:],
-            "pixel_size": self.pixel_size,
-            "slice_thickness": self.slice_thickness,
-            "detector_spacing": self.detector_spacing,
-            "offsets": self.offsets,
-        }
+        super().__init__(geometry, backend, default="matrix_free")
 
     def forward(self, x: Tensor) -> Tensor:
         """Projections: ``(..., Z, Y, X)`` in 1/mm to ``(..., n_angles, rows, columns)``."""
@@ -151,12 +117,3 @@ class ConeBeam(LinearOperator):
         self.check_range(y)
         flat = y.reshape(-1, math.prod(self.range_shape))
         return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-3], *self.domain_shape)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The geometry, so that a state is not loaded into another one."""
-        return self.geometry
-
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        same = {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
-        if same != self.geometry:
-            raise InputError("this state belongs to a ConeBeam of another geometry; build the operator to match it")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.ct.geometry import check_positive, check_source
-from lightning_mbir.physics.ct.joseph import Array, Rays
+from lightning_mbir.physics.ct.geometry import FanGeometry, check_positive, check_source, degrees
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
+from lightning_mbir.physics.ct.projectors.astra import AstraProjector
+from lightning_mbir.physics.ct.projectors.matrix_free import JosephRays
+from lightning_mbir.physics.ct.projectors.sparse import sparse_joseph
 
 
 class FanBeam(PlaneBeam):
@@ -45,7 +46,7 @@ class FanBeam(PlaneBeam):
             a matrix over the limit, or a backend that is not there.
     """
 
-    BACKENDS = ("sparse", "matrix_free", "astra")
+    BACKENDS: ClassVar = {"sparse": sparse_joseph, "matrix_free": JosephRays, "astra": AstraProjector}
 
     def __init__(
         self,
@@ -74,38 +75,15 @@ class FanBeam(PlaneBeam):
             fan = math.asin(radius / source_distance)
             half = total * (math.tan(fan) if detector == "flat" else fan)
             n_detectors = math.ceil(2 * half / spacing - 1e-9)
-        self.source_distance, self.detector_distance, self.detector = source_distance, detector_distance, detector
-        super().__init__(image_size, angles, n_detectors, pixel_size, spacing, center_offset)
-        self._use(backend, max_memory_gb)
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        return {
-            "image_size": self.image_size,
-            "angles": self.angles,
-            "source_distance": float(self.source_distance),
-            "detector_distance": float(self.detector_distance),
-            "n_detectors": self.n_detectors,
-            "pixel_size": float(self.pixel_size),
-            "detector_spacing": float(self.detector_spacing),
-            "center_offset": float(self.center_offset),
-            "detector": self.detector,
-        }
-
-    @property
-    def fan_angles(self) -> Array:
-        """``(n_detectors,)`` angles in radians between the rays and the one through the axis."""
-        return self._fan_angle(self.positions)
-
-    def distance(self, position: float) -> float:
-        return float(self.source_distance * np.sin(self._fan_angle(np.asarray(position))))
-
-    def rays(self, angle: float) -> Rays:
-        fan = self.fan_angles
-        # The ray at fan angle gamma is that of a parallel beam at theta - gamma.
-        normal = np.deg2rad(angle) - fan
-        return np.cos(normal), np.sin(normal), self.source_distance * np.sin(fan)
-
-    def _fan_angle(self, position: Array) -> Array:
-        ratio = position / (self.source_distance + self.detector_distance)
-        return np.arctan(ratio) if self.detector == "flat" else ratio
+        geometry = FanGeometry(
+            image_size=image_size,
+            angles=degrees("FanBeam", angles, level=3),
+            n_detectors=n_detectors,
+            pixel_size=float(pixel_size),
+            detector_spacing=float(spacing),
+            center_offset=float(center_offset),
+            source_distance=float(source_distance),
+            detector_distance=float(detector_distance),
+            detector=detector,
+        )
+        super().__init__(geometry, backend, max_memory_gb)

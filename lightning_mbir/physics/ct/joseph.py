@@ -7,15 +7,14 @@ the axis that it follows more closely and interpolates linearly across the other
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Rays = tuple[Array, Array, Array]
-"""``cos``, ``sin`` and ``s``, each ``(rays,)``: the lines ``x cos + y sin = s``, lengths in mm."""
+from lightning_mbir.physics.ct.geometry import Array, Rays
+
+FORMAT = 1
+"""Raise it when ``joseph_matrix`` gives other values, so that matrices in the cache are built anew."""
 
 
 def joseph_samples(image_size: int, pixel_size: float, rays: Rays) -> tuple[Array, Array]:

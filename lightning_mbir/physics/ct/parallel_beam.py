@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 from torch import Tensor
 
-from lightning_mbir.physics.ct.geometry import check_positive
-from lightning_mbir.physics.ct.joseph import Rays
+from lightning_mbir.physics.ct.geometry import ParallelGeometry, check_positive, degrees
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
-from lightning_mbir.physics.ct.projectors.projector import Projector
+from lightning_mbir.physics.ct.projectors.astra import AstraProjector
+from lightning_mbir.physics.ct.projectors.matrix_free import JosephRays
+from lightning_mbir.physics.ct.projectors.sparse import sparse_joseph
+from lightning_mbir.physics.ct.projectors.torch_radon import TorchRadonProjector
 
 
 class ParallelBeam(PlaneBeam):
@@ -40,7 +41,12 @@ class ParallelBeam(PlaneBeam):
             backend that is not there.
     """
 
-    BACKENDS = ("sparse", "matrix_free", "astra", "torch_radon")
+    BACKENDS: ClassVar = {
+        "sparse": sparse_joseph,
+        "matrix_free": JosephRays,
+        "astra": AstraProjector,
+        "torch_radon": TorchRadonProjector,
+    }
 
     def __init__(
         self,
@@ -57,30 +63,12 @@ class ParallelBeam(PlaneBeam):
         check_positive("ParallelBeam", image_size=image_size, pixel_size=pixel_size, detector_spacing=spacing)
         if n_detectors is None:
             n_detectors = math.ceil(image_size * math.sqrt(2) * pixel_size / spacing - 1e-9)
-        super().__init__(image_size, angles, n_detectors, pixel_size, spacing, center_offset)
-        self._use(backend, max_memory_gb)
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        return {
-            "image_size": self.image_size,
-            "angles": self.angles,
-            "n_detectors": self.n_detectors,
-            "pixel_size": float(self.pixel_size),
-            "detector_spacing": float(self.detector_spacing),
-            "center_offset": float(self.center_offset),
-        }
-
-    def distance(self, position: float) -> float:
-        return position
-
-    def rays(self, angle: float) -> Rays:
-        theta = np.deg2rad(angle)
-        return np.full(self.n_detectors, np.cos(theta)), np.full(self.n_detectors, np.sin(theta)), self.positions
-
-    def _make(self, backend: str, views: list[Rays]) -> Projector:
-        if backend == "torch_radon":
-            from lightning_mbir.physics.ct.projectors.torch_radon import TorchRadonProjector
-
-            return TorchRadonProjector(self)
-        return super()._make(backend, views)
+        geometry = ParallelGeometry(
+            image_size=image_size,
+            angles=degrees("ParallelBeam", angles, level=3),
+            n_detectors=n_detectors,
+            pixel_size=float(pixel_size),
+            detector_spacing=float(spacing),
+            center_offset=float(center_offset),
+        )
+        super().__init__(geometry, backend, max_memory_gb)

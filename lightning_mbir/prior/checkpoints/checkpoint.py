@@ -92,7 +92,11 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
 
 
 def load_prior(
-    source: str | Path, slice_batch: int | None = None, precision: str = "float32", compile: bool = False
+    source: str | Path,
+    slice_batch: int | None = None,
+    precision: str = "float32",
+    compile: bool = False,
+    network: str | None = None,
 ) -> SliceDenoiser:
     """A denoiser from the name of a bundled prior, or from a file or folder.
 
@@ -103,22 +107,26 @@ def load_prior(
         slice_batch: slices that pass the network at once; None: by the free memory.
         precision: ``"float32"`` or ``"bfloat16"``.
         compile: run the network through ``torch.compile``.
+        network: class path of the network, where it is another package's: what a file names is not imported unless it
+            is named here too, since importing runs code.
 
     Raises:
-        InputError: no such prior, a file that is cut short, or that holds something else.
+        InputError: no such prior, a file that is cut short, or that holds something else; a network of another package
+            that was not named.
     """
-    network, config = read_prior(source)
+    built, config = read_prior(source, network=network)
     modality = config["modality"]
     unit = Unit.of(modality) if modality else Unit()
-    return SliceDenoiser(network, unit, modality, slice_batch, precision, compile)
+    return SliceDenoiser(built, unit, modality, slice_batch, precision, compile)
 
 
-def read_prior(source: str | Path, ema: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+def read_prior(source: str | Path, ema: bool = True, network: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network and the configuration of whatever ``load_prior`` takes.
 
     Args:
         source: see ``load_prior``.
         ema: of a checkpoint of a training, the averaged weights, or the raw ones.
+        network: see ``load_prior``.
 
     Returns:
         The network with its weights, and plain data with ``network``, ``network_options`` and ``modality`` at least.
@@ -128,20 +136,20 @@ def read_prior(source: str | Path, ema: bool = True) -> tuple[nn.Module, dict[st
     """
     path = Path(source)
     if str(source) in BUNDLED:
-        network, config = _read_bundled(str(source))
+        built, config = _read_bundled(str(source))
     elif path.is_dir():
-        network, config = _read_folder(path)
+        built, config = _read_folder(path, network)
     elif not path.exists():
         known = ", ".join(BUNDLED) or "none, which is a damaged install: reinstall lightning_mbir"
         raise InputError(f"--prior {source}: no such file or folder, and no bundled prior ({known})")
     elif path.suffix == ".safetensors":
-        network, config = _read_file(path)
+        built, config = _read_file(path, network)
     elif path.suffix in (".ckpt", ".pth", ".pt"):
         content = read_torch(path)
         if isinstance(content, dict) and "state_dict" in content:
-            network, config = _from_lightning(content, path, ema)
+            built, config = _from_lightning(content, path, ema, network)
         else:
-            network, options = read_score_sde(content, path, ema)
+            built, options = read_score_sde(content, path, ema)
             config = {"network": "ncsnpp", "network_options": options, "modality": None}
         ema = True
     else:
@@ -149,10 +157,10 @@ def read_prior(source: str | Path, ema: bool = True) -> tuple[nn.Module, dict[st
         raise InputError(f"--prior {source}: give a .safetensors, .ckpt or .pth file or a folder, not {kind}")
     if not ema:
         raise InputError(f"{source}: holds one set of weights; raw ones are in checkpoints of a training alone")
-    channels = int(getattr(network, "in_channels", 1))
+    channels = int(getattr(built, "in_channels", 1))
     if channels not in (1, 2):
         raise InputError(f"{source}: a network of {channels} channels; a prior has 1, or 2 (real and imaginary part)")
-    return network, config
+    return built, config
 
 
 def _read_bundled(name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -162,14 +170,14 @@ def _read_bundled(name: str) -> tuple[nn.Module, dict[str, Any]]:
     return _read_file(path)
 
 
-def _read_file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _read_file(path: Path, network: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     tensors, metadata = _read_safetensors(path)
     _check_format(metadata.get("format"), path)
     config = _checked(_json(metadata.get("config", ""), path), path)
-    return _build(config, tensors, path), config
+    return _build(config, tensors, path, network), config
 
 
-def _read_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _read_folder(folder: Path, network: str | None) -> tuple[nn.Module, dict[str, Any]]:
     """``config.json`` rules; the metadata of the weights may be lost, but must not say anything else."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -192,7 +200,7 @@ def _read_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             here, there = config.get(key), inside.get(key)
             if here != there:
                 raise InputError(f"{folder / CONFIG}: {key} is {here!r}, but {there!r} in {WEIGHTS}")
-    return _build(config, tensors, weights), config
+    return _build(config, tensors, weights, network), config
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -204,7 +212,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: not a whole safetensors file ({error}); get it again") from error
 
 
-def _from_lightning(content: dict[str, Any], path: Path, ema: bool) -> tuple[nn.Module, dict[str, Any]]:
+def _from_lightning(
+    content: dict[str, Any], path: Path, ema: bool, network: str | None
+) -> tuple[nn.Module, dict[str, Any]]:
     hyper = content.get("hyper_parameters")
     state = content["state_dict"]
     if not isinstance(hyper, dict) or not isinstance(state, dict) or not set(KEYS) <= hyper.keys():
@@ -212,7 +222,7 @@ def _from_lightning(content: dict[str, Any], path: Path, ema: bool) -> tuple[nn.
     config = _checked({key: hyper[key] for key in (*KEYS, "coarse_size") if key in hyper}, path)
     prefix = "ema.module." if ema else "network."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return _build(config, weights, path), config
+    return _build(config, weights, path, network), config
 
 
 def _json(text: str, path: Path) -> Any:
@@ -245,9 +255,14 @@ def _checked(config: object, path: Path) -> dict[str, Any]:
     return config
 
 
-def _build(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> nn.Module:
+def _build(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, trusted: str | None) -> nn.Module:
     """Every weight, and no other, or an error: a prior that is partly untrained must never run."""
     check_finite(tensors, path)
+    if "." in config["network"] and config["network"] != trusted:
+        raise InputError(
+            f"{path}: of the network {config['network']}, which is not ours and whose code would run; if you trust it, "
+            f"name it: --model.prior_network {config['network']}, or load_prior(..., network=...)"
+        )
     try:
         network = build_network(config["network"], config["network_options"], config.get("coarse_size"))
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:

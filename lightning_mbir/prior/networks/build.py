@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from importlib.metadata import entry_points
 from typing import Any, cast
 
 from torch import nn
@@ -15,18 +17,50 @@ NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp, "m
 """All take ``(x, sigma)``, ``(B, C, Y, X)`` and ``(B,)``, and have ``in_channels`` and ``stride``."""
 
 
+GROUP = "lightning_mbir.networks"
+"""Entry points by which other packages add networks."""
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """A network of ours by its name, of an installed package by that of its entry point (``lightning_mbir.networks``),
+    or any by its class path.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    foreign = {entry.name: entry for entry in entry_points(group=GROUP)}
+    try:
+        if name in foreign:
+            found = foreign[name].load()
+        elif "." in name:
+            module, _, attribute = name.rpartition(".")
+            found = getattr(importlib.import_module(module), attribute)
+        else:
+            raise InputError(f"network {name!r} is unknown; there are {', '.join([*NETWORKS, *foreign])}")
+    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"network {name!r} cannot be imported ({error}); give package.module.Class") from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise InputError(f"network {name!r} is a {type(found).__name__}, not a class of torch.nn.Module")
+    return found
+
+
 def build_network(name: str, options: dict[str, Any] | None, coarse_size: int | None = None) -> nn.Module:
     """The network called ``name`` with its constructor's options, to be used with that ``coarse_size`` (``denoised``).
 
     Raises:
         InputError: unknown name, options that the network does not take, or a coarse size that is none.
     """
-    if name not in NETWORKS:
-        raise InputError(f"network {name!r} is unknown; there are {', '.join(NETWORKS)}")
+    made = network_class(name)
     try:
-        network: Any = NETWORKS[name](**(options or {}))
+        network: Any = made(**(options or {}))
     except TypeError as error:
         raise InputError(f"network {name!r} does not take these options: {error}") from error
+    if name not in NETWORKS and (lacking := [key for key in ("in_channels", "stride") if not hasattr(network, key)]):
+        raise InputError(f"network {name!r} lacks {' and '.join(lacking)}; see docs/extending.md")
     if coarse_size is not None and (type(coarse_size) is not int or coarse_size < 1 or coarse_size % network.stride):
         raise InputError(
             f"coarse_size {coarse_size!r}: give an image size of the training, a multiple of {network.stride}, or null"

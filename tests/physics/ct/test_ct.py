@@ -189,7 +189,7 @@ def test_auto_takes_the_matrix_while_it_fits_and_says_so(caplog: pytest.LogCaptu
     assert "ParallelBeam uses backend sparse" in caplog.text
     assert "over max_memory_gb=1e-05" in caplog.text
     assert "FanBeam uses backend matrix_free" in caplog.text
-    size = ParallelBeam(64, VIEWS)._matrix_size([ParallelBeam(64, VIEWS).rays(a) for a in VIEWS])
+    size = ParallelBeam(64, VIEWS).matrix_gigabytes
     nnz = ParallelBeam(64, VIEWS)._projector.nnz  # type: ignore[attr-defined]
     assert size == pytest.approx(2 * 8 * nnz / 1e9, rel=1 / 3)
 

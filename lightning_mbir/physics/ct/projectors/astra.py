@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.geometry import FanGeometry, PlaneGeometry
 from lightning_mbir.physics.ct.projectors.projector import Projector
-
-if TYPE_CHECKING:
-    from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 
 
 class AstraProjector(Projector):
@@ -20,7 +18,7 @@ class AstraProjector(Projector):
     fans; float32 and one slice after the other, for comparison. Forward and backward are each other's transpose.
     """
 
-    def __init__(self, operator: PlaneBeam) -> None:
+    def __init__(self, geometry: PlaneGeometry) -> None:
         try:
             import astra
         except ImportError as error:
@@ -29,25 +27,25 @@ class AstraProjector(Projector):
                 "version 3; the default backend sparse needs nothing and is faster"
             ) from error
         self.astra: Any = astra
-        n, bins = operator.domain_shape[0], operator.n_detectors
-        half = n * operator.pixel_size / 2
+        n, bins = geometry.domain_shape[0], geometry.n_detectors
+        half = n * geometry.pixel_size / 2
         self.volume = astra.create_vol_geom(n, n, -half, half, -half, half)
-        fan = getattr(operator, "source_distance", None)
-        if getattr(operator, "detector", "flat") != "flat":
+        fan = geometry if isinstance(geometry, FanGeometry) else None
+        if fan is not None and fan.detector != "flat":
             raise InputError("backend astra has no curved detectors; take sparse")
-        theta = np.deg2rad(np.array(operator.angles))
+        theta = np.deg2rad(np.array(geometry.angles))
         # Its y runs against the rows.
         along = np.stack((np.cos(theta), -np.sin(theta)), 1)
         ray = np.stack((-np.sin(theta), -np.cos(theta)), 1)
-        far = getattr(operator, "detector_distance", 0.0)
-        start = ray if fan is None else -fan * ray
+        start = ray if fan is None else -fan.source_distance * ray
+        far = 0.0 if fan is None else fan.detector_distance
         vectors = np.concatenate(
-            (start, far * ray - operator.center_offset * along, operator.detector_spacing * along), 1
+            (start, far * ray - geometry.center_offset * along, geometry.detector_spacing * along), 1
         )
         kind = "parallel" if fan is None else "fanflat"
         self.sinogram = astra.create_proj_geom(f"{kind}_vec", bins, vectors)
         self.projector = "linear" if fan is None else "line_fanflat"
-        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
+        self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
 
     def product(self, x: Tensor, transpose: bool) -> Tensor:
         source, target = (self.range_shape, self.domain_shape) if transpose else (self.domain_shape, self.range_shape)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mbir.physics.ct.geometry import ConeGeometry
 from lightning_mbir.physics.ct.projectors.projector import Projector
-
-if TYPE_CHECKING:
-    from lightning_mbir.physics.ct.cone_beam import ConeBeam
 
 
 class ConeJoseph(Projector):
@@ -26,12 +23,12 @@ class ConeJoseph(Projector):
     SAMPLES = 2**23
     """Samples ``(columns, steps, rows)`` at once; they take some 40 bytes each."""
 
-    def __init__(self, operator: ConeBeam) -> None:
-        self.shape, self.angles = operator.domain_shape, operator.angles
-        self.pixel_size, self.slice_thickness = operator.pixel_size, operator.slice_thickness
-        self.source_distance = operator.source_distance
-        self.total = operator.source_distance + operator.detector_distance
-        self.v, self.u = operator.positions
+    def __init__(self, geometry: ConeGeometry) -> None:
+        self.shape, self.angles = geometry.domain_shape, geometry.angles
+        self.pixel_size, self.slice_thickness = geometry.pixel_size, geometry.slice_thickness
+        self.source_distance = geometry.source_distance
+        self.total = geometry.source_distance + geometry.detector_distance
+        self.v, self.u = geometry.positions
 
     def product(self, x: Tensor, transpose: bool) -> Tensor:
         z, y, width = self.shape

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_mbir.physics.ct.joseph import Rays, view_matrix
+from lightning_mbir.physics.ct.geometry import PlaneGeometry
+from lightning_mbir.physics.ct.joseph import view_matrix
 from lightning_mbir.physics.ct.projectors.projector import Projector
 from lightning_mbir.physics.ct.projectors.sparse import to_torch
 
@@ -16,8 +17,8 @@ class JosephRays(Projector):
     For geometries whose matrix is too large. Making the parts takes most of the time, so many slices at once pay.
     """
 
-    def __init__(self, image_size: int, pixel_size: float, views: list[Rays]) -> None:
-        self.image_size, self.pixel_size, self.views = image_size, pixel_size, views
+    def __init__(self, geometry: PlaneGeometry) -> None:
+        self.image_size, self.pixel_size, self.views = geometry.image_size, geometry.pixel_size, geometry.views
 
     def product(self, x: Tensor, transpose: bool) -> Tensor:
         bins = len(self.views[0][0])

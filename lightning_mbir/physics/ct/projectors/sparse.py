@@ -1,15 +1,9 @@
-"""A sparse matrix and its transpose, applied to all slices at once, cached on disk and a device."""
+"""Parallel and fan beams by the sparse matrix of Joseph's interpolation and its transpose, all slices at once."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
-import tempfile
 import warnings
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.geometry import PlaneGeometry
+from lightning_mbir.physics.ct.joseph import FORMAT, joseph_matrix
+from lightning_mbir.physics.ct.projectors.cache import cached_matrix
 from lightning_mbir.physics.ct.projectors.projector import Projector
 
 CHUNK = 64
@@ -63,6 +60,12 @@ class SparsePair(Projector):
         return {**self.__dict__, "_cache": {}}
 
 
+def sparse_joseph(geometry: PlaneGeometry) -> SparsePair:
+    """The matrix of a geometry, from the disk if it is there."""
+    build = lambda: joseph_matrix(geometry.image_size, geometry.pixel_size, geometry.views)  # noqa: E731
+    return SparsePair(cached_matrix({**asdict(geometry), "format": FORMAT}, build))
+
+
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     on_cpu = x.device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
     if on_cpu and x.dtype == torch.float32 and x.shape[1] >= 8:
@@ -101,41 +104,3 @@ def to_torch(matrix: scipy.sparse.csr_matrix) -> Tensor:
             torch.from_numpy(matrix.data),
             size=matrix.shape,
         )
-
-
-def cache_folder() -> Path:
-    """``$LIGHTNING_MBIR_CACHE``, or the user's cache folder."""
-    if chosen := os.environ.get("LIGHTNING_MBIR_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "lightning_mbir"
-
-
-def cached_matrix(geometry: dict[str, Any], build: Callable[[], scipy.sparse.csr_matrix]) -> scipy.sparse.csr_matrix:
-    """The matrix of a geometry from the disk, or built and put there.
-
-    A file that is damaged is built again; a folder that cannot be written is done without.
-    """
-    key = hashlib.sha256(repr(sorted(geometry.items())).encode()).hexdigest()[:32]
-    path = cache_folder() / f"{key}.npz"
-    try:
-        return scipy.sparse.load_npz(path).tocsr()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        matrix = build()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                scipy.sparse.save_npz(stream, matrix, compressed=False)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError:
-        pass  # no cache, then: the matrix is whole in memory
-    return matrix

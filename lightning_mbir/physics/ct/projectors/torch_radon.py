@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.geometry import ParallelGeometry
 from lightning_mbir.physics.ct.projectors.projector import Projector
-
-if TYPE_CHECKING:
-    from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
 
 
 class TorchRadonProjector(Projector):
@@ -20,7 +16,7 @@ class TorchRadonProjector(Projector):
     Its back-projection is not the transpose of its projection, so that is taken as the gradient of the projection.
     """
 
-    def __init__(self, operator: ParallelBeam) -> None:
+    def __init__(self, geometry: ParallelGeometry) -> None:
         try:
             import torch_radon
         except ImportError as error:
@@ -28,14 +24,14 @@ class TorchRadonProjector(Projector):
                 "backend torch_radon needs a CUDA device and the package torch-radon 3 (conda install -c conda-forge "
                 "torch-radon); the default backend sparse needs neither"
             ) from error
-        if operator.image_size % 16 or operator.center_offset:
+        if geometry.image_size % 16 or geometry.center_offset:
             raise InputError("backend torch_radon needs image sizes divisible by 16, no center_offset; take sparse")
         # Its lengths are in pixels; it counts angles in radians and y against the rows, as it negates them itself.
-        radians = torch.deg2rad(torch.tensor(operator.angles, dtype=torch.float32))
-        spacing = operator.detector_spacing / operator.pixel_size
-        self.radon = torch_radon.Radon(operator.image_size, radians, operator.n_detectors, spacing)
-        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
-        self.pixel_size = operator.pixel_size
+        radians = torch.deg2rad(torch.tensor(geometry.angles, dtype=torch.float32))
+        spacing = geometry.detector_spacing / geometry.pixel_size
+        self.radon = torch_radon.Radon(geometry.image_size, radians, geometry.n_detectors, spacing)
+        self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
+        self.pixel_size = geometry.pixel_size
 
     def product(self, x: Tensor, transpose: bool) -> Tensor:
         if not transpose:

@@ -1,0 +1,163 @@
+"""All methods by name: those of the files in this folder, those of other packages, and any function by its path.
+
+Names and help come from the text of the files, so that the command line need not import what they import.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods.method import MODALITIES, Method
+
+GROUP = "lightning_mbir.methods"
+"""Entry points by which other packages add methods."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What help says of a method.
+
+    Attributes:
+        name, summary: and the first line of its docstring.
+        modalities: that it works for.
+        options: name, default as it is written, and text of each option.
+    """
+
+    name: str
+    summary: str
+    modalities: tuple[str, ...]
+    options: tuple[tuple[str, str, str], ...]
+
+
+class Methods(Mapping[str, Method]):
+    """The methods by name; a method is imported when it is taken out."""
+
+    def __getitem__(self, name: str) -> Method:
+        if name in own_cards():
+            found: Method = getattr(importlib.import_module(f"{__package__}.{name}"), name)
+            return found
+        return _foreign()[name].load()  # as a mapping does: KeyError
+
+    def __iter__(self) -> Iterator[str]:
+        yield from own_cards()
+        yield from _foreign()
+
+    def __len__(self) -> int:
+        return len(own_cards()) + len(_foreign())
+
+
+METHODS = Methods()
+
+
+def get_method(method: str | Callable[..., Any]) -> Method:
+    """A method by its name or class path, or made of a function.
+
+    Raises:
+        InputError: no such name or path, or what is there is no method.
+    """
+    if isinstance(method, Method):
+        return method
+    if callable(method):
+        return Method(method)
+    if method in METHODS:
+        found: Any = METHODS[method]
+    elif "." in method:
+        found = imported("--method", method)
+    else:
+        raise InputError(f"--method {method}: unknown; there are {', '.join(METHODS)}")
+    if isinstance(found, Method):
+        return (
+            found if method in own_cards() else Method(found.run, found.modalities, found.needs, found.weighted, method)
+        )
+    if not callable(found):
+        raise InputError(f"--method {method}: a {type(found).__name__}, no function of a problem (docs/extending.md)")
+    return Method(found, path=method)
+
+
+def check_method(name: str | Callable[..., Any], modality: str, options: dict[str, Any], steps: int | None) -> Method:
+    """The method; raise where there is none of this name, it does not fit the modality, or an option is not its own."""
+    method = get_method(name)
+    if modality not in method.modalities:
+        fitting = [known for known in METHODS if modality in describe(known).modalities]
+        raise InputError(f"--method {method.name}: not for {modality}; there are {', '.join(fitting)}")
+    method.check(options, steps)
+    return method
+
+
+def imported(flag: str, path: str) -> Any:
+    """What lies at a class path, ``package.module.name``.
+
+    Raises:
+        InputError: no such module or name.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{flag} {path}: cannot be imported ({error}); give package.module.name") from error
+
+
+def describe(name: str) -> Card:
+    """What help says of a method; of our own ones without importing it."""
+    if name in own_cards():
+        return own_cards()[name]
+    method = get_method(name)
+    shown = {key: repr(option.default) for key, option in method.signature.items()}
+    return _card(name, method.run.__doc__ or "", method.modalities, shown)
+
+
+@cache
+def own_cards() -> dict[str, Card]:
+    """Of the files in this folder that hold a method by their own name, as their text says."""
+    cards = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "\n@method(" in text:
+            cards[path.stem] = _read(path.stem, ast.parse(text))
+    return cards
+
+
+@cache
+def _foreign() -> dict[str, Any]:
+    """Entry points of other packages; our own names go before theirs."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own_cards()}
+
+
+def _read(name: str, tree: ast.Module) -> Card:
+    run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    decorator = next(node for node in run.decorator_list if isinstance(node, ast.Call))
+    given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
+    defaults = {
+        argument.arg: ast.unparse(value)
+        for argument, value in zip(run.args.kwonlyargs, run.args.kw_defaults, strict=True)
+        if value is not None
+    }
+    return _card(name, ast.get_docstring(run) or "", given.get("modalities", MODALITIES), defaults)
+
+
+def _card(name: str, doc: str, modalities: tuple[str, ...], defaults: Mapping[str, str]) -> Card:
+    """A card of a docstring with an ``Args:`` section, in which several names may share a line."""
+    lines = [line.strip() for line in doc.strip().splitlines()]
+    texts: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines[lines.index("Args:") + 1 :] if "Args:" in lines else []:
+        if line.endswith(":") and " " not in line:  # the next section
+            break
+        before, colon, after = line.partition(": ")
+        if colon and all(part.strip().isidentifier() for part in before.split(",")):
+            names = [part.strip() for part in before.split(",")]
+            texts |= dict.fromkeys(names, after)
+        elif line:
+            texts |= {known: f"{texts[known]} {line}" for known in names}
+    return Card(
+        name, lines[0] if lines else "", modalities, tuple((k, v, texts.get(k, "")) for k, v in defaults.items())
+    )

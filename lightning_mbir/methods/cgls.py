@@ -1,0 +1,22 @@
+"""Least squares."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_mbir import solvers
+from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.problem import Problem
+
+
+@method()
+def cgls(p: Problem, *, steps: Count = 20, lam: float = 0.0, tolerance: float = 0.0) -> Tensor:
+    """Least squares by conjugate gradients (Hestenes and Stiefel 1952).
+
+    Args:
+        p: the problem.
+        steps: conjugate gradient steps at most.
+        lam: weight of Tikhonov's term, relative to an operator of unit norm.
+        tolerance: stop where the residual of the normal equations is this small against ``A^H y``.
+    """
+    return solvers.cgls(p.y, p.operator, iterations=steps, lam=lam, tolerance=tolerance, callback=p.iteration(steps))

@@ -1,0 +1,51 @@
+"""DiffPIR: half-quadratic splitting with a diffusion prior."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_mbir import samplers
+from lightning_mbir.methods.method import Count, Positive, Share, method
+from lightning_mbir.methods.problem import Problem
+
+
+@method(needs=("prior",))
+def diffpir(
+    p: Problem,
+    *,
+    steps: Count = 50,
+    sigma_max: float = 2.0,
+    sigma_min: float = 0.02,
+    lam: float = 7.0,
+    sigma_n: float = 0.001,
+    zeta: Share = 1.0,
+    cg_iterations: Count = 10,
+    tv: float = 0.0,
+    tv_rho: Positive = 0.01,
+) -> Tensor:
+    """DiffPIR (Zhu et al., CVPR Workshops 2023): one proximal step of the data a level.
+
+    Args:
+        p: the problem.
+        steps: noise levels, as many network evaluations.
+        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        lam: trust in the prior; only ``lam sigma_n^2`` counts, at 0 the data term is all.
+        sigma_n: noise of the measurement, relative to an operator of unit norm.
+        zeta: share of the variance of the noise that is renewed.
+        cg_iterations: conjugate gradient steps a level.
+        tv, tv_rho: weight of total variation along z, which the paper has not, and of its augmented term.
+    """
+    return samplers.diffpir(
+        p.denoise,
+        p.operator,
+        p.y,
+        samplers.karras_sigmas(steps, sigma_max, sigma_min),
+        noise=p.noise,
+        lam=lam,
+        sigma_n=sigma_n,
+        zeta=zeta,
+        cg_iterations=cg_iterations,
+        tv=tv,
+        tv_rho=tv_rho,
+        callback=p.report,
+    )

@@ -1,0 +1,25 @@
+"""Diffusion posterior sampling."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_mbir import samplers
+from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.problem import Problem
+
+
+@method(needs=("prior", "gradients"))
+def dps(
+    p: Problem, *, steps: Count = 100, sigma_max: float = 2.0, sigma_min: float = 0.02, zeta: float = 3.0
+) -> Tensor:
+    """Diffusion posterior sampling (Chung et al., ICLR 2023): the gradient of the data term through the prior.
+
+    Args:
+        p: the problem.
+        steps: noise levels, at two network evaluations each.
+        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        zeta: length of the step of a slice.
+    """
+    sigmas = samplers.karras_sigmas(steps, sigma_max, sigma_min)
+    return samplers.dps(p.denoise, p.operator, p.y, sigmas, noise=p.noise, zeta=zeta, callback=p.report)

@@ -1,0 +1,25 @@
+"""The direct inversion of CT."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from lightning_mbir import solvers
+from lightning_mbir.methods.method import method
+from lightning_mbir.methods.problem import Problem
+from lightning_mbir.physics import ConeBeam
+
+
+@method(modalities=("ct",), weighted=False)
+def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp") -> Tensor:
+    """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam.
+
+    Args:
+        p: the problem.
+        filter: window of the ramp filter.
+    """
+    if isinstance(p.physical, ConeBeam):
+        return solvers.fdk(p.measured, p.physical, filter)
+    return solvers.fbp(p.measured, p.physical, filter)  # type: ignore[arg-type]  # which checks it

@@ -1,0 +1,40 @@
+"""Manifold constrained gradients."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_mbir import samplers
+from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.problem import Problem
+
+
+@method(needs=("prior", "gradients"))
+def mcg(
+    p: Problem,
+    *,
+    steps: Count = 50,
+    sigma_max: float = 2.0,
+    sigma_min: float = 0.02,
+    zeta: float = 3.0,
+    cg_iterations: Count = 5,
+) -> Tensor:
+    """Manifold constrained gradients (Chung et al., NeurIPS 2022): a gradient through the prior, then a projection.
+
+    Args:
+        p: the problem.
+        steps: noise levels, at two network evaluations each.
+        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        zeta: length of the gradient step of a slice.
+        cg_iterations: conjugate gradient steps a level.
+    """
+    return samplers.mcg(
+        p.denoise,
+        p.operator,
+        p.y,
+        samplers.karras_sigmas(steps, sigma_max, sigma_min),
+        noise=p.noise,
+        zeta=zeta,
+        cg_iterations=cg_iterations,
+        callback=p.report,
+    )

@@ -1,0 +1,230 @@
+"""What a method is: a function of a problem, whose signature is the only place of its options and their defaults.
+
+Nothing heavy is imported here, so that names and help are there at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from lightning_mbir.errors import InputError
+
+NEEDS = {
+    "prior": "a prior: give --prior",
+    "second_prior": "a prior of coronal slices: give --second_prior, such as one of `fit --data.axis coronal`",
+    "network": "a network that was trained for this measurement: give --network FILE",
+    "gradients": "a prior with gradients (a method `vjp`), which this one has not",
+    "coil_maps": "k-space of several coils, which this measurement is not",
+}
+"""What a method may need beside a measurement, and what a user is told who lacks it."""
+
+MODALITIES = ("ct", "mri")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a number may be, beside the type in the signature.
+
+    Attributes:
+        least, most: bounds, which are allowed themselves.
+        positive: 0 is not allowed.
+    """
+
+    least: float = 0
+    most: float = math.inf
+    positive: bool = False
+
+    def wrong(self, value: float) -> str | None:
+        """What would be right, where ``value`` is not."""
+        if self.positive and value == 0:
+            return "give a positive number"
+        if value < self.least:
+            return f"give at least {self.least:g}"
+        if value > self.most:
+            return "give 0 to 1" if self.most == 1 else f"give at most {self.most:g}"
+        return None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A type of option that is checked by a function, which says what would be right where a value is not."""
+
+    wrong: Callable[[Any], str | None]
+
+
+def _wrong_axes(value: Any) -> str | None:
+    if not isinstance(value, str | list | tuple) or not value or any(axis not in ("z", "y", "x") for axis in value):
+        return "give some of z, y, x"
+    return None
+
+
+Count = Annotated[int, Limits(1)]
+"""A whole number of at least 1."""
+Share = Annotated[float, Limits(0, 1)]
+"""0 to 1."""
+Positive = Annotated[float, Limits(0, positive=True)]
+"""Above 0."""
+Axes = Annotated[str, Checked(_wrong_axes)]
+"""Some of z, y and x, such as ``zy``."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a method: its name, its default, and what its values may be (a type, maybe annotated)."""
+
+    name: str
+    default: Any
+    kind: Any
+
+    def check(self, method: str, value: Any) -> None:
+        """Raise ``InputError`` where a value is of another kind, or none that can work."""
+        kind = self.kind
+        checks: Sequence[Any] = ()
+        if get_origin(kind) is Annotated:
+            kind, *checks = get_args(kind)
+        if kind is bool or kind is int or kind is float:
+            _check_number(method, self, kind, value, checks)
+        elif get_origin(kind) is Literal:
+            if not isinstance(value, str) or value not in get_args(kind):
+                raise InputError(f"{method}: {self.name} is {value!r}; give {' or '.join(get_args(kind))}")
+        elif kind is str and not checks and not isinstance(value, str):
+            raise InputError(f"{method}: {self.name} is {value!r}; give a name")
+        for check in checks:
+            if isinstance(check, Checked) and (right := check.wrong(value)):
+                verb = "are" if self.name == "axes" else "is"
+                raise InputError(f"{method}: {self.name} {verb} {value!r}; {right}, such as {self.default}")
+
+
+def _check_number(method: str, option: Option, kind: type, value: Any, checks: Sequence[Any]) -> None:
+    name, default = option.name, option.default
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{method}: {name} is {value!r}; give true or false")
+        return
+    kinds = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        words = "a whole number" if kind is int else "a number"
+        raise InputError(f"{method}: {name} is {value!r}; give {words}, such as {default}")
+    limits = next((check for check in checks if isinstance(check, Limits)), Limits())
+    if right := limits.wrong(value):
+        raise InputError(f"{method}: {name} is {value}; {right}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: ``run(problem, **options) -> volume``, what it needs, and what it is for.
+
+    Attributes:
+        run: takes a ``Problem``, then keywords with defaults; gives the volume ``(Z, Y, X)`` in the prior's unit.
+        modalities: that it works for.
+        needs: what it cannot do without, of ``NEEDS``.
+        weighted: whether it fits the measurement, so that statistical weights mean something to it.
+        path: class path, of one that comes from outside.
+    """
+
+    run: Callable[..., Any]
+    modalities: tuple[str, ...] = MODALITIES
+    needs: tuple[str, ...] = ()
+    weighted: bool = True
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        name = getattr(self.run, "__name__", repr(self.run))
+        if not (inspect.getdoc(self.run) or "").strip():
+            raise InputError(f"method {name}: has no docstring; its first line is what help says of it")
+        for key, known in (("modalities", MODALITIES), ("needs", tuple(NEEDS))):
+            for value in getattr(self, key):
+                if value not in known:
+                    raise InputError(f"method {name}: {key} has {value!r}; there are {', '.join(known)}")
+        for parameter in list(inspect.signature(self.run).parameters.values())[1:]:
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise InputError(f"method {name}: {parameter} is no option; options come after *, with names")
+            if parameter.default is inspect.Parameter.empty:
+                raise InputError(
+                    f"method {name}: option {parameter.name} has no default; its signature is where that is"
+                )
+
+    def __call__(self, problem: Any, **options: Any) -> Any:
+        return self.run(problem, **options)
+
+    @property
+    def name(self) -> str:
+        """What it is called, and filed under."""
+        return self.path or str(self.run.__name__)
+
+    @cached_property
+    def signature(self) -> dict[str, Option]:
+        """All options by name, ``steps`` among them."""
+        hints = typing.get_type_hints(self.run, include_extras=True)
+        parameters = list(inspect.signature(self.run).parameters.values())[1:]
+        return {p.name: Option(p.name, p.default, hints.get(p.name, type(p.default))) for p in parameters}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Default options, without ``steps``."""
+        return {name: option.default for name, option in self.signature.items() if name != "steps"}
+
+    @property
+    def steps(self) -> int:
+        """Default number of noise levels or iterations; 0 where there are none."""
+        return int(self.signature["steps"].default) if "steps" in self.signature else 0
+
+    @property
+    def ours(self) -> bool:
+        """Whether it belongs to this package."""
+        return str(getattr(self.run, "__module__", "")).startswith("lightning_mbir.methods.")
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether it runs a prior."""
+        return "prior" in self.needs
+
+    @property
+    def random(self) -> bool:
+        """Whether its result is a sample of the posterior, so that several tell a spread."""
+        return self.needs_prior
+
+    def check(self, options: dict[str, Any], steps: int | None) -> None:
+        """Raise ``InputError`` where an option is not its own, or a value that cannot be."""
+        unknown = sorted(options.keys() - self.options.keys())
+        if unknown:
+            raise InputError(
+                f"{self.name} has no option {', '.join(unknown)}; it has {', '.join(self.options) or 'none'}"
+            )
+        for key, value in options.items():
+            self.signature[key].check(self.name, value)
+        levels = {**self.options, **options}
+        if "sigma_max" in levels and not levels["sigma_max"] > levels["sigma_min"] > 0:
+            high, low = levels["sigma_max"], levels["sigma_min"]
+            raise InputError(f"{self.name}: noise levels from {high:g} to {low:g}; give sigma_max > sigma_min > 0")
+        if steps is not None and steps < 1:
+            raise InputError(f"--steps {steps}: give at least 1")
+        if steps is not None and self.steps == 0:
+            raise InputError(f"--steps {steps}: {self.name} has no steps; leave it out")
+
+    def check_needs(self, **present: bool) -> None:
+        """Raise ``InputError`` where something that it needs is known to be missing.
+
+        Args:
+            **present: keys of ``NEEDS`` and whether they are there; those left out are not known yet.
+        """
+        for need in self.needs:
+            if not present.get(need, True):
+                raise InputError(f"--method {self.name} needs {NEEDS[need]}")
+
+
+def method(
+    *, modalities: tuple[str, ...] = MODALITIES, needs: tuple[str, ...] = (), weighted: bool = True
+) -> Callable[[Callable[..., Any]], Method]:
+    """Make a method of a function; see ``Method``, and docs/extending.md for a whole example.
+
+    Raises:
+        InputError: a function without a docstring, an option without a default or without a name.
+    """
+    return lambda run: Method(run, modalities, needs, weighted)

@@ -1,0 +1,101 @@
+"""What a method takes for a prior: a bundled one, a file, a function with a unit, or one of another package."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.data.units import Modality
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods.catalog import imported
+from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
+
+HOW_TO = (
+    "a prior is a name, a file, or a function (x, sigma) -> x0 with a .unit; a network becomes one by "
+    "lightning_mbir.prior.SliceDenoiser(network, Unit.of('ct')), one of epsilon by EpsilonNetwork (docs/extending.md)"
+)
+
+
+class Prior(Protocol):
+    """What ``reconstruct`` needs of a prior; ``SliceDenoiser`` is one, and so is any function with a unit."""
+
+    @property
+    def unit(self) -> Unit:
+        """The affine map between its unit and the physical one."""
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """Posterior mean of the clean slices ``(Z, Y, X)``, in its unit."""
+
+
+def load_task_prior(
+    source: str | Path | None,
+    modality: Modality,
+    complex: bool = False,
+    slice_batch: int | None = None,
+    precision: str = "float32",
+    compile: bool = False,
+    network: str | None = None,
+) -> SliceDenoiser:
+    """``load_prior``, by default the bundled one of ``modality`` (complex or not), in the unit that fits.
+
+    Every prior has learned slices in [0, 1]. One that does not tell of what (released files), or that is of the other
+    modality, is given slices of ``modality`` in the unit of our own priors of it. What is a class path instead of a
+    name or a file (``package.module.name``) is a ``SliceDenoiser`` of another package, or makes one when it is called.
+
+    Raises:
+        InputError: see ``load_prior``; a class path where there is no prior.
+    """
+    if source is None:
+        source = f"{modality}_complex" if complex else modality
+    if is_class_path(source):
+        found = imported("--prior", str(source))
+        prior = found if isinstance(found, SliceDenoiser) else found() if callable(found) else None
+        if not isinstance(prior, SliceDenoiser):
+            raise InputError(f"--prior {source}: gives a {type(prior).__name__}, no SliceDenoiser; {HOW_TO}")
+        prior.slice_batch = slice_batch if slice_batch is not None else prior.slice_batch
+        return in_unit_of(prior, modality)
+    return in_unit_of(load_prior(source, slice_batch, precision, compile, network), modality)
+
+
+def is_class_path(source: str | Path | None) -> bool:
+    """Whether this is ``package.module.name`` rather than a name or a file."""
+    if not isinstance(source, str) or Path(source).exists():
+        return False
+    parts = source.split(".")
+    known = parts[-1] in ("safetensors", "ckpt", "pth", "pt")
+    return len(parts) > 1 and not known and all(part.isidentifier() for part in parts)
+
+
+def in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:
+    """The prior in the unit of the task, unless it was given one of its own."""
+    loaded = Unit.of(prior.modality) if prior.modality else Unit()  # as `load_prior` has it
+    if prior.modality == modality or prior.unit != loaded:
+        return prior
+    prior = copy.copy(prior)
+    prior.unit = Unit.of(modality)
+    return prior
+
+
+def check_pair(prior: Prior, second: Prior) -> None:
+    """Raise where two priors cannot take turns on one volume."""
+    if getattr(prior, "complex", False) != getattr(second, "complex", False):
+        raise InputError("--second_prior: one prior is of complex slices, the other of real ones; give two of a kind")
+    if prior.unit != second.unit:
+        raise InputError(f"--second_prior: it is in {second.unit}, the first prior in {prior.unit}; give one unit")
+
+
+def as_prior(prior: Any, modality: Modality, complex: bool, device: torch.device) -> Prior:
+    """What ``reconstruct`` was given, as a prior on a device.
+
+    Raises:
+        InputError: no such file, or an object that is no prior.
+    """
+    if prior is None or isinstance(prior, str | Path):
+        return load_task_prior(prior, modality, complex).to(device)
+    if not callable(prior) or not isinstance(getattr(prior, "unit", None), Unit):
+        raise InputError(f"prior {prior!r:.80}: is none; {HOW_TO}")
+    return in_unit_of(prior, modality) if isinstance(prior, SliceDenoiser) else prior

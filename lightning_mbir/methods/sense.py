@@ -1,0 +1,22 @@
+"""Parallel imaging."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_mbir import solvers
+from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.problem import Problem
+
+
+@method(modalities=("mri",), needs=("coil_maps",))
+def sense(p: Problem, *, steps: Count = 50, lam: float = 1e-3, tolerance: float = 1e-5) -> Tensor:
+    """CG-SENSE (Pruessmann et al., MRM 46, 2001): regularised least squares with coil maps.
+
+    Args:
+        p: the problem.
+        steps: conjugate gradient steps at most.
+        lam: weight of Tikhonov's term, relative to an operator of unit norm.
+        tolerance: stop where the residual of the normal equations is this small against ``A^H y``.
+    """
+    return solvers.cgls(p.y, p.operator, iterations=steps, lam=lam, tolerance=tolerance, callback=p.iteration(steps))

@@ -1,0 +1,54 @@
+"""An axial and a coronal prior that take turns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor
+
+from lightning_mbir import samplers
+from lightning_mbir.methods.method import Count, Limits, Positive, Share, method
+from lightning_mbir.methods.problem import Problem
+
+
+@method(needs=("prior", "second_prior"))
+def tpdm(
+    p: Problem,
+    *,
+    steps: Count = 50,
+    sigma_max: float = 2.0,
+    sigma_min: float = 0.02,
+    period: Annotated[int, Limits(2)] = 2,
+    eta: Share = 0.85,
+    ddim: bool = False,
+    rho: Positive = 0.1,
+    lam: float = 0.0,
+    cg_iterations: Count = 15,
+) -> Tensor:
+    """TPDM (Lee et al., ICCV 2023): an axial and a coronal prior take turns, with the data step of dds.
+
+    Args:
+        p: the problem.
+        steps: noise levels, as many network evaluations.
+        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        period: one level of so many is of the coronal prior.
+        eta: share of the noise that is fresh at every level.
+        ddim: scale eta as in DDIM.
+        rho, lam: of ADMM-TV along z beside the priors; none with ``lam`` 0.
+        cg_iterations: conjugate gradient steps a level.
+    """
+    return samplers.tpdm(
+        p.denoise,
+        p.operator,
+        p.y,
+        samplers.karras_sigmas(steps, sigma_max, sigma_min),
+        second=p.second,
+        noise=p.noise,
+        period=period,
+        eta=eta,
+        ddim=ddim,
+        rho=rho,
+        lam=lam,
+        cg_iterations=cg_iterations,
+        callback=p.report,
+    )

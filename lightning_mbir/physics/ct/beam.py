@@ -1,0 +1,55 @@
+"""What all CT beams have in common: a geometry, and the backend that computes its line integrals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.physics.ct.geometry import ConeGeometry, PlaneGeometry
+from lightning_mbir.physics.ct.projectors.projector import Projector
+from lightning_mbir.physics.operator import LinearOperator
+
+log = logging.getLogger(__name__)
+
+
+class Beam(LinearOperator):
+    """Line integrals of attenuation along the rays of a geometry, of which all attributes are those of the beam too.
+
+    Lengths are in mm, angles in degrees; see ``docs/geometry.md``.
+    """
+
+    BACKENDS: ClassVar[Mapping[str, Callable[[Any], Projector]]]
+    """What makes the projector of a geometry; those that need an optional package import it when they are called."""
+
+    def __init__(self, geometry: PlaneGeometry | ConeGeometry, backend: str, default: str) -> None:
+        super().__init__()
+        if backend != "auto" and backend not in self.BACKENDS:
+            raise InputError(f"backend {backend!r} is unknown; there are auto, {', '.join(self.BACKENDS)}")
+        self._geometry = geometry
+        self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
+        self.backend = default if backend == "auto" else backend
+        log.info("%s uses backend %s", type(self).__name__, self.backend)
+        self._projector = self.BACKENDS[self.backend](geometry)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(self._geometry, name):
+            return getattr(self._geometry, name)
+        return super().__getattr__(name)
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """Everything that decides the operator: the arguments of the geometry."""
+        return asdict(self._geometry)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The geometry, so that a state is not loaded into another one."""
+        return self.geometry
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        same = {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
+        if same != self.geometry:
+            name = type(self).__name__
+            raise InputError(f"this state belongs to a {name} of another geometry; build the operator to match it")
