@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from lightning_mbir.errors import fail
-from lightning_mbir.flags import SUBCOMMANDS, Flag
+from lightning_mbir.errors import InputError, fail
+from lightning_mbir.files import check_writable
+from lightning_mbir.flags import DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, Flag, is_class_path
+from lightning_mbir.methods.catalog import METHODS, check_known, describe, wrong_modality
+from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
 
 PROGRAM = "python -m lightning_mbir"
 
@@ -31,13 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if subcommand not in SUBCOMMANDS:
         known = ", ".join(SUBCOMMANDS)
         return fail(f"{subcommand}: unknown command; there are {known}{_nearest(subcommand, SUBCOMMANDS)}")
-    if "-h" in rest or "--help" in rest:
-        print(_help(subcommand))
-        return 0
     flags = SUBCOMMANDS[subcommand][1]
     try:
+        if "-h" in rest or "--help" in rest:
+            print(_help(subcommand, rest))
+            return 0
         translated = translate(rest, flags)
-    except UsageError as error:
+        check(subcommand, rest)
+    except (UsageError, InputError) as error:
         return fail(str(error))
 
     from lightning_mbir.cli_lightning import run
@@ -78,6 +85,43 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
     return out
 
 
+def check(subcommand: str, args: Sequence[str]) -> None:
+    """Look at what was typed before anything heavy is imported.
+
+    What stands in a configuration is not known here, and looked at later, as all of this is again.
+
+    Raises:
+        InputError: a value that cannot be, something that is not there, a task or method that there is not, or that do
+            not go together.
+    """
+    known = {flag.name: flag for flag in SUBCOMMANDS[subcommand][1]}
+    values: dict[str, Any] = {}
+    for name, text in _pairs(args):
+        if name in known:
+            values[name.removeprefix("--")] = known[name].value(text)
+    if "output_dir" in values:
+        check_writable(Path(values["output_dir"]))
+    task = values.get("task", None if "config" in values else DEFAULT_TASKS.get(subcommand))
+    if task is not None:
+        check_task(task)
+        simulated = {name.removeprefix("--") for name in SIMULATION} - {"task"}
+        checked_settings(task, **{name: value for name, value in values.items() if name in simulated})
+    wanted = values.get("methods") or values.get("method") or ""
+    for method in (name.strip() for name in wanted.split(",")):
+        if method and not is_class_path(method):
+            modalities = check_known(method).modalities
+            if task is not None and SETTINGS[task][0] not in modalities:
+                raise wrong_modality(method, SETTINGS[task][0])
+
+
+def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Flags with the texts of their values."""
+    for i, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name.startswith("--") and (equals or i + 1 < len(args)):
+            yield name, value if equals else args[i + 1]
+
+
 def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
@@ -99,8 +143,12 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(subcommand: str) -> str:
+def _help(subcommand: str, args: Sequence[str]) -> str:
+    """Help of a subcommand; of a method, where one is named."""
     text, flags = SUBCOMMANDS[subcommand]
+    chosen = dict(_pairs(args)).get("--method")
+    if chosen:
+        return _method_help(subcommand, chosen)
     width = max(len(flag.name) for flag in flags)
     lines = [
         f"usage: {PROGRAM} {subcommand} [flags]",
@@ -109,6 +157,36 @@ def _help(subcommand: str) -> str:
         "",
         *(f"  {flag.name:<{width}}  {flag.help}" for flag in flags),
         "",
-        "Every other argument of the model (--model.*), data (--data.*) and trainer (--trainer.*): --help_all",
     ]
+    if any(flag.name == "--method" for flag in flags):
+        cards = [describe(name) for name in METHODS]
+        width = max(len(card.name) for card in cards)
+        lines += ["Methods (`--method NAME --help` has the options of one):", ""]
+        lines += [f"  {card.name:<{width}}  {' '.join(card.modalities):<6}  {card.summary}" for card in cards]
+        lines.append("")
+    lines.append("Every other argument of the model (--model.*), data (--data.*) and trainer (--trainer.*): --help_all")
     return "\n".join(lines)
+
+
+def _method_help(subcommand: str, name: str) -> str:
+    card = describe(name)
+    width = max((len(option) for option, *_ in card.options), default=0)
+    lines = [f"usage: {PROGRAM} {subcommand} --method {name} [flags]", "", f"{card.summary}", ""]
+    for option, default, text, choices in card.options:
+        one_of = f"({' or '.join(choices)})" if choices else ""
+        told = [text.replace("``", "").rstrip("."), one_of, f"[{_plain(default)}]"]
+        wrapped = textwrap.wrap(" ".join(filter(None, told)), 116 - width)
+        lines.append(f"  {option:<{width}}  {wrapped[0]}")
+        lines += [f"  {'':<{width}}  {line}" for line in wrapped[1:]]
+    own = [option for option in card.options if option[0] != "steps"]
+    lines += ["", f"For {' and '.join(card.modalities)}. Defaults stand in brackets."]
+    if own:
+        example = f"'{{\"{own[0][0]}\": {_plain(own[0][1])}}}'"
+        lines.append(f"Options are given as --model.method_options {example}, steps as --steps.")
+        lines.append("What was tuned for a task goes before the defaults: configs/tuned/TASK.yaml.")
+    return "\n".join(lines)
+
+
+def _plain(default: str) -> str:
+    """A default as it is written on the command line."""
+    return {"True": "true", "False": "false"}.get(default, default.strip("'"))

@@ -16,19 +16,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_mbir.data import SliceDataModule, VolumeDataModule
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError, fail
 from lightning_mbir.files import write_whole
 from lightning_mbir.flags import Flag
-from lightning_mbir.methods.tasks import get_task
-from lightning_mbir.packaged import packaged
-from lightning_mbir.prior import ScorePriorModule
+from lightning_mbir.methods.settings import SETTINGS, check_task
+from lightning_mbir.packaged import config_file, packaged
 from lightning_mbir.prior.networks.running import is_out_of_memory
-from lightning_mbir.prior.training.progress import StepProgress
-from lightning_mbir.prior.training.shared import check_checkpoint
-from lightning_mbir.reconstruction import ReconstructionModule
-from lightning_mbir.reconstruction.unet_training import FBPUNetModule, PairDataModule
 
 
 class Parser(LightningArgumentParser):
@@ -45,7 +39,7 @@ class SaveConfig(SaveConfigCallback):
     """Saves the configuration with the results instead of into the working folder."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if isinstance(pl_module, ReconstructionModule):
+        if hasattr(pl_module, "config_yaml"):
             pl_module.config_yaml = self.parser.dump(self.config, skip_none=False)
         elif stage == "fit":
             folder = trainer.log_dir  # asked on every rank: it is broadcast
@@ -64,12 +58,21 @@ def _checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
     return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
 
 
-MODULES: dict[str, tuple[type[L.LightningModule], type[L.LightningDataModule]]] = {
-    "predict": (ReconstructionModule, VolumeDataModule),
-    "test": (ReconstructionModule, VolumeDataModule),
-    "fit_unet": (FBPUNetModule, PairDataModule),
-}
-"""What a subcommand runs; the others train priors."""
+def modules(subcommand: str) -> tuple[type[L.LightningModule], type[L.LightningDataModule]]:
+    """What a subcommand runs; the others are not imported."""
+    if subcommand in ("predict", "test"):
+        from lightning_mbir.data.volumes.datamodule import VolumeDataModule
+        from lightning_mbir.reconstruction.module import ReconstructionModule
+
+        return ReconstructionModule, VolumeDataModule
+    if subcommand == "fit_unet":
+        from lightning_mbir.reconstruction.unet_training import FBPUNetModule, PairDataModule
+
+        return FBPUNetModule, PairDataModule
+    from lightning_mbir.data.slices.datamodule import SliceDataModule
+    from lightning_mbir.prior.training.module import ScorePriorModule
+
+    return ScorePriorModule, SliceDataModule
 
 
 class CLI(LightningCLI):
@@ -80,7 +83,7 @@ class CLI(LightningCLI):
         self.chosen = "fit" if subcommand == "fit_unet" else subcommand  # Lightning's name of it
         self.reconstructs = subcommand in ("predict", "test")
         super().__init__(
-            *MODULES.get(subcommand, (ScorePriorModule, SliceDataModule)),
+            *modules(subcommand),
             save_config_callback=SaveConfig,
             parser_class=Parser,
             args=[self.chosen, *args],
@@ -92,7 +95,7 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Set here rather than as a default config file: that one would reach the main parser alone, before the links.
         parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.defaults]))
-        if self.defaults in MODULES:
+        if self.defaults in ("predict", "test", "fit_unet"):
             parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
         else:
             parser.link_arguments("data.modality", "model.modality")
@@ -108,6 +111,8 @@ class CLI(LightningCLI):
         """Refuse a checkpoint that the module cannot take, before any volume is read."""
         path = self.config[self.chosen].get("ckpt_path")
         if path and not self.reconstructs:
+            from lightning_mbir.prior.training.shared import check_checkpoint
+
             check_checkpoint(Path(path), self.model, goes_on=self.chosen == "fit")
         elif self.chosen == "validate" and not self.config[self.chosen]["model"].get("init"):
             raise InputError("validate: say of which training, with --ckpt_path, or of which prior, with --model.init")
@@ -119,6 +124,8 @@ class CLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
         trainer = super().instantiate_trainer(**kwargs)
         if self.chosen == "fit" and config.get("enable_progress_bar") in (None, True):
+            from lightning_mbir.prior.training.progress import StepProgress
+
             own = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
             trainer.callbacks = [*own, StepProgress()]  # type: ignore[attr-defined]
         return trainer
@@ -165,19 +172,19 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _modality(task: str) -> Modality:
-    return get_task(task).modality
+    check_task(task)
+    return SETTINGS[task][0]
 
 
 def _config_name(arg: str) -> str:
     """``--config=sv_ct`` is configs/sv_ct.yaml where there is no such file."""
     name, _, value = arg.partition("=")
-    if name != "--config" or Path(value).exists():
+    if name != "--config":
         return arg
-    shipped = packaged("configs") / f"{value.removesuffix('.yaml')}.yaml"
-    if not shipped.exists():
-        known = ", ".join(sorted(path.stem for path in packaged("configs").glob("*.yaml")))
-        raise InputError(f"--config {value}: no such file, and no configuration of ours ({known})")
-    return f"--config={shipped}"
+    try:
+        return f"--config={config_file(value)}"
+    except InputError as error:
+        raise InputError(f"--config {value}: {error}") from error
 
 
 def _first_reason(message: str) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning_mbir.errors import InputError
+
 
 @contextmanager
 def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
@@ -39,3 +41,13 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise where ``folder`` cannot be made or written to; leaves nothing behind."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is not a folder" if not existing.is_dir() else "cannot be written to"
+        raise InputError(f"--output_dir {folder}: {existing} {reason}; give a folder that you may write to")

@@ -1,93 +1,227 @@
-"""The flags of the command line that are mostly used, with their help."""
+"""The flags of the command line that are mostly used: their help, and what their values may be.
+
+Nothing heavy is imported here, so that a slip of the pen is told at once.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.packaged import PACKAGE, config_file
+
+MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A short flag: another name of one of Lightning's arguments."""
+    """A short flag: another name of one of Lightning's arguments.
+
+    Attributes:
+        name: what is typed.
+        target: Lightning's argument.
+        help: a line, with the default in brackets.
+        kind: makes the value of its text, or raises an ``InputError`` that says what would be right.
+    """
 
     name: str
     target: str
     help: str
+    kind: Callable[[str], Any] = str
+
+    def value(self, text: str) -> Any:
+        """The value of a text; None of ``null``.
+
+        Raises:
+            InputError: a text that stands for none; what is wrong with it, by the name of the flag.
+        """
+        if text in ("null", "None", "~"):
+            return None
+        try:
+            return self.kind(text)
+        except InputError as error:
+            raise InputError(f"{self.name} {text}: {error}") from error
+
+
+def whole(least: int | None = None) -> Callable[[str], int]:
+    """Whole numbers of at least ``least``."""
+
+    def value(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise InputError("give a whole number") from None
+        if least is not None and number < least:
+            raise InputError(f"give a whole number of at least {least}")
+        return number
+
+    return value
+
+
+def number(positive: bool = False) -> Callable[[str], float]:
+    """Numbers, as YAML writes them."""
+
+    def value(text: str) -> float:
+        try:
+            found = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+        except ValueError:
+            raise InputError("give a number") from None
+        if positive and not (math.isfinite(found) and found > 0):
+            raise InputError("give a positive number")
+        return found
+
+    return value
+
+
+def truth(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text.lower() not in ("true", "false"):
+        raise InputError("give true or false")
+    return text.lower() == "true"
+
+
+def existing(right: str) -> Callable[[str], Path]:
+    """A file or folder that is there; ``right`` is what a user is told to give else."""
+
+    def value(text: str) -> Path:
+        if not Path(text).exists():
+            raise InputError(f"no such file or folder; give {right}")
+        return Path(text)
+
+    return value
+
+
+VOLUMES = existing("a NIfTI file, a DICOM series or a folder of them")
+MEASUREMENT = existing("an .h5 or .npz file")
+NETWORK = existing("the unet.safetensors of a `fit_unet`")
+CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
+
+
+def prior(text: str) -> str:
+    """A bundled prior, a file or folder that is there, or a class path."""
+    bundled = sorted(path.stem for path in (PACKAGE / "assets").glob("*.safetensors"))
+    if text not in bundled and not Path(text).exists() and not is_class_path(text):
+        known = ", ".join(bundled) or "none, which is a damaged install: reinstall lightning_mbir"
+        raise InputError(f"no such file or folder, and no bundled prior ({known})")
+    return text
+
+
+def is_class_path(text: object) -> bool:
+    """Whether this is ``package.module.name`` rather than a name or a file."""
+    if not isinstance(text, str) or Path(text).exists():
+        return False
+    parts = text.split(".")
+    known = parts[-1] in ("safetensors", "ckpt", "pth", "pt")
+    return len(parts) > 1 and not known and all(part.isidentifier() for part in parts)
+
+
+def slice_range(text: str) -> tuple[int, int]:
+    """``20:44`` to ``(20, 44)``."""
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
+        raise InputError("give first:last+1, such as 20:44")
+    return int(parts[0]), int(parts[1])
 
 
 RECONSTRUCTION_FLAGS = (
-    Flag("--task", "--model.task", "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)"),
-    Flag("--views", "--model.views", "CT: number of views [8; la_ct 90]"),
-    Flag("--angle_range", "--model.angle_range", "CT: degrees that the views are spread over [180; la_ct 90]"),
-    Flag("--acc", "--model.acc", "MRI: acceleration, all samples over measured ones [8]"),
+    Flag(
+        "--task",
+        "--model.task",
+        "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)",
+    ),
+    Flag("--views", "--model.views", "CT: number of views [8; la_ct 90]", whole()),
+    Flag("--angle_range", "--model.angle_range", "CT: degrees that views are spread over [180; la_ct 90]", number()),
+    Flag("--acc", "--model.acc", "MRI: acceleration, all samples over measured ones [8]", number()),
     Flag("--mask", "--model.mask", "uniform1d, gaussian1d, equispaced, gaussian2d, poisson2d or radial [gaussian1d]"),
-    Flag("--photons", "--model.photons", "CT: photons a ray, for counting noise and weights, such as 1e5 [no noise]"),
-    Flag("--snr", "--model.snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]"),
-    Flag("--coils", "--model.coils", "MRI: receive coils around the head, with known maps [one that sees all alike]"),
-    Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]"),
-    Flag("--method", "--model.method", "how to reconstruct: {methods}, or the class path of your own [dds]"),
-    Flag("--samples", "--model.samples", "of the posterior: gives their mean and standard deviation [1]"),
-    Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]"),
-    Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]"),
-    Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, or the file of a prior [by the task]"),
-    Flag("--ckpt_path", "--model.prior", "the same as --prior"),
-    Flag("--second_prior", "--model.second_prior", "tpdm: prior of coronal slices, such as ct_coronal or a file"),
-    Flag("--network", "--model.network", "file of a trained network, for methods that need one"),
-    Flag("--slice_batch", "--model.slice_batch", "slices that pass the network at once [by the memory]"),
+    Flag(
+        "--photons",
+        "--model.photons",
+        "CT: photons a ray, for noise and weights, such as 1e5 [no noise]",
+        number(),
+    ),
+    Flag("--snr", "--model.snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]", number()),
+    Flag(
+        "--coils",
+        "--model.coils",
+        "MRI: receive coils with known maps [one that sees all alike]",
+        whole(),
+    ),
+    Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]", truth),
+    Flag("--method", "--model.method", "how to reconstruct, of those below; or the class path of your own [dds]"),
+    Flag("--samples", "--model.samples", "of the posterior: gives their mean and standard deviation [1]", whole(1)),
+    Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]", whole(1)),
+    Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]", whole()),
+    Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, or the file of a prior [by the task]", prior),
+    Flag("--prior_network", "--model.prior_network", "class path of its network, where that is another package's"),
+    Flag("--operator", "--model.operator", "class path of your own operator, which simulates instead of the task's"),
+    Flag("--ckpt_path", "--model.prior", "the same as --prior", prior),
+    Flag("--second_prior", "--model.second_prior", "tpdm: prior of coronal slices, such as ct_coronal", prior),
+    Flag("--network", "--model.network", "file of a trained network, for methods that need one", NETWORK),
+    Flag("--slice_batch", "--model.slice_batch", "slices that pass the network at once [by the memory]", whole(1)),
     Flag(
         "--model.precision",
         "--model.precision",
         "of the prior: float32, or bfloat16, faster where the processor has it [float32]",
     ),
-    Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]"),
+    Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]", truth),
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),
-    Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]"),
-    Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead"),
+    Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
+    Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead", MEASUREMENT),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
-    Flag("--data.image_size", "--data.image_size", "slices are resized to this; 0 keeps their size [128]"),
-    Flag("--data.slices", "--data.slices", "part of the volume, such as 20:44 [all]"),
+    Flag("--data.image_size", "--data.image_size", "slices are resized to this; 0 keeps their size [128]", whole(0)),
+    Flag("--data.slices", "--data.slices", "part of the volume, such as 20:44 [all]", slice_range),
     Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
-    Flag("--config", "--config", "YAML file, or the name of one in configs/"),
+    Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file),
 )
 SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--coils", "--phase")
 TEST_FLAGS = (
     Flag("--methods", "--model.methods", "several to compare on the same measurements, such as dds,admm_tv,fbp"),
-    Flag("--lpips", "--model.lpips", "true: score by LPIPS too, which needs torchvision and its weights [false]"),
+    Flag("--lpips", "--model.lpips", "true: score by LPIPS too, which needs torchvision [false]", truth),
     *RECONSTRUCTION_FLAGS,
 )
 TRAINING_FLAGS = (
-    Flag("--data.path", "--data.path", "a folder of volumes [phantoms]"),
+    Flag("--data.path", "--data.path", "a folder of volumes [phantoms]", VOLUMES),
     Flag("--data.modality", "--data.modality", "ct or mri [ct]"),
     Flag("--data.axis", "--data.axis", "axial, coronal or sagittal slices [axial]"),
     Flag("--data.image_size", "--data.image_size", "size of the slices, or several: [128,256] [128]"),
-    Flag("--data.complex", "--data.complex", "true: slices with a simulated phase, for complex MRI [false]"),
-    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]"),
-    Flag("--data.num_workers", "--data.num_workers", "processes that read and vary slices [0]"),
+    Flag("--data.complex", "--data.complex", "true: slices with a simulated phase, for complex MRI [false]", truth),
+    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
+    Flag("--data.num_workers", "--data.num_workers", "processes that read and vary slices [0]", whole(0)),
     Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
     Flag("--model.network", "--model.network", "light, ncsnpp or monai [light]"),
-    Flag("--model.init", "--model.init", "prior to start from: a name or a file"),
+    Flag("--model.init", "--model.init", "prior to start from: a name or a file", prior),
     Flag("--model.objective", "--model.objective", "edm or dsm (the paper's) [edm]"),
-    Flag("--model.learning_rate", "--model.learning_rate", "[0.0005]"),
-    Flag("--model.compile", "--model.compile", "true: run the network through torch.compile [false]"),
-    Flag("--steps", "--trainer.max_steps", "optimiser steps [20000]"),
-    Flag("--seed", "--seed_everything", "of weights, order and noise"),
+    Flag("--model.learning_rate", "--model.learning_rate", "[0.0005]", number(positive=True)),
+    Flag("--model.compile", "--model.compile", "true: run the network through torch.compile [false]", truth),
+    Flag("--steps", "--trainer.max_steps", "optimiser steps [20000]", whole(-1)),
+    Flag("--seed", "--seed_everything", "of weights, order and noise", whole()),
     Flag("--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the prior go [outputs/fit]"),
-    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from"),
-    Flag("--config", "--config", "YAML file, or the name of one in configs/"),
+    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from", CHECKPOINT),
+    Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file),
 )
 UNET_FLAGS = (
     *(flag for flag in RECONSTRUCTION_FLAGS if flag.name in SIMULATION),
-    Flag("--data.path", "--data.path", "a folder of volumes, of two patients or more"),
-    Flag("--data.image_size", "--data.image_size", "slices are resized to this, as in predict [128]"),
-    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]"),
+    Flag("--data.path", "--data.path", "a folder of volumes, of two patients or more", VOLUMES),
+    Flag("--data.image_size", "--data.image_size", "slices are resized to this, as in predict [128]", whole(1)),
+    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
     Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
-    Flag("--data.variants", "--data.variants", "each volume is measured as it is, and varied, this often in all [32]"),
+    Flag(
+        "--data.variants",
+        "--data.variants",
+        "measurements of each volume, as it is and varied [32]",
+        whole(1),
+    ),
     Flag("--model.loss", "--model.loss", "l2 or l1 [l2]"),
-    Flag("--model.learning_rate", "--model.learning_rate", "[0.001]"),
-    Flag("--steps", "--trainer.max_steps", "optimiser steps [2000]"),
-    Flag("--seed", "--model.seed", "of the mask, the weights and the order of slices [0]"),
+    Flag("--model.learning_rate", "--model.learning_rate", "[0.001]", number(positive=True)),
+    Flag("--steps", "--trainer.max_steps", "optimiser steps [2000]", whole(-1)),
+    Flag("--seed", "--model.seed", "of the mask, the weights and the order of slices [0]", whole()),
     Flag("--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the network go [outputs/unet]"),
-    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from"),
-    Flag("--config", "--config", "YAML file, or the name of one in configs/"),
+    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from", CHECKPOINT),
+    Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file),
 )
 SUBCOMMANDS = {
     "predict": ("reconstruct volumes and write them", RECONSTRUCTION_FLAGS),
@@ -96,3 +230,5 @@ SUBCOMMANDS = {
     "validate": ("score a slice prior on held-out slices", TRAINING_FLAGS),
     "fit_unet": ("train a network for one measurement, for --method fbp_unet", UNET_FLAGS),
 }
+DEFAULT_TASKS = {"predict": "cs_mri", "test": "cs_mri", "fit_unet": "sv_ct"}
+"""What ``--task`` is where it is not given, of the subcommands that have one."""

@@ -1,18 +1,74 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that every room's tests share, and one thread for each of the workers that pytest-xdist starts."""
 
+import functools
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Before torch is imported, and for whatever processes the tests start: the workers share out the cores, and sums over
+# another number of threads are rounded in another way.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+import jaxtyping
 import pytest
 import torch
+from torch import Tensor
+
+from lightning_mbir.data import phantoms
+from tests import shapes
+
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+MOST_WORKERS = 8  # each has imported torch, Lightning and MONAI: about 1 GB
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """A worker for each core that this process may use: xdist counts physical cores, whoever may use them."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def callers() -> Iterator[None]:
+    """Warnings point at the same line as without the wrappers that check shapes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", shapes.warn)
+        yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes are not checked: what does so is not made for ``torch.compile``."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same random numbers whatever ran before."""
     torch.manual_seed(0)
+
+
+def once(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that works each of its results out once, and gives copies of it."""
+    drawn = functools.cache(draw)
+    return lambda *args, **options: drawn(*args, **options).clone()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def phantoms_are_drawn_once() -> Iterator[None]:
+    """The phantoms that data modules take, which need a second each, are drawn once a worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("chest_phantom", "head_phantom"):
+            draw = once(getattr(phantoms, name))
+            for user in ("slices.reading", "volumes.datamodule"):
+                patch.setattr(f"lightning_mbir.data.{user}.{name}", draw)
+        yield
 
 
 @pytest.fixture(scope="session")

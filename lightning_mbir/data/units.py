@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 Modality = Literal["ct", "mri"]
@@ -26,6 +27,6 @@ def magnitude_percentile(volume: Tensor, percentile: float = MRI_PERCENTILE) -> 
     return float(torch.kthvalue(values, min(k, values.numel())).values)
 
 
-def training_scale(volume: Tensor, modality: Modality) -> float:
+def training_scale(volume: Num[Tensor, "z y x"], modality: Modality) -> float:
     """Factor of a volume in physical unit over the same volume in the prior's unit."""
     return CT_SCALE if modality == "ct" else magnitude_percentile(volume)

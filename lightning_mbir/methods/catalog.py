@@ -6,7 +6,9 @@ Names and help come from the text of the files, so that the command line need no
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.files import sha256
 from lightning_mbir.methods.method import MODALITIES, Method
 
 GROUP = "lightning_mbir.methods"
@@ -27,13 +30,13 @@ class Card:
     Attributes:
         name, summary: and the first line of its docstring.
         modalities: that it works for.
-        options: name, default as it is written, and text of each option.
+        options: name, default as it is written, text, and choices (where there are some) of each option.
     """
 
     name: str
     summary: str
     modalities: tuple[str, ...]
-    options: tuple[tuple[str, str, str], ...]
+    options: tuple[tuple[str, str, str, tuple[str, ...]], ...]
 
 
 class Methods(Mapping[str, Method]):
@@ -44,6 +47,9 @@ class Methods(Mapping[str, Method]):
             found: Method = getattr(importlib.import_module(f"{__package__}.{name}"), name)
             return found
         return _foreign()[name].load()  # as a mapping does: KeyError
+
+    def __contains__(self, name: object) -> bool:
+        return name in own_cards() or name in _foreign()
 
     def __iter__(self) -> Iterator[str]:
         yield from own_cards()
@@ -71,7 +77,7 @@ def get_method(method: str | Callable[..., Any]) -> Method:
     elif "." in method:
         found = imported("--method", method)
     else:
-        raise InputError(f"--method {method}: unknown; there are {', '.join(METHODS)}")
+        raise _unknown(method)
     if isinstance(found, Method):
         return (
             found if method in own_cards() else Method(found.run, found.modalities, found.needs, found.weighted, method)
@@ -85,8 +91,7 @@ def check_method(name: str | Callable[..., Any], modality: str, options: dict[st
     """The method; raise where there is none of this name, it does not fit the modality, or an option is not its own."""
     method = get_method(name)
     if modality not in method.modalities:
-        fitting = [known for known in METHODS if modality in describe(known).modalities]
-        raise InputError(f"--method {method.name}: not for {modality}; there are {', '.join(fitting)}")
+        raise wrong_modality(method.name, modality)
     method.check(options, steps)
     return method
 
@@ -104,13 +109,39 @@ def imported(flag: str, path: str) -> Any:
         raise InputError(f"{flag} {path}: cannot be imported ({error}); give package.module.name") from error
 
 
+def source_sha256(made: Any) -> str | None:
+    """Of the file that a function or class is from, so that what it gave is known to be of this version of it."""
+    path = inspect.getsourcefile(made)
+    return None if path is None else sha256(Path(path))
+
+
 def describe(name: str) -> Card:
     """What help says of a method; of our own ones without importing it."""
     if name in own_cards():
         return own_cards()[name]
     method = get_method(name)
     shown = {key: repr(option.default) for key, option in method.signature.items()}
-    return _card(name, method.run.__doc__ or "", method.modalities, shown)
+    choices = {key: option.choices for key, option in method.signature.items()}
+    return _card(name, inspect.getdoc(method.run) or "", method.modalities, shown, choices)
+
+
+def check_known(name: str) -> Card:
+    """The card of a method by its name; raise ``InputError`` where there is none."""
+    if name not in METHODS:
+        raise _unknown(name)
+    return describe(name)
+
+
+def wrong_modality(name: str, modality: str) -> InputError:
+    """The error of a method that is not for a modality; it names those that are."""
+    fitting = [known for known in METHODS if modality in describe(known).modalities]
+    return InputError(f"--method {name}: not for {modality}; there are {', '.join(fitting)}")
+
+
+def _unknown(name: str) -> InputError:
+    near = difflib.get_close_matches(name, list(METHODS), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return InputError(f"--method {name}: unknown{hint}; there are {', '.join(METHODS)}")
 
 
 @cache
@@ -141,10 +172,24 @@ def _read(name: str, tree: ast.Module) -> Card:
         for argument, value in zip(run.args.kwonlyargs, run.args.kw_defaults, strict=True)
         if value is not None
     }
-    return _card(name, ast.get_docstring(run) or "", given.get("modalities", MODALITIES), defaults)
+    choices = {argument.arg: _choices(argument.annotation) for argument in run.args.kwonlyargs}
+    return _card(name, ast.get_docstring(run) or "", given.get("modalities", MODALITIES), defaults, choices)
 
 
-def _card(name: str, doc: str, modalities: tuple[str, ...], defaults: Mapping[str, str]) -> Card:
+def _choices(annotation: ast.expr | None) -> tuple[str, ...]:
+    """Of ``Literal["a", "b"]``."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
+        return tuple(ast.literal_eval(annotation.slice))
+    return ()
+
+
+def _card(
+    name: str,
+    doc: str,
+    modalities: tuple[str, ...],
+    defaults: Mapping[str, str],
+    choices: Mapping[str, tuple[str, ...]],
+) -> Card:
     """A card of a docstring with an ``Args:`` section, in which several names may share a line."""
     lines = [line.strip() for line in doc.strip().splitlines()]
     texts: dict[str, str] = {}
@@ -158,6 +203,5 @@ def _card(name: str, doc: str, modalities: tuple[str, ...], defaults: Mapping[st
             texts |= dict.fromkeys(names, after)
         elif line:
             texts |= {known: f"{texts[known]} {line}" for known in names}
-    return Card(
-        name, lines[0] if lines else "", modalities, tuple((k, v, texts.get(k, "")) for k, v in defaults.items())
-    )
+    options = tuple((key, default, texts.get(key, ""), choices[key]) for key, default in defaults.items())
+    return Card(name, lines[0] if lines else "", modalities, options)

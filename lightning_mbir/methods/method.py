@@ -82,6 +82,11 @@ class Option:
     default: Any
     kind: Any
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What it is one of, where it is a name of several."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
     def check(self, method: str, value: Any) -> None:
         """Raise ``InputError`` where a value is of another kind, or none that can work."""
         kind = self.kind
@@ -91,8 +96,8 @@ class Option:
         if kind is bool or kind is int or kind is float:
             _check_number(method, self, kind, value, checks)
         elif get_origin(kind) is Literal:
-            if not isinstance(value, str) or value not in get_args(kind):
-                raise InputError(f"{method}: {self.name} is {value!r}; give {' or '.join(get_args(kind))}")
+            if not isinstance(value, str) or value not in self.choices:
+                raise InputError(f"{method}: {self.name} is {value!r}; give {' or '.join(self.choices)}")
         elif kind is str and not checks and not isinstance(value, str):
             raise InputError(f"{method}: {self.name} is {value!r}; give a name")
         for check in checks:

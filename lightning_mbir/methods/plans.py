@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.files import sha256
-from lightning_mbir.methods.catalog import METHODS, check_method, get_method
+from lightning_mbir.methods.catalog import METHODS, check_method, get_method, source_sha256
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.tasks import Task
 
@@ -48,12 +44,6 @@ class Plan:
             "steps": (self.steps or chosen.steps) if chosen.steps else None,
             "samples": self.samples,
         }
-
-
-def source_sha256(run: Callable[..., Any]) -> str | None:
-    """Of the file that a function is from, so that what it gave is known to be of this version of it."""
-    path = inspect.getsourcefile(run)
-    return None if path is None else sha256(Path(path))
 
 
 def plan_method(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.flags import is_class_path
 from lightning_mbir.methods.catalog import imported
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 
@@ -59,15 +60,6 @@ def load_task_prior(
         prior.slice_batch = slice_batch if slice_batch is not None else prior.slice_batch
         return in_unit_of(prior, modality)
     return in_unit_of(load_prior(source, slice_batch, precision, compile, network), modality)
-
-
-def is_class_path(source: str | Path | None) -> bool:
-    """Whether this is ``package.module.name`` rather than a name or a file."""
-    if not isinstance(source, str) or Path(source).exists():
-        return False
-    parts = source.split(".")
-    known = parts[-1] in ("safetensors", "ckpt", "pth", "pt")
-    return len(parts) > 1 and not known and all(part.isidentifier() for part in parts)
 
 
 def in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:

@@ -146,8 +146,7 @@ def reconstruct(
     started = time.perf_counter()
     unit = denoise.unit if denoise is not None else Unit.of(modality)
     if modality == "mri":
-        scale = mri_scale(y, operator) if operator.range_complex else estimated_scale(y, operator)
-        unit = Unit(unit.scale * scale, unit.offset)
+        unit = Unit(unit.scale * mri_scale(y, operator), unit.offset)
     elif not calibrated:
         unit = Unit(estimated_scale(y, operator))
     if unit.offset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.own_operator import OwnOperator
+from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
 from lightning_mbir.packaged import packaged
 from lightning_mbir.physics import (
-    MASKS,
     FourierSampling,
     LinearOperator,
     MultiCoilFourier,
@@ -42,6 +43,7 @@ class Task:
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
         noisy: what goes over them where there is noise, by method; docs/method.md tells which were searched with it.
+        operator: of a user's own, instead of the task's.
     """
 
     name: str
@@ -50,44 +52,29 @@ class Task:
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    operator: OwnOperator | None = None
 
     def tuned(self, method: str, noisy: bool = False) -> dict[str, Any]:
         """Options of a method, for measurements without noise or with some; what was measured always has some."""
         return {**self.options.get(method, {}), **(self.noisy.get(method, {}) if noisy else {})}
 
     def settings(self, **flags: Any) -> dict[str, Any]:
-        """The flags that were given, checked, over the defaults; without those that stay none.
+        """See ``checked_settings``; with an operator of a user's own, what tells it, and the flags of noise and phase.
 
         Raises:
-            InputError: a flag of another task, or a value that cannot be.
+            InputError: see there; a flag of the geometry beside an operator of one's own.
         """
-        given = {name: value for name, value in flags.items() if value is not None}
-        for name, value in given.items():
-            if name not in self.defaults:
-                own = ", ".join(f"--{flag}" for flag in self.defaults)
-                raise InputError(f"--{name} {value}: not for task {self.name}, which takes {own}")
-        chosen = {name: value for name, value in {**self.defaults, **given}.items() if value is not None}
-        if "views" in chosen and chosen["views"] < 1:
-            raise InputError(f"--views {chosen['views']}: give at least 1 view")
-        if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 360:
-            given_range = f"--angle_range {chosen['angle_range']:g}"
-            raise InputError(f"{given_range}: give degrees above 0, up to 180 (360 of what was measured)")
-        if "acc" in chosen and not (math.isfinite(chosen["acc"]) and chosen["acc"] >= 1):
-            raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
-        if "mask" in chosen and chosen["mask"] not in MASKS:
-            raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
-        if "coils" in chosen and chosen["coils"] < 1:
-            raise InputError(f"--coils {chosen['coils']}: give at least 1 receive coil")
-        for name in ("photons", "snr"):
-            value = chosen.get(name)
-            if value is not None and not (math.isfinite(value) and (name == "snr" or value > 0)):
-                right = "decibels, such as 30" if name == "snr" else "a positive number a ray, such as 1e5"
-                raise InputError(f"--{name} {value:g}: give {right}")
-        return chosen
+        chosen = checked_settings(self.name, **flags)
+        if self.operator is None:
+            return chosen
+        for name, value in flags.items():
+            if value is not None and name not in BESIDE_OPERATOR:
+                raise InputError(f"--{name} {value}: not with --operator, which has its own geometry; leave it out")
+        return {**self.operator.identity, **{name: chosen[name] for name in BESIDE_OPERATOR if name in chosen}}
 
     def check_simulated(self, settings: dict[str, Any]) -> None:
         """Raise where settings, though fine for a measurement, are not for one that is simulated."""
-        if settings.get("angle_range", 0.0) > 180:
+        if self.operator is None and settings.get("angle_range", 0.0) > 180:
             raise InputError(f"--angle_range {settings['angle_range']:g}: parallel views repeat after 180 degrees")
 
     def add_noise(
@@ -115,6 +102,8 @@ class Task:
             InputError: settings that cannot be, see ``settings``; a mask that cannot be made; over 180 degrees, since
                 parallel views repeat themselves from there on.
         """
+        if self.operator is not None:
+            return self.operator.build(image_size, pixel_size, seed, complex)
         chosen = self.settings(**settings)
         if self.modality == "mri":
             mask = make_mask(chosen["mask"], (image_size, image_size), chosen["acc"], seed=seed)
@@ -126,6 +115,9 @@ class Task:
         step = chosen["angle_range"] / chosen["views"]
         return ParallelBeam(image_size, [i * step for i in range(chosen["views"])], pixel_size=pixel_size)
 
+
+BESIDE_OPERATOR = ("photons", "snr", "phase")
+"""Flags that go with an operator of a user's own: they are of the noise and the volume."""
 
 MODEL_ERROR = 0.05
 """What line integrals are wrong by beside their noise. It keeps rays through air, with next to no counting noise, from
@@ -140,30 +132,28 @@ def tuned_file(task: str) -> Path:
     return packaged("configs") / "tuned" / f"{task}.yaml"
 
 
-def _tuned(task: str) -> dict[str, dict[str, Any]]:
+def _tuned(task: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """``options`` and ``noisy`` of a task."""
     options = yaml.safe_load(tuned_file(task).read_text())
-    return {"noisy": options.pop("noisy", {}), "options": options}
+    return options, options.pop("noisy", {})
 
+
+RANGES = {"ct": CT_RANGE, "mri": None}
 
 TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("sv_ct", "ct", {"views": 8, "angle_range": 180.0, "photons": None}, CT_RANGE, **_tuned("sv_ct")),
-        Task("la_ct", "ct", {"views": 90, "angle_range": 90.0, "photons": None}, CT_RANGE, **_tuned("la_ct")),
-        Task(
-            "cs_mri",
-            "mri",
-            {"acc": 8.0, "mask": "gaussian1d", "phase": False, "coils": None, "snr": None},
-            None,
-            **_tuned("cs_mri"),
-        ),
-    )
+    name: Task(name, modality, defaults, RANGES[modality], *_tuned(name))
+    for name, (modality, defaults) in SETTINGS.items()
 }
 
 
-def get_task(name: str) -> Task:
-    """The task called ``name``, or an InputError that lists them."""
-    if name not in TASKS:
-        raise InputError(f"--task {name}: unknown; there are {', '.join(TASKS)}")
-    return TASKS[name]
+def get_task(name: str, operator: str | None = None, operator_options: dict[str, Any] | None = None) -> Task:
+    """The task called ``name``; with a class path, one that measures with an operator of a user's own.
+
+    Raises:
+        InputError: no such task, or no such operator.
+    """
+    check_task(name)
+    if operator is None and operator_options:
+        raise InputError("--model.operator_options: of an operator of your own; give --operator too")
+    own = None if operator is None else OwnOperator(operator, operator_options or {})
+    return replace(TASKS[name], operator=own)

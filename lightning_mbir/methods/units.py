@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import CartesianFourier3D, LinearOperator, NonCartesianFourier, RealDomain
+from lightning_mbir.physics import CartesianFourier3D, FourierSampling, LinearOperator, MultiCoilFourier, RealDomain
 from lightning_mbir.solvers import conjugate_gradient, sirt
 
 
@@ -39,8 +39,11 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     with bright scalp fat and highest for FLAIR; the middle is within 0.9 and 1.14.
 
     With eight coils, or undersampling along z and y, the same correction leaves 0.76 to 1.27 (acceleration 4 and 8).
-    Samples off the grid have no zero-filled image: that of ten conjugate gradient steps is taken as it is, 0.65 to 0.97
-    of the true factor for 16 and 32 radial spokes, 0.57 to 0.88 for spirals of an eighth and a quarter of the pixels.
+    Samples off the grid, and operators of another kind, have no zero-filled image: that of ten conjugate gradient steps
+    is taken as it is, 0.65 to 0.97 of the true factor for 16 and 32 radial spokes, 0.57 to 0.88 for spirals of an
+    eighth and a quarter of the pixels.
+
+    Where the measurement is real, so that it is no k-space, the factor is ``estimated_scale``.
 
     Coil maps may have any scale, but their sum of squares should be the same everywhere in the body: the zero-filled
     image is divided by the largest.
@@ -52,14 +55,17 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     Raises:
         InputError: k-space that is zero.
     """
+    if not operator.range_complex:
+        return estimated_scale(y, operator)
     inner = operator.operator if isinstance(operator, RealDomain) else operator
+    cartesian = isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D)
     image = operator.adjoint(y)
-    if isinstance(inner, NonCartesianFourier):
+    if not cartesian:
         image = conjugate_gradient(operator.normal, image, max_iterations=10, tolerance=1e-3)
     percentile = magnitude_percentile(image)
     if percentile <= 0:
         raise InputError("the measurement is zero; there is nothing to reconstruct")
-    if isinstance(inner, NonCartesianFourier):
+    if not cartesian:
         return percentile
     # Over slices and coils; a volume whose slices are coupled is undersampled along z and y instead.
     mask = inner.mask > 0 if isinstance(inner, CartesianFourier3D) else (y != 0).flatten(0, -3).any(0)

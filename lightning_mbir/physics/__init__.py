@@ -1,5 +1,6 @@
 """Linear operators ``y = A x`` with exact adjoints, sampling masks and trajectories, coil maps, and noise."""
 
+from lightning_mbir.flags import MASKS
 from lightning_mbir.physics.ct.cone_beam import ConeBeam
 from lightning_mbir.physics.ct.fan_beam import FanBeam
 from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
@@ -7,7 +8,7 @@ from lightning_mbir.physics.difference import Difference, SliceDifference
 from lightning_mbir.physics.mri.cartesian_3d import CartesianFourier3D
 from lightning_mbir.physics.mri.coil_maps import estimate_coil_maps, loop_coil_maps
 from lightning_mbir.physics.mri.fourier import FourierSampling, RealDomain
-from lightning_mbir.physics.mri.masks import MASKS, make_mask
+from lightning_mbir.physics.mri.masks import make_mask
 from lightning_mbir.physics.mri.multi_coil import MultiCoilFourier
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
 from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, noise_sigma, poisson_counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -11,7 +12,7 @@ from lightning_mbir.physics.operator import LinearOperator
 AXES = {"z": -3, "y": -2, "x": -1}
 
 
-def difference(x: Tensor, axis: int) -> Tensor:
+def difference(x: Num[Tensor, "*shape"], axis: int) -> Num[Tensor, "*shape"]:
     """``x[i + 1] - x[i]`` along ``axis``, zero for the last (Neumann boundary)."""
     out = torch.empty_like(x)
     n = x.shape[axis] - 1
@@ -20,7 +21,7 @@ def difference(x: Tensor, axis: int) -> Tensor:
     return out
 
 
-def difference_adjoint(d: Tensor, axis: int) -> Tensor:
+def difference_adjoint(d: Num[Tensor, "*shape"], axis: int) -> Num[Tensor, "*shape"]:
     """The transpose of :func:`difference`: ``d[i - 1] - d[i]``, the last difference counting as zero."""
     n = d.shape[axis] - 1
     if n == 0:
@@ -54,11 +55,11 @@ class Difference(LinearOperator):
         self.axis = AXES[axis]
         self.domain_shape = self.range_shape = shape
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Num[Tensor, "*batch z y x"]) -> Num[Tensor, "*batch z y x"]:
         self.check_domain(x)
         return _Difference.apply(x, self.axis, False)  # type: ignore[no-untyped-call]
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def adjoint(self, y: Num[Tensor, "*batch z y x"]) -> Num[Tensor, "*batch z y x"]:
         self.check_range(y)
         return _Difference.apply(y, self.axis, True)  # type: ignore[no-untyped-call]
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -20,8 +21,8 @@ class NoisySinogram:
         weights: inverse variances of ``y``, likewise; 0 for rays without counts.
     """
 
-    y: Tensor
-    weights: Tensor
+    y: Float[Tensor, "*shape"]
+    weights: Float[Tensor, "*shape"]
 
 
 @torch.no_grad()
@@ -68,7 +69,9 @@ def poisson_counts(
 
 
 @torch.no_grad()
-def complex_gaussian(kspace: Tensor, snr_db: float, generator: torch.Generator | None = None) -> Tensor:
+def complex_gaussian(
+    kspace: Num[Tensor, "*shape"], snr_db: float, generator: torch.Generator | None = None
+) -> Complex[Tensor, "*shape"]:
     """k-space with white complex Gaussian noise of :func:`noise_sigma` on the sampled points, which are those not 0.
 
     Args:

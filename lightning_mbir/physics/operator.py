@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Num
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
@@ -40,7 +41,7 @@ class LinearOperator(nn.Module):
         """``A^H y``: ``(..., *range_shape)`` to ``(..., *domain_shape)``."""
         raise TypeError(f"{type(self).__name__} does not define adjoint")
 
-    def normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """``A^H A x``."""
         return self.adjoint(self(x))
 
@@ -187,7 +188,7 @@ class ScaledOperator(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.operator.adjoint(y) * self.factor
 
-    def normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         return self.operator.normal(x) * self.factor**2
 
     def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:

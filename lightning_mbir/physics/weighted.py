@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -53,7 +54,7 @@ class Weighted(LinearOperator):
         one.root = self.root[k]
         return one
 
-    def scale(self, y: Tensor) -> Tensor:
+    def scale(self, y: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """``W^(1/2) y``: the measurement ``(..., *range_shape)`` that belongs to this operator."""
         self.check_range(y)
         return y * self.root

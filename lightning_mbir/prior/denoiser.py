@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from lightning_mbir.data.units import CT_SCALE, Modality
@@ -39,7 +40,9 @@ class Unit:
         return cls(CT_SCALE if modality == "ct" else 1.0)
 
 
-def posterior_mean(network: Callable[..., Tensor], x: Tensor, sigma: Tensor) -> Tensor:
+def posterior_mean(
+    network: Callable[..., Tensor], x: Float[Tensor, "batch channels y x"], sigma: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch channels y x"]:
     """Clean images ``(B, C, Y, X)`` expected from ``x = x0 + sigma n``; ``sigma`` is ``(B,)``.
 
     A network whose ``predicts`` is ``"score"`` (a ``compiled`` one too) is turned into a denoiser by Tweedie's formula,
@@ -59,7 +62,9 @@ def halvings(network: object, shape: Sequence[int], sigma: float) -> int:
     return count
 
 
-def denoised(network: Callable[..., Tensor], x: Tensor, sigma: float) -> Tensor:
+def denoised(
+    network: Callable[..., Tensor], x: Float[Tensor, "batch channels y x"], sigma: float
+) -> Float[Tensor, "batch channels y x"]:
     """``posterior_mean`` of ``(B, C, Y, X)`` images of any size at one noise level, as priors are used; in float32.
 
     Noise of 3 and more hides the details of a slice and leaves what belongs where, for which a light network sees too
@@ -134,7 +139,7 @@ class SliceDenoiser:
         return self
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+    def __call__(self, x: Num[Tensor, "*batch y x"], sigma: float) -> Num[Tensor, "*batch y x"]:
         """Posterior mean of the clean slices.
 
         Args:
@@ -146,7 +151,7 @@ class SliceDenoiser:
         """
         return self._in_batches(x, sigma)
 
-    def vjp(self, x: Tensor, sigma: float, cotangent: Tensor) -> Tensor:
+    def vjp(self, x: Num[Tensor, "*batch y x"], sigma: float, cotangent: Tensor) -> Num[Tensor, "*batch y x"]:
         """``J(x)^H v`` with ``J`` the derivative of ``self(x, sigma)``: its adjoint under ``Re <u, v>``, in float32.
 
         It runs the network forward once more, and back; under ``no_grad`` and ``inference_mode`` too.

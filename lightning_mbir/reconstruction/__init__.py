@@ -1,24 +1,25 @@
-"""The whole method: tasks, ``reconstruct``, metrics, pictures, and the Lightning module that runs them."""
+"""The whole method: tasks, ``reconstruct``, metrics, and the Lightning module that runs them over volumes."""
 
-from lightning_mbir.methods.catalog import METHODS
-from lightning_mbir.methods.priors import Prior
-from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
-from lightning_mbir.methods.samples import PosteriorSamples, reconstruct_samples
-from lightning_mbir.methods.tasks import TASKS, Task
-from lightning_mbir.reconstruction.module import ReconstructionModule
-from lightning_mbir.report.calibration import calibrate
-from lightning_mbir.report.metrics import image_metrics
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "METHODS",
-    "TASKS",
-    "PosteriorSamples",
-    "Prior",
-    "Reconstruction",
-    "ReconstructionModule",
-    "Task",
-    "calibrate",
-    "image_metrics",
-    "reconstruct",
-    "reconstruct_samples",
-]
+from lightning_mbir.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lightning_mbir.methods.catalog import METHODS as METHODS
+    from lightning_mbir.methods.method import Method as Method
+    from lightning_mbir.methods.method import method as method
+    from lightning_mbir.methods.priors import Prior as Prior
+    from lightning_mbir.methods.problem import Problem as Problem
+    from lightning_mbir.methods.reconstruct import Reconstruction as Reconstruction
+    from lightning_mbir.methods.reconstruct import reconstruct as reconstruct
+    from lightning_mbir.methods.samples import PosteriorSamples as PosteriorSamples
+    from lightning_mbir.methods.samples import reconstruct_samples as reconstruct_samples
+    from lightning_mbir.methods.tasks import TASKS as TASKS
+    from lightning_mbir.methods.tasks import Task as Task
+    from lightning_mbir.reconstruction.measured import measured_operator as measured_operator
+    from lightning_mbir.reconstruction.measured import part_of as part_of
+    from lightning_mbir.reconstruction.module import ReconstructionModule as ReconstructionModule
+    from lightning_mbir.report.calibration import calibrate as calibrate
+    from lightning_mbir.report.metrics import image_metrics as image_metrics
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -19,6 +19,7 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.files import check_writable
 from lightning_mbir.methods.catalog import METHODS
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
@@ -29,7 +30,6 @@ from lightning_mbir.reconstruction.comparison import compare_volume
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import predict_volume
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.writer import check_writable
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.metrics import PLANES
 from lightning_mbir.report.montage import planes_image
@@ -80,6 +80,9 @@ class ReconstructionModule(L.LightningModule):
         methods: several methods for ``test`` to compare, as a list or with commas, instead of ``method``.
         samples: of the posterior, of methods with randomness; the result is their mean, with a standard deviation.
         lpips: also score by LPIPS, which needs torchvision and its weights.
+        operator: class path of an operator of your own (``package.module.name``), which simulates the measurement
+            instead of the task's; ``operator_options`` are its further arguments. The task still says the modality.
+        prior_network: class path of the network of ``prior`` and ``second_prior``, where it is another package's.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -110,9 +113,12 @@ class ReconstructionModule(L.LightningModule):
         methods: list[str] | str | None = None,
         samples: int = 1,
         lpips: bool = False,
+        operator: str | None = None,
+        operator_options: dict[str, Any] | None = None,
+        prior_network: str | None = None,
     ) -> None:
         super().__init__()
-        self.task = get_task(task)
+        self.task = get_task(task, operator, operator_options)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
         flags |= {"coils": coils, "photons": photons, "snr": snr}
         given = {name: value for name, value in flags.items() if value is not None}
@@ -153,6 +159,7 @@ class ReconstructionModule(L.LightningModule):
             slice_batch=slice_batch,
             precision=precision,
             compile=compile,
+            network=prior_network,
         )
         if any(plan.chosen.needs_prior for plan in self.plans):
             self.runner.prior = own = self._load(prior, complex=self.runner.has_phase)
@@ -199,6 +206,8 @@ class ReconstructionModule(L.LightningModule):
         data.check()
         if data.measured and self.compares:
             raise InputError("--methods: a measurement has no ground truth to score against; give --data.path")
+        if data.measured and self.task.operator is not None:
+            raise InputError(f"--operator {self.task.operator.path}: simulates; a measurement has its own geometry")
         runner = self.runner
         coil_maps = "coils" in runner.settings
         if data.measured:
@@ -215,7 +224,8 @@ class ReconstructionModule(L.LightningModule):
             check_pair(runner.prior, runner.second_prior)
         if not data.measured:
             self.task.check_simulated(runner.settings)
-        if (self.task.modality == "mri" or self.unet is not None) and data.image_size and not data.measured:
+        unlike = self.task.modality == "mri" or self.unet is not None or self.task.operator is not None
+        if unlike and data.image_size and not data.measured:
             # The mask may be impossible, or not that of the network.
             build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)
             operator = build(complex=runner.has_phase)

@@ -46,12 +46,15 @@ def predict_volume(
             metrics["calibration"] = calibration.figures
             scale = Scale.of(modality, window, case.calibrated)
             spread = calibration_figure(calibration, image, result.std, case.truth, result.samples, case.spacing, scale)
-    direct_name = "fbp" if modality == "ct" else "zero_filled"
+    direct_name, direct_title = ("fbp", "FBP") if modality == "ct" else ("zero_filled", "zero-filled")
+    if runner.task.operator is not None:  # of which no direct inversion is known
+        direct_name, direct_title = "cgls", "least squares"
     direct = image
     if plan.method != direct_name:
-        direct = reconstruct(case.y, case.operator(runner.takes_complex(plan)), method=direct_name).image
+        operator = case.operator(runner.takes_complex(plan))
+        direct = reconstruct(case.y, operator, method=direct_name, modality=modality).image
     volume = Volume(image.cpu(), scan.affine, case.name, modality, case.calibrated)
-    titles = ("FBP" if direct_name == "fbp" else "zero-filled", plan.method)
+    titles = (direct_title, plan.method.rpartition(".")[2])
     scores = None if case.truth is None else metrics
     figure = montage(image, direct, case.truth, case.spacing, window, titles, scores)
     write_results(folder, volume, metrics, figure, config)

@@ -82,6 +82,7 @@ class Runner:
     ) -> Reconstruction:
         """Run one method; of several samples, ``running`` and ``each`` are those of ``reconstruct_samples``."""
         arguments: dict[str, Any] = {
+            "modality": self.task.modality,
             "seed": self.seed,
             "volume": case.name,
             "weights": case.weights if plan.chosen.weighted else None,

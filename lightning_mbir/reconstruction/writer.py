@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER
 from lightning_mbir.data.volumes.volume import Volume, write_volume
-from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
 
-
-def check_writable(folder: Path) -> None:
-    """Raise where ``folder`` cannot be made or written to; leaves nothing behind."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = "is not a folder" if not existing.is_dir() else "cannot be written to"
-        raise InputError(f"--output_dir {folder}: {existing} {reason}; give a folder that you may write to")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_results(

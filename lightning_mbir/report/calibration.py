@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import scipy.stats
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 BINS = 20
@@ -49,9 +49,13 @@ class Calibration:
         }
 
 
-def calibrate(mean: Tensor, std: Tensor, truth: Tensor, samples: int) -> Calibration:
+def calibrate(
+    mean: Float[Tensor, "z y x"], std: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], samples: int
+) -> Calibration:
     """Compare the error of a mean of ``samples`` samples with their standard deviation, all ``(Z, Y, X)``, over all
     voxels."""
+    import scipy.stats
+
     error = (mean - truth).abs().flatten()
     factor = math.sqrt(1 + 1 / samples)
     predicted = (std * factor).flatten()

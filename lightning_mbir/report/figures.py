@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.report.calibration import Calibration
 from lightning_mbir.report.metrics import PLANES
-from lightning_mbir.report.montage import FEW, Planes, aspect, middle_planes, show
+from lightning_mbir.report.montage import FEW, Planes, aspect, middle_planes, new_figure, show
 from lightning_mbir.report.tables import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ERROR_SHARE = 0.2
 """Share of the window at which an error has its full colour."""
@@ -203,8 +204,7 @@ class _Grid:
 
     def figure(self, tall: float) -> Figure:
         self.tall = tall
-        self._figure = Figure(figsize=(self.wide, tall), facecolor="black")
-        FigureCanvasAgg(self._figure)
+        self._figure = new_figure((self.wide, tall))
         return self._figure
 
     def x(self, inches: float) -> float:

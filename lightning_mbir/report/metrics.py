@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -17,7 +18,7 @@ SLAB = 16  # slices of windows at once, of a volume
 CHUNK = 64  # slices at once: SSIM holds five filtered copies of them
 
 
-def image_metrics(volume: Tensor, truth: Tensor, data_range: float) -> dict[str, Any]:
+def image_metrics(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], data_range: float) -> dict[str, Any]:
     """PSNR and SSIM a plane and of the volume, and the normalised root-mean-square error.
 
     A plane's figure is the mean over its slices; nothing is rescaled. Slices of air are left out: those where
@@ -56,7 +57,7 @@ def image_metrics(volume: Tensor, truth: Tensor, data_range: float) -> dict[str,
     return result
 
 
-def volume_ssim(volume: Tensor, truth: Tensor, data_range: float) -> float:
+def volume_ssim(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], data_range: float) -> float:
     """Mean SSIM over windows of 11 x 11 x 11 voxels, Gaussian with a deviation of 1.5, that lie inside the volume.
 
     In slabs of slices, since it holds five filtered copies of what it works on.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_mbir.report.metrics import PLANES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FEW = 4  # slices, below which the other two planes are lines
 
@@ -50,8 +51,7 @@ def montage(
     width = 2.9
     heights_in = [width * h / max(x, y) for h in heights]
     size = (width * n + 0.9, sum(heights_in) + 0.3 * len(planes) + 0.3)
-    figure = Figure(figsize=size, facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(size, layout="constrained")
     axes = figure.subplots(len(planes), n, gridspec_kw={"height_ratios": heights_in}, squeeze=False)
     error_peak = 0.2 * (window[1] - window[0])
     for row, plane in enumerate(planes):
@@ -72,6 +72,16 @@ def montage(
             text = f"{score['psnr']:.2f} dB" + (f", SSIM {score['ssim']:.3f}" if "ssim" in score else "")
             axes[row, n - 2].set_xlabel(text, color="white", fontsize=9)
         axes[row, 0].set_ylabel(plane, color="white", fontsize=10)
+    return figure
+
+
+def new_figure(size: tuple[float, float], **options: Any) -> Figure:
+    """An empty figure on black, ``(width, height)`` in inches; matplotlib is imported for the first one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, facecolor="black", **options)
+    FigureCanvasAgg(figure)
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -20,7 +21,7 @@ def dds(
     denoise: Denoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
     rho: float = 0.1,
@@ -29,9 +30,9 @@ def dds(
     cg_iterations: int = 5,
     eta: float = 0.85,
     ddim: bool = False,
-    init: Tensor | None = None,
+    init: Num[Tensor, "z y x"] | None = None,
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Chung et al., "Decomposed diffusion sampler for accelerating large-scale inverse problems", ICLR 2024,
     algorithm 3, on the VE-SDE: Tweedie's estimate, ADMM-TV along z from there, then noise of the next level.
 
@@ -39,7 +40,7 @@ def dds(
         denoise: posterior mean of clean slices.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low; as many network evaluations.
+        sigmas: ``(levels,)`` noise levels, high to low; as many network evaluations.
         noise: keyed noise.
         rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`; relative to the weight of the prior
             where there is a ``sigma_y``.

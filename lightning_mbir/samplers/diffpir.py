@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -20,7 +21,7 @@ def diffpir(
     denoise: Denoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
     lam: float = 7.0,
@@ -30,7 +31,7 @@ def diffpir(
     tv: float = 0.0,
     tv_rho: float = 0.01,
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Zhu et al., "Denoising diffusion models for plug-and-play image restoration", CVPR Workshops 2023, algorithm 1.
 
     On the VE-SDE: ``x0 = argmin ||A x - y||^2 + rho_t ||x - denoised||^2`` with ``rho_t = lam sigma_n^2 / sigma^2``,
@@ -41,7 +42,7 @@ def diffpir(
         denoise: posterior mean of clean slices.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low; as many network evaluations.
+        sigmas: ``(levels,)`` noise levels, high to low; as many network evaluations.
         noise: keyed noise.
         lam: trust in the prior; only ``lam sigma_n^2`` counts, at 0 the data term is all.
         sigma_n: noise of the measurement, in the unit of ``y``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -21,7 +22,7 @@ def diffusion_mbir(
     denoise: Denoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
     rho: float = 0.026,
@@ -35,7 +36,7 @@ def diffusion_mbir(
     corrector_steps: int = 1,
     final_sirt: bool = True,
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Chung et al., "Solving 3D inverse problems using pre-trained 2D diffusion models", CVPR 2023, algorithm 1.
 
     rho and lam are relative to an operator of unit norm; the defaults are the released setting for CT (rho 10 and
@@ -47,7 +48,7 @@ def diffusion_mbir(
         denoise: posterior mean of clean slices; the score is ``(denoise(x, sigma) - x) / sigma^2``.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low.
+        sigmas: ``(levels,)`` noise levels, high to low.
         noise: keyed noise.
         rho, lam, cg_iterations: of the ADMM step.
         admm_iterations: ADMM steps a level. Many of them from zero, ``sharing=False``, are the slow variant

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.physics.operator import LinearOperator
@@ -18,12 +19,12 @@ def dps(
     denoise: DifferentiableDenoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
     zeta: float = 3.0,
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Chung et al., "Diffusion posterior sampling for general noisy inverse problems", ICLR 2023, algorithm 1.
 
     The paper's ``zeta_i = zeta / ||y - A x0||`` makes the step ``zeta`` times the gradient of the norm, up to its
@@ -34,7 +35,7 @@ def dps(
         denoise: posterior mean of clean slices, with its ``vjp``.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low; ``2 n`` network evaluations, as a derivative counts for one.
+        sigmas: ``(levels,)`` noise levels, high to low; ``2 n`` network evaluations, as a derivative counts for one.
         noise: keyed noise.
         zeta: length of the step of a slice; an operator that couples slices has the root mean square over them.
         callback: called after each level.

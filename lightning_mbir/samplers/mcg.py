@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.physics.operator import LinearOperator
@@ -18,13 +19,13 @@ def mcg(
     denoise: DifferentiableDenoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
     zeta: float = 3.0,
     cg_iterations: int = 5,
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Chung et al., "Improving diffusion models for inverse problems using manifold constraints", NeurIPS 2022,
     algorithm 1, on the VE-SDE: ancestral step, gradient step, projection onto the noisy measurement.
 
@@ -36,7 +37,7 @@ def mcg(
         denoise: posterior mean of clean slices, with its ``vjp``.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low; ``2 n`` network evaluations, as a derivative counts for one.
+        sigmas: ``(levels,)`` noise levels, high to low; ``2 n`` network evaluations, as a derivative counts for one.
         noise: keyed noise.
         zeta: length of the gradient step of a slice; an operator that couples slices has the root mean square.
         cg_iterations: conjugate gradient steps a level.

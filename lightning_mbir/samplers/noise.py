@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 COMMON = -1  # the slice whose noise all slices share
@@ -37,7 +38,7 @@ class KeyedNoise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         slices: Sequence[int] | None = None,
-    ) -> Tensor:
+    ) -> Num[Tensor, "z y x"]:
         """Noise of ``shape`` ``(Z, Y, X)``, variance 1 (complex: 1/2 in each part).
 
         Args:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 
 
-def geometric_sigmas(n: int, sigma_max: float, sigma_min: float) -> Tensor:
+def geometric_sigmas(n: int, sigma_max: float, sigma_min: float) -> Float64[Tensor, " levels"]:
     """``n`` levels at equal ratios: the VE-SDE at equal times (Song et al. 2021, equation 30). float64 ``(n,)``.
 
     Raises:
@@ -18,7 +19,7 @@ def geometric_sigmas(n: int, sigma_max: float, sigma_min: float) -> Tensor:
     return torch.logspace(0, 1, n, base=sigma_min / sigma_max, dtype=torch.float64) * sigma_max
 
 
-def karras_sigmas(n: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Tensor:
+def karras_sigmas(n: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Float64[Tensor, " levels"]:
     """``n`` levels that are denser at low noise (Karras et al. 2022, equation 5). float64 ``(n,)``.
 
     Raises:

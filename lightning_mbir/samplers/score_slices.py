@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -19,7 +20,7 @@ def score_slices(
     denoise: Denoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
     relaxation: float = 1.0,
@@ -28,7 +29,7 @@ def score_slices(
     corrector_steps: int = 1,
     consistency: str = "tweedie",
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Score-based reconstruction of each slice on its own, the baseline that DiffusionMBIR is compared with.
 
     ``consistency="noisy"`` is Chung and Ye, "Score-based diffusion models for accelerated MRI", Medical Image Analysis
@@ -42,7 +43,7 @@ def score_slices(
         denoise: posterior mean of clean slices.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low; ``n + (n - 1) corrector_steps`` network evaluations.
+        sigmas: ``(levels,)`` noise levels, high to low; ``n + (n - 1) corrector_steps`` network evaluations.
         noise: keyed noise.
         relaxation: share of the way to the data that is gone, from 0 to 1 (lambda of both papers).
         cg_iterations: conjugate gradient steps a level.

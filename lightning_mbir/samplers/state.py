@@ -6,19 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from jaxtyping import Num
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, float], Tensor]
+Denoiser = Callable[[Num[Tensor, "z y x"], float], Num[Tensor, "z y x"]]
 """``denoise(x, sigma) -> x0``: posterior mean of the clean slices ``(Z, Y, X)``."""
 
 
 class DifferentiableDenoiser(Protocol):
     """A denoiser that can be differentiated."""
 
-    def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
+    def __call__(self, x: Num[Tensor, "z y x"], sigma: float, /) -> Num[Tensor, "z y x"]:
         """Posterior mean of the clean slices ``(Z, Y, X)``."""
 
-    def vjp(self, x: Tensor, sigma: float, cotangent: Tensor, /) -> Tensor:
+    def vjp(self, x: Num[Tensor, "z y x"], sigma: float, cotangent: Num[Tensor, "z y x"], /) -> Num[Tensor, "z y x"]:
         """``J(x)^H cotangent`` with ``J`` the derivative of the call, ``(Z, Y, X)``."""
 
 
@@ -37,7 +38,7 @@ class SamplerState:
     step: int
     n_steps: int
     sigma: float
-    volume: Tensor
+    volume: Num[Tensor, "z y x"]
     nfe: int
 
 

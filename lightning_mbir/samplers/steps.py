@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.physics.operator import LinearOperator
@@ -16,7 +17,13 @@ from lightning_mbir.solvers.admm_tv import pulled_normal
 PREDICTOR, CORRECTOR = 0, 1  # streams of noise
 
 
-def reverse_diffusion(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float, fresh: Tensor) -> Tensor:
+def reverse_diffusion(
+    x: Num[Tensor, "z y x"],
+    denoised: Num[Tensor, "z y x"],
+    sigma: float,
+    sigma_next: float,
+    fresh: Num[Tensor, "z y x"],
+) -> Num[Tensor, "z y x"]:
     """Predictor of Song et al., "Score-based generative modeling through SDEs", ICLR 2021, algorithm 2 (VE).
 
     Args:
@@ -27,7 +34,9 @@ def reverse_diffusion(x: Tensor, denoised: Tensor, sigma: float, sigma_next: flo
     return (denoised - x).mul_(removed / sigma**2).add_(x).add_(removed**0.5 * fresh)
 
 
-def langevin(x: Tensor, denoised: Tensor, sigma: float, snr: float, fresh: Tensor) -> Tensor:
+def langevin(
+    x: Num[Tensor, "z y x"], denoised: Num[Tensor, "z y x"], sigma: float, snr: float, fresh: Num[Tensor, "z y x"]
+) -> Num[Tensor, "z y x"]:
     """Corrector of the same paper, algorithm 4, with a step of each slice's own; ``denoised`` is that of ``x``."""
     score = (denoised - x).div_(sigma**2)
     step = 2 * (snr * slice_norm(fresh) / slice_norm(score).clamp_min(1e-12)) ** 2
@@ -37,7 +46,7 @@ def langevin(x: Tensor, denoised: Tensor, sigma: float, snr: float, fresh: Tenso
 
 def predictor_corrector(
     denoise: Denoiser,
-    x: Tensor,
+    x: Num[Tensor, "z y x"],
     sigma: float,
     sigma_next: float,
     *,
@@ -45,7 +54,7 @@ def predictor_corrector(
     step: int,
     snr: float,
     corrector_steps: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Num[Tensor, "z y x"], Num[Tensor, "z y x"]]:
     """From level ``sigma`` to ``sigma_next``: the predictor, then annealed Langevin steps.
 
     Args:
@@ -68,7 +77,14 @@ def predictor_corrector(
     return x, denoised
 
 
-def next_noise(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float, renewed: float, fresh: Tensor) -> Tensor:
+def next_noise(
+    x: Num[Tensor, "z y x"],
+    denoised: Num[Tensor, "z y x"],
+    sigma: float,
+    sigma_next: float,
+    renewed: float,
+    fresh: Num[Tensor, "z y x"],
+) -> Num[Tensor, "z y x"]:
     """What to add to a clean estimate for it to be of level ``sigma_next``: the noise of ``x``, partly renewed.
 
     ``sigma_next (sqrt(1 - renewed^2) (x - denoised) / sigma + renewed fresh)``: Song et al., "Denoising diffusion
@@ -83,7 +99,9 @@ def ancestral(sigma: float, sigma_next: float, eta: float = 1.0) -> float:
     return float(eta * (1 - (sigma_next / sigma) ** 2) ** 0.5)
 
 
-def nearer_to_data(x: Tensor, operator: LinearOperator, rhs: Tensor, iterations: int, pull: float = 0.0) -> Tensor:
+def nearer_to_data(
+    x: Num[Tensor, "z y x"], operator: LinearOperator, rhs: Num[Tensor, "z y x"], iterations: int, pull: float = 0.0
+) -> Num[Tensor, "z y x"]:
     """Conjugate gradients from ``x`` on ``1/2 ||A u - y||^2 + pull/2 ||u - x||^2``, each slice on its own if it can be.
 
     Args:
@@ -99,8 +117,13 @@ def nearer_to_data(x: Tensor, operator: LinearOperator, rhs: Tensor, iterations:
 
 
 def guidance(
-    denoise: DifferentiableDenoiser, operator: LinearOperator, y: Tensor, x: Tensor, sigma: float, denoised: Tensor
-) -> Tensor:
+    denoise: DifferentiableDenoiser,
+    operator: LinearOperator,
+    y: Tensor,
+    x: Num[Tensor, "z y x"],
+    sigma: float,
+    denoised: Num[Tensor, "z y x"],
+) -> Num[Tensor, "z y x"]:
     """Gradient of ``||A denoise(x, sigma) - y||`` with respect to ``x``, ``(Z, Y, X)``.
 
     The norm is that of each slice, so that no slice knows another. Where the operator couples slices it is the root of
@@ -119,7 +142,7 @@ def uncoupled(operator: LinearOperator) -> bool:
     return operator.separable or operator.of_slice(0) is not None
 
 
-def slice_norm(x: Tensor) -> Tensor:
+def slice_norm(x: Num[Tensor, "z y x"]) -> Float[Tensor, "z 1 1"]:
     """Euclidean norm of each slice, ``(Z, 1, 1)``."""
     if x.is_complex():  # as pairs of reals: torch takes a hundred times longer for complex numbers
         return torch.linalg.vector_norm(torch.view_as_real(x), dim=(-3, -2, -1), keepdim=True)[..., 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -20,7 +21,7 @@ def tpdm(
     denoise: Denoiser,
     operator: LinearOperator,
     y: Tensor,
-    sigmas: Tensor,
+    sigmas: Float[Tensor, " levels"],
     *,
     second: Denoiser,
     noise: KeyedNoise,
@@ -31,7 +32,7 @@ def tpdm(
     lam: float = 0.0,
     cg_iterations: int = 15,
     callback: Callback | None = None,
-) -> Tensor:
+) -> Num[Tensor, "z y x"]:
     """Lee et al., "Improving 3D imaging with pre-trained perpendicular 2D diffusion models", ICCV 2023, algorithm 1:
     the prior of the volume is a product of one of its axial and one of its coronal slices, whose scores take turns.
 
@@ -42,7 +43,7 @@ def tpdm(
         denoise: posterior mean of clean axial slices ``(Z, Y, X)``.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
         y: measurement, scaled likewise, ``(Z, ...)``.
-        sigmas: ``(n,)`` noise levels, high to low; as many network evaluations, of either prior.
+        sigmas: ``(levels,)`` noise levels, high to low; as many network evaluations, of either prior.
         second: posterior mean of clean coronal slices ``(Y, Z, X)``, in the same unit.
         noise: keyed noise.
         period: one level of so many is of the second prior (K of the paper); the last one never is.

@@ -8,6 +8,7 @@ from functools import partial
 from types import EllipsisType
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -29,17 +30,17 @@ class ADMMState:
     These are ``z = shrink(v, threshold)`` and ``w = v - z``, so both follow from ``v``.
     """
 
-    v: tuple[Tensor, ...]
+    v: tuple[Num[Tensor, "*shape"], ...]
     threshold: float
     isotropic: bool = False
 
     @property
-    def w(self) -> tuple[Tensor, ...]:
+    def w(self) -> tuple[Num[Tensor, "*shape"], ...]:
         """Scaled dual variable."""
         return project(self.v, self.threshold, self.isotropic)
 
     @property
-    def z(self) -> tuple[Tensor, ...]:
+    def z(self) -> tuple[Num[Tensor, "*shape"], ...]:
         """Split variable."""
         return shrink(self.v, self.threshold, self.isotropic)
 
@@ -55,13 +56,13 @@ def admm_tv(
     cg_iterations: int = 1,
     axes: Sequence[str] = ("z",),
     isotropic: bool = False,
-    x0: Tensor | None = None,
+    x0: Num[Tensor, "*shape"] | None = None,
     pull: float = 0.0,
     state: ADMMState | None = None,
-    rhs: Tensor | None = None,
+    rhs: Num[Tensor, "*shape"] | None = None,
     overwrite_state: bool = False,
     callback: Callable[[int, Tensor], None] | None = None,
-) -> tuple[Tensor, ADMMState]:
+) -> tuple[Num[Tensor, "*shape"], ADMMState]:
     """Minimise ``1/2 ||A x - y||^2 + pull/2 ||x - x0||^2 + lam ||D x||_1`` over volumes.
 
     Boyd et al. 2011, section 3.1.1 (scaled form); one iteration with ``cg_iterations=1``, ``axes=("z",)`` and a kept
@@ -197,12 +198,14 @@ class _Step:
             yield (..., own, _ALL, _ALL), (..., wide, _ALL, _ALL), (..., crop, _ALL, _ALL)
 
 
-def pulled_normal(operator: LinearOperator, pull: float, x: Tensor) -> Tensor:
+def pulled_normal(operator: LinearOperator, pull: float, x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
     """``(A^H A + pull) x``."""
     return operator.normal(x).add(x, alpha=pull) if pull else operator.normal(x)
 
 
-def project(v: Sequence[Tensor], radius: float, isotropic: bool = False) -> tuple[Tensor, ...]:
+def project(
+    v: Sequence[Num[Tensor, "*shape"]], radius: float, isotropic: bool = False
+) -> tuple[Num[Tensor, "*shape"], ...]:
     """Onto the ball of a radius: differences, real or complex, each by its magnitude, or all by their joint one."""
     if not isotropic and not v[0].is_complex():
         return tuple(d.clamp(-radius, radius) for d in v)
@@ -213,7 +216,9 @@ def project(v: Sequence[Tensor], radius: float, isotropic: bool = False) -> tupl
     return tuple(d * (radius / square.sqrt().clamp_min_(radius)) for d, square in zip(v, squares, strict=True))
 
 
-def shrink(v: Sequence[Tensor], threshold: float, isotropic: bool = False) -> tuple[Tensor, ...]:
+def shrink(
+    v: Sequence[Num[Tensor, "*shape"]], threshold: float, isotropic: bool = False
+) -> tuple[Num[Tensor, "*shape"], ...]:
     """Soft threshold of differences: what the projection takes away."""
     return tuple(d - w for d, w in zip(v, project(v, threshold, isotropic), strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -20,9 +21,9 @@ def cgls(
     iterations: int = 20,
     lam: float = 0.0,
     tolerance: float = 0.0,
-    x0: Tensor | None = None,
+    x0: Num[Tensor, "*shape"] | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
+) -> Num[Tensor, "*shape"]:
     """Minimise ``||A x - y||^2 + lam ||x||^2``: conjugate gradients on ``(A^H A + lam) x = A^H y``.
 
     Hestenes and Stiefel 1952, section 10. Without ``lam`` the number of iterations regularises: noise and what was

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -16,16 +17,16 @@ CHUNK = {"cpu": 2**16}
 @torch.no_grad()
 def conjugate_gradient(
     normal: Callable[[Tensor], Tensor],
-    b: Tensor,
+    b: Num[Tensor, "*shape"],
     x0: Tensor | None = None,
     *,
     max_iterations: int = 10,
     tolerance: float = 0.0,
     batch_dims: int = 0,
     curvature: Callable[[Tensor], Tensor] | None = None,
-    made_of: Tensor | None = None,
+    made_of: Num[Tensor, "*shape"] | None = None,
     callback: Callable[[int, Tensor, float], None] | None = None,
-) -> Tensor:
+) -> Num[Tensor, "*shape"]:
     """Solve ``N x = b`` (Hestenes and Stiefel 1952).
 
     Args:
@@ -91,7 +92,7 @@ def conjugate_gradient(
     return x
 
 
-def inner(u: Tensor, v: Tensor, batch_dims: int = 0) -> Tensor:
+def inner(u: Num[Tensor, "*shape"], v: Num[Tensor, "*shape"], batch_dims: int = 0) -> Float[Tensor, "*systems"]:
     """Real part of ``<u, v>``, one number a system: what CG needs, its ``N`` being Hermitian.
 
     Without batch dimensions a number, whose sum takes no temporary; else with dimensions of length one for the others.

@@ -6,6 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -17,7 +18,9 @@ FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")
 
 
 @torch.no_grad()
-def fbp(y: Tensor, operator: ParallelBeam | FanBeam, filter: str = "ramp") -> Tensor:
+def fbp(
+    y: Float[Tensor, "*batch views bins"], operator: ParallelBeam | FanBeam, filter: str = "ramp"
+) -> Float[Tensor, "*batch y x"]:
     """Attenuation from sinograms (Kak and Slaney 1988, sections 3.3 and 3.4).
 
     The ramp is the transform of its band-limited kernel, sampled at the bins (equation 61 there), so the mean comes
@@ -25,7 +28,7 @@ def fbp(y: Tensor, operator: ParallelBeam | FanBeam, filter: str = "ramp") -> Te
     full scan or at the ends of a short one (180 degrees and the fan angle), share their weight smoothly.
 
     Args:
-        y: ``(..., n_angles, n_detectors)``.
+        y: ``(..., views, bins)``.
         operator: its geometry.
         filter: ``ramp`` (Ram-Lak), or that times ``shepp-logan``, ``cosine``, ``hamming`` or ``hann``.
 
@@ -77,18 +80,22 @@ def _fan(y: Tensor, operator: FanBeam, filter: str) -> Tensor:
     return image.reshape(*lead, n, n)
 
 
-def rotated(x: Tensor, y: Tensor, angle: float, source_distance: float) -> tuple[Tensor, Tensor]:
+def rotated(
+    x: Float[Tensor, " x"], y: Float[Tensor, " y"], angle: float, source_distance: float
+) -> tuple[Float[Tensor, "y x"], Float[Tensor, "y x"]]:
     """Pixels ``(Y, X)`` as the source of a view sees them: how far off its central ray, how far along it, in mm."""
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     return x * cos + y[:, None] * sin, source_distance - x * sin + y[:, None] * cos
 
 
-def to_grid(position: Tensor, bins: int, spacing: float, offset: float) -> Tensor:
+def to_grid(position: Float[Tensor, "*shape"], bins: int, spacing: float, offset: float) -> Float[Tensor, "*shape"]:
     """Detector coordinates in mm to those of ``grid_sample``: -1 in the first bin, 1 in the last."""
     return (position + offset) / spacing * (2 / max(bins - 1, 1))
 
 
-def filter_sinogram(y: Tensor, spacing: float, filter: str = "ramp", arc: float = 0.0) -> Tensor:
+def filter_sinogram(
+    y: Float[Tensor, "*batch bins"], spacing: float, filter: str = "ramp", arc: float = 0.0
+) -> Float[Tensor, "*batch bins"]:
     """Convolution of each view with the filter, padded against wrapping around; in 1/mm of ``y``'s unit.
 
     With ``arc``, the angle between bins in radians, the kernel is that of bins at equal angles (Kak and Slaney 1988,

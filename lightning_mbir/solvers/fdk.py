@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -16,14 +17,14 @@ VOXELS = 2**24
 
 
 @torch.no_grad()
-def fdk(y: Tensor, operator: ConeBeam, filter: str = "ramp") -> Tensor:
+def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp") -> Float[Tensor, "*batch z y x"]:
     """Attenuation from cone-beam projections (Feldkamp, Davis and Kress, "Practical cone-beam algorithm", JOSA A 1(6),
     1984): exact in the plane of the source, approximate above and below it.
 
     Short scans are weighted as in :func:`fbp`, by the fan angle of each column.
 
     Args:
-        y: ``(..., n_angles, rows, columns)``.
+        y: ``(..., views, rows, columns)``.
         operator: its geometry.
         filter: as in :func:`fbp`, along the rows.
 

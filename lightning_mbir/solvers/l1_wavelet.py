@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pywt
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -52,7 +53,7 @@ class Wavelets:
             sizes[dim] = -(-sizes[dim] // block) * block
         return tuple(sizes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """``W x``: all coefficients in a tensor of ``x``'s shape, real or complex; the coarsest come first."""
         c = x.detach().resolve_conj().cpu().numpy().copy()
         for level in range(self.levels):
@@ -63,7 +64,7 @@ class Wavelets:
                     c[self._part(c.shape, level + 1, name)] = part
         return torch.from_numpy(c).to(x)
 
-    def adjoint(self, c: Tensor) -> Tensor:
+    def adjoint(self, c: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """``W^H c``, which is also the inverse."""
         x = c.detach().resolve_conj().cpu().numpy().copy()
         for level in reversed(range(self.levels)):
@@ -90,7 +91,7 @@ class Wavelets:
         return tuple(index)
 
 
-def soft_threshold(c: Tensor, threshold: float) -> Tensor:
+def soft_threshold(c: Num[Tensor, "*shape"], threshold: float) -> Num[Tensor, "*shape"]:
     """The prox of ``threshold ||c||_1``: magnitudes shrink, phases and signs stay."""
     return c * (1 - threshold / c.abs().clamp_min(max(threshold, torch.finfo(c.dtype).tiny)))
 
@@ -108,9 +109,9 @@ def l1_wavelet(
     step: float = 1.0,
     accelerate: bool = True,
     generator: torch.Generator | None = None,
-    x0: Tensor | None = None,
+    x0: Num[Tensor, "*shape"] | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
+) -> Num[Tensor, "*shape"]:
     """Minimise ``1/2 ||A x - y||^2 + lam ||W x||_1``.
 
     SparseMRI: Lustig, Donoho and Pauly, MRM 58, 2007, equation 3. FISTA with a constant step: Beck and Teboulle,

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def view_weights(angles: Sequence[float], period: float) -> Tensor:
+def view_weights(angles: Sequence[float], period: float) -> Float[Tensor, " views"]:
     """Angle in radians that each view stands for: half the way to its neighbours, modulo ``period`` degrees.
 
     A gap wider than three times the median step is missing data (limited angle), for which the views beside it do
@@ -25,7 +26,7 @@ def view_weights(angles: Sequence[float], period: float) -> Tensor:
     return torch.deg2rad(torch.empty_like(weight).index_copy_(0, order, weight))
 
 
-def redundancy_weights(angles: Sequence[float], fan: Tensor) -> Tensor:
+def redundancy_weights(angles: Sequence[float], fan: Float[Tensor, " bins"]) -> Float[Tensor, "views bins"]:
     """Share of each ray ``(views, bins)`` among the measurements of the same line in a fan beam's scan.
 
     The line at fan angle ``gamma`` of the view at ``theta`` is met again at ``-gamma`` from ``theta + 180 - 2 gamma``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -15,10 +16,10 @@ def sirt(
     operator: LinearOperator,
     *,
     iterations: int = 100,
-    x0: Tensor | None = None,
+    x0: Float[Tensor, "*shape"] | None = None,
     relaxation: float = 1.0,
     nonnegative: bool = False,
-) -> Tensor:
+) -> Float[Tensor, "*shape"]:
     """``x += relaxation C A^T R (y - A x)`` with the inverse column and row sums ``C`` and ``R``.
 
     Gregor and Benson, "Computational analysis and improvement of SIRT", IEEE TMI 27(7), 2008; for operators with

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.physics.operator import LinearOperator
 
 
 @torch.no_grad()
-def zero_filled(y: Tensor, operator: LinearOperator) -> Tensor:
+def zero_filled(y: Tensor, operator: LinearOperator) -> Num[Tensor, "... y x"]:
     """``A^H y``: the image ``(..., Y, X)`` of least norm for a Fourier sampling ``(..., Y, X)``.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Measurements that were really made: their files, in several layouts."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -224,6 +223,8 @@ def _text(value: np.ndarray) -> str:
 
 def _content(path: Path) -> dict[str, np.ndarray]:
     """Every dataset by its path in the file."""
+    import h5py
+
     content: dict[str, np.ndarray] = {}
     try:
         if path.suffix == ".npz":

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from lightning_mbir.data.phantoms.canvas import Array, Canvas, Point, Segment, grow_tree, smooth_step, union
 from lightning_mbir.data.units import MU_WATER
 
 
-def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Tensor:
+def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Float32[Tensor, "z y x"]:
     """A chest-like volume ``(Z, Y, X)`` float32 of attenuation in 1/mm, 350 mm wide, slices 3 mm apart.
 
     Skin, fat, muscle, lungs with vessels, airways and fissures, heart with chambers, great vessels, spine with canal

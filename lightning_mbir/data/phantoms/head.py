@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from scipy import ndimage
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def head_phantom(
     seed: int = 0,
     contrast: str | None = "t1",
     noise: float = 0.0,
-) -> Tensor:
+) -> Float32[Tensor, "z y x"]:
     """A head-like volume ``(Z, Y, X)`` float32 of MRI magnitudes, 99.5th percentile 1, 240 mm wide, slices 3 mm apart.
 
     Scalp, skull with marrow, folded grey and white matter, ventricles with horns, deep nuclei, cerebellum, brain stem,

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from scipy.ndimage import fourier_gaussian
 from torch import Tensor
 
 
-def smooth_phase(shape: Sequence[int], rng: np.random.RandomState, ramp: float = 1.0, curvature: float = 1.5) -> Tensor:
+def smooth_phase(
+    shape: Sequence[int], rng: np.random.RandomState, ramp: float = 1.0, curvature: float = 1.5
+) -> Float[Tensor, "... y x"]:
     """A random phase ``(Y, X)`` or ``(Z, Y, X)`` in radians.
 
     Any constant, a ramp of up to ``ramp`` turns over the field of view along y and x, and a polynomial of second and
@@ -35,7 +38,7 @@ def smooth_phase(shape: Sequence[int], rng: np.random.RandomState, ramp: float =
     return phase + w * (offset + along_x * u + along_y * v)
 
 
-def rough_phase(image: Tensor, rng: np.random.RandomState) -> Tensor:
+def rough_phase(image: Float[Tensor, "y x"], rng: np.random.RandomState) -> Float[Tensor, "y x"]:
     """A random phase in radians of a magnitude image ``(Y, X)``, as scanners leave it beside a smooth one.
 
     Any of these, each in about half of the images: a field of up to 1.5 radians (its standard deviation) that is smooth
@@ -64,7 +67,7 @@ def rough_phase(image: Tensor, rng: np.random.RandomState) -> Tensor:
     return phase
 
 
-def smoothed(image: Tensor, width: float) -> Tensor:
+def smoothed(image: Float[Tensor, "y x"], width: float) -> Float[Tensor, "y x"]:
     """``(Y, X)`` smoothed by a Gaussian of ``width`` pixels, as if it went on periodically."""
     spectrum = fourier_gaussian(torch.fft.rfft2(image).numpy(), width, n=image.shape[-1])
     return torch.fft.irfft2(torch.from_numpy(spectrum), s=image.shape[-2:])

@@ -1,0 +1,1 @@
+"""Slices for training: read, cached, varied, and handed out in batches."""

@@ -1,0 +1,1 @@
+"""Volumes: their files, their grid, and the module that hands them out."""

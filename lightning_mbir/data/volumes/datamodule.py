@@ -14,6 +14,7 @@ from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.resample import resize_in_plane
 from lightning_mbir.data.volumes.volume import Volume, list_volumes, read_volume, volume_name
 from lightning_mbir.errors import InputError
+from lightning_mbir.flags import slice_range
 
 DEMO_SLICES = 32
 DEMO_SEED = 10_000
@@ -167,9 +168,7 @@ def _check_names(paths: list[Path]) -> None:
 
 def parse_slices(text: str | None) -> tuple[int, int] | None:
     """``"20:44"`` to ``(20, 44)``."""
-    if text is None:
-        return None
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
-        raise InputError(f"--data.slices {text}: give first:last+1, such as 20:44")
-    return int(parts[0]), int(parts[1])
+    try:
+        return None if text is None else slice_range(text)
+    except InputError as error:
+        raise InputError(f"--data.slices {text}: {error}") from error

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from monai.data import MetaTensor
-from monai.transforms import Compose, Resize, SpatialPad
-
 from lightning_mbir.data.volumes.volume import Volume
 
 
@@ -16,6 +13,9 @@ def resize_in_plane(volume: Volume, image_size: int) -> Volume:
     _, rows, columns = volume.data.shape
     if rows == columns == image_size:
         return volume
+    from monai.data import MetaTensor
+    from monai.transforms import Compose, Resize, SpatialPad
+
     side = max(rows, columns)
     # MONAI's affine belongs to the index order (x, y, z).
     image = MetaTensor(volume.data.permute(2, 1, 0)[None], affine=volume.affine)

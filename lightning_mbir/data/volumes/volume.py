@@ -7,12 +7,8 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.transforms import LoadImage, Orientation
-from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
@@ -117,6 +113,10 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
         raise InputError(f"{path}: no such file or folder; give a NIfTI file or a folder with a DICOM series")
     if not is_volume(path):
         raise InputError(f"{path}: not a volume; give a .nii or .nii.gz file, or a folder with a DICOM series")
+    from monai.data import MetaTensor
+    from monai.transforms import LoadImage, Orientation
+    from nibabel.filebasedimages import ImageFileError
+
     reader = "PydicomReader" if path.is_dir() else "NibabelReader"
     try:
         with warnings.catch_warnings():
@@ -151,6 +151,8 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
 
 def write_volume(path: str | Path, volume: Volume) -> None:
     """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units where it has any."""
+    import nibabel as nib
+
     path = Path(path)
     data = mu_to_hu(volume.data) if volume.modality == "ct" and volume.calibrated else volume.data
     array = data.detach().to("cpu", torch.float32).permute(2, 1, 0).numpy()

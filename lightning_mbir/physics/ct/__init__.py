@@ -1,0 +1,1 @@
+"""CT: geometries and beams."""

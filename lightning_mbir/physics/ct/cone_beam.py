@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -106,14 +107,14 @@ class ConeBeam(Beam):
         warn_cut_slices(name, half_v / magnification, z * thickness / 2)
         super().__init__(geometry, backend, default="matrix_free")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Projections: ``(..., Z, Y, X)`` in 1/mm to ``(..., n_angles, rows, columns)``."""
+    def forward(self, x: Float[Tensor, "*batch z y x"]) -> Float[Tensor, "*batch views rows columns"]:
+        """Projections: ``(..., Z, Y, X)`` in 1/mm to ``(..., views, rows, columns)``."""
         self.check_domain(x)
         flat = x.reshape(-1, math.prod(self.domain_shape))
         return self._projector.apply(flat).reshape(*x.shape[:-3], *self.range_shape)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Unfiltered back-projection, the exact transpose: ``(..., n_angles, rows, columns)`` to ``(..., Z, Y, X)``."""
+    def adjoint(self, y: Float[Tensor, "*batch views rows columns"]) -> Float[Tensor, "*batch z y x"]:
+        """Unfiltered back-projection, the exact transpose: ``(..., views, rows, columns)`` to ``(..., Z, Y, X)``."""
         self.check_range(y)
         flat = y.reshape(-1, math.prod(self.range_shape))
         return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-3], *self.domain_shape)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -213,7 +214,7 @@ def warn_cut_slices(name: str, seen: float, half_height: float) -> None:
         )
 
 
-def warn_edge_bins(y: Tensor) -> None:
+def warn_edge_bins(y: Float[Tensor, "*batch views bins"]) -> None:
     """Warn where sinograms ``(..., views, bins)`` do not fall to zero at the ends of the detector."""
     size = float(y.abs().max())
     ends = y[..., [0, -1]].abs().amax(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -38,14 +39,14 @@ class PlaneBeam(Beam):
                 log.info("the matrix would take %.1f GB, over max_memory_gb=%g", gigabytes, max_memory_gb)
         super().__init__(geometry, backend, default="sparse" if fits else "matrix_free")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Sinograms: ``(..., Y, X)`` in 1/mm to ``(..., n_angles, n_detectors)``."""
+    def forward(self, x: Float[Tensor, "*batch y x"]) -> Float[Tensor, "*batch views bins"]:
+        """Sinograms: ``(..., Y, X)`` in 1/mm to ``(..., views, bins)``."""
         self.check_domain(x)
         flat = x.reshape(-1, math.prod(self.domain_shape))
         return self._projector.apply(flat).reshape(*x.shape[:-2], *self.range_shape)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Unfiltered back-projection, the exact transpose: ``(..., n_angles, n_detectors)`` to ``(..., Y, X)``."""
+    def adjoint(self, y: Float[Tensor, "*batch views bins"]) -> Float[Tensor, "*batch y x"]:
+        """Unfiltered back-projection, the exact transpose: ``(..., views, bins)`` to ``(..., Y, X)``."""
         self.check_range(y)
         flat = y.reshape(-1, math.prod(self.range_shape))
         return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-2], *self.domain_shape)

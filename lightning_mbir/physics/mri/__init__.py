@@ -1,0 +1,1 @@
+"""MRI: Fourier sampling, coils, masks and trajectories."""

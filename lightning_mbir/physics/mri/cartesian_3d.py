@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -27,7 +28,7 @@ class CartesianFourier3D(CoilOperator):
     """
 
     separable = False
-    mask: Tensor
+    mask: Float[Tensor, "z y"]
 
     def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:
         super().__init__(mask.device)
@@ -48,7 +49,7 @@ class CartesianFourier3D(CoilOperator):
         """Points of the plane of phase encoding over sampled points."""
         return self.mask.numel() / float(self.mask.sum())
 
-    def modulation(self) -> Tensor:
+    def modulation(self) -> Complex[Tensor, "z 1 y x"]:
         return centring(self.domain_shape, self.device)[0].unsqueeze(1)
 
     def prepare(self) -> None:
@@ -57,20 +58,22 @@ class CartesianFourier3D(CoilOperator):
         self._sampling = self.mask[:, None, :, None] * sampling
         self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Num[Tensor, "*batch z y x"]
+    ) -> Complex[Tensor, "*batch z y x"] | Complex[Tensor, "*batch z coils y x"]:
         """k-space: ``(..., Z, Y, X)`` to ``(..., Z, Y, X)``, with maps ``(..., Z, coils, Y, X)``; zero where the mask
         is."""
         self.check_domain(x)
         k = torch.fft.fftn(self.expand(x), dim=(-4, -2, -1), norm="ortho").mul_(self._sampling)
         return k.squeeze(-3) if self._maps is None else k
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def adjoint(self, y: Num[Tensor, "... y x"]) -> Complex[Tensor, "*batch z y x"]:
         """Zero-filled volume ``(..., Z, Y, X)``, of all coils."""
         self.check_range(y)
         k = (y.unsqueeze(-3) if self._maps is None else y) * self._sampling_conj
         return self.combine(torch.fft.ifftn(k, dim=(-4, -2, -1), norm="ortho"))
 
-    def normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Num[Tensor, "*batch z y x"]) -> Complex[Tensor, "*batch z y x"]:
         """``A^H A x``; the readout, being complete, needs no transform."""
         self.check_domain(x)
         k = torch.fft.fftn(self.expand(x), dim=(-4, -2), norm="ortho").mul_(self.mask[:, None, :, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -15,12 +16,12 @@ KERNEL = 6
 
 @torch.no_grad()
 def estimate_coil_maps(
-    kspace: Tensor,
+    kspace: Num[Tensor, "*shape"],
     calibration: int | tuple[int, int] | None = None,
     kernel: int | None = None,
     threshold: float = 0.02,
     crop: float = 0.7,
-) -> Tensor:
+) -> Complex[Tensor, "*shape"]:
     """Sensitivities of the coils, from the fully sampled centre of their k-space.
 
     Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI", MRM 71, 2014: all patches of the
@@ -84,7 +85,7 @@ def estimate_coil_maps(
     return (maps * (values[..., -1] > crop)).to(kspace.dtype)
 
 
-def sampled_centre(kspace: Tensor, most: int = 24) -> tuple[int, int]:
+def sampled_centre(kspace: Num[Tensor, "*slices coils y x"], most: int = 24) -> tuple[int, int]:
     """Rows and columns, each up to ``most``, of the largest fully sampled rectangle about the centre of k-space."""
     sampled = (kspace != 0).flatten(0, -3).any(0)
     height, width = (min(most, n) for n in sampled.shape)
@@ -126,7 +127,9 @@ def _pixel_matrices(basis: Tensor, kernel: int, shape: tuple[int, int]) -> Tenso
     return torch.einsum("yi,abij,xj->yxab", y, correlation, x)
 
 
-def loop_coil_maps(coils: int, image_size: int, distance: float = 1.7, radius: float = 0.8) -> Tensor:
+def loop_coil_maps(
+    coils: int, image_size: int, distance: float = 1.7, radius: float = 0.8
+) -> Complex[Tensor, "coils y x"]:
     """Sensitivities of loops around a square field of view, for simulations.
 
     The field of a loop on its axis falls off as ``(1 + r^2 / radius^2)^(-3/2)`` with the distance r from its centre

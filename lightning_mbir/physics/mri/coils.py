@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
+from jaxtyping import Complex, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -29,7 +30,7 @@ class CoilOperator(LinearOperator):
     _expand: Tensor
     _combine: Tensor
 
-    def set_maps(self, coil_maps: Tensor | None) -> None:
+    def set_maps(self, coil_maps: Num[Tensor, "*slices coils y x"] | None) -> None:
         """Keep ``(coils, Y, X)`` or ``(Z, coils, Y, X)``, as real and imaginary part: casts of modules spoil others."""
         maps = None
         if coil_maps is not None:
@@ -38,11 +39,11 @@ class CoilOperator(LinearOperator):
         self.prepare()
 
     @property
-    def coil_maps(self) -> Tensor | None:
+    def coil_maps(self) -> Complex[Tensor, "*slices coils y x"] | None:
         """``(coils, Y, X)`` or ``(Z, coils, Y, X)`` complex; none for a single coil of sensitivity 1."""
         return None if self._maps is None else torch.view_as_complex(self._maps)
 
-    def modulation(self) -> Tensor | None:
+    def modulation(self) -> Complex[Tensor, "... y x"] | None:
         """Factor ``(Y, X)`` or ``(Z, 1, Y, X)`` of the image before the transform, complex128; none by default."""
         return None
 
@@ -55,11 +56,11 @@ class CoilOperator(LinearOperator):
             maps = maps * modulation.to(maps)
         self._expand, self._combine = maps, maps.conj().resolve_conj()
 
-    def expand(self, x: Tensor) -> Tensor:
+    def expand(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch coils y x"]:
         """Coil images ``(..., coils, Y, X)`` of ``(..., Y, X)``, one coil where there are no maps."""
         return self._expand * x.unsqueeze(-3)
 
-    def combine(self, images: Tensor) -> Tensor:
+    def combine(self, images: Complex[Tensor, "*batch coils y x"]) -> Complex[Tensor, "*batch y x"]:
         """The adjoint of :meth:`expand`."""
         return (self._combine * images).sum(-3)
 
@@ -92,7 +93,7 @@ def check_coil_maps(coil_maps: Tensor, shape: Sequence[int], depth: int | None =
         raise InputError("coil maps are all zero; nothing would be measured")
 
 
-def centring(shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+def centring(shape: Sequence[int], device: torch.device) -> tuple[Complex[Tensor, "*shape"], Complex[Tensor, "*shape"]]:
     """Factors before and after a plain FFT that make it the centred one, both ``shape`` and complex128.
 
     With ``m = N // 2``, ``sum_n x[n] exp(-2 pi i (j - m)(n - m) / N)`` is the plain FFT of ``x[n] exp(2 pi i m n / N)``

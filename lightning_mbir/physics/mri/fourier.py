@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.physics.mri.masks import check_mask
@@ -34,7 +35,7 @@ class FourierSampling(LinearOperator):
         self.register_buffer("_mask_fft_order", torch.fft.ifftshift(self.mask, AXES), persistent=False)
         self.domain_shape = self.range_shape = (mask.shape[0], mask.shape[1])
 
-    mask: Tensor
+    mask: Float[Tensor, "y x"]
     _mask_fft_order: Tensor
 
     @property
@@ -42,19 +43,19 @@ class FourierSampling(LinearOperator):
         """Points of k-space over sampled points."""
         return self.mask.numel() / float(self.mask.sum())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., Y, X)`` complex, zero where the mask is."""
         self.check_domain(x)
         k = torch.fft.fft2(torch.fft.ifftshift(x, AXES), norm="ortho") * self._mask_fft_order
         return torch.fft.fftshift(k, AXES)
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def adjoint(self, y: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """Zero-filled image: ``(..., Y, X)`` complex to ``(..., Y, X)`` complex."""
         self.check_range(y)
         k = torch.fft.ifftshift(y, AXES) * self._mask_fft_order
         return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
 
-    def normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         self.check_domain(x)
         k = torch.fft.fft2(torch.fft.ifftshift(x, AXES), norm="ortho") * self._mask_fft_order
         return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
@@ -88,12 +89,12 @@ class RealDomain(LinearOperator):
         one = self.operator.of_slice(k)
         return None if one is None else RealDomain(one)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
         out: Tensor = self.operator(x)
         return out
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def adjoint(self, y: Num[Tensor, "*measured"]) -> Float[Tensor, "*batch y x"]:
         return self.operator.adjoint(y).real.contiguous()
 
-    def normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Float[Tensor, "*batch y x"]) -> Float[Tensor, "*batch y x"]:
         return self.operator.normal(x).real.contiguous()

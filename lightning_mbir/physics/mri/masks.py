@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.flags import MASKS
 
-MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
 COLUMNS = ("uniform1d", "gaussian1d", "equispaced")
 """Those that sample whole columns."""
 
 
 def make_mask(
     kind: str, shape: tuple[int, int], acc: float, center_fraction: float | None = None, seed: int = 0
-) -> Tensor:
+) -> Float[Tensor, "y x"]:
     """A mask ``(Y, X)`` of zeros and ones, zero frequency at ``(Y // 2, X // 2)``.
 
     ``uniform1d``, ``gaussian1d`` and ``equispaced`` sample whole columns (phase encoding along x): drawn with equal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.physics.mri.coils import CHUNK, CoilOperator, centring, check_coil_maps
@@ -29,7 +30,7 @@ class MultiCoilFourier(CoilOperator):
             not finite, or all zero.
     """
 
-    mask: Tensor
+    mask: Float[Tensor, "y x"]
 
     def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
         super().__init__(mask.device)
@@ -52,7 +53,7 @@ class MultiCoilFourier(CoilOperator):
             return None
         return MultiCoilFourier(self.mask, self.coil_maps[k]).to(self.device, self.real_dtype)
 
-    def modulation(self) -> Tensor:
+    def modulation(self) -> Complex[Tensor, "y x"]:
         return centring(self.mask.shape, self.device)[0]
 
     def prepare(self) -> None:
@@ -60,17 +61,17 @@ class MultiCoilFourier(CoilOperator):
         self._sampling = self.mask * centring(self.mask.shape, self.device)[1].to(self.dtype)
         self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch coils y x"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., coils, Y, X)`` complex, zero where the mask is."""
         self.check_domain(x)
         return torch.fft.fft2(self.expand(x), norm="ortho").mul_(self._sampling)
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def adjoint(self, y: Num[Tensor, "*batch coils y x"]) -> Complex[Tensor, "*batch y x"]:
         """Zero-filled image of all coils: ``(..., coils, Y, X)`` to ``(..., Y, X)``."""
         self.check_range(y)
         return self.combine(torch.fft.ifft2(y * self._sampling_conj, norm="ortho"))
 
-    def normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """``A^H A x``, a few slices at a time: the k-space of all coils and slices is never in memory at once."""
         self.check_domain(x)
         depth = x.shape[-3] if x.ndim > 2 else 1

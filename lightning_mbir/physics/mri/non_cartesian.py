@@ -7,6 +7,7 @@ import math
 from typing import Literal
 
 import torch
+from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -41,7 +42,7 @@ class NonCartesianFourier(CoilOperator):
             that is not installed.
     """
 
-    trajectory: Tensor
+    trajectory: Float[Tensor, "*samples 2"]
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class NonCartesianFourier(CoilOperator):
         super().prepare()
         self._nufft = Nufft(self.trajectory.reshape(-1, 2), self._image, self.backend)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., [coils,] *samples)``."""
         self.check_domain(x)
         k = self._nufft.apply(self.expand(x))
@@ -91,7 +92,7 @@ class NonCartesianFourier(CoilOperator):
             k = k.squeeze(-2)
         return k.reshape(*k.shape[:-1], *self._samples)
 
-    def adjoint(self, y: Tensor) -> Tensor:
+    def adjoint(self, y: Num[Tensor, "*measured"]) -> Complex[Tensor, "*batch y x"]:
         """``(..., [coils,] *samples)`` to ``(..., Y, X)``."""
         self.check_range(y)
         k = y.flatten(y.ndim - len(self._samples))
@@ -100,7 +101,7 @@ class NonCartesianFourier(CoilOperator):
         return self.combine(self._nufft.apply(k, adjoint=True))
 
 
-def radial_trajectory(spokes: int, samples: int, golden: bool = True) -> Tensor:
+def radial_trajectory(spokes: int, samples: int, golden: bool = True) -> Float[Tensor, "spokes samples 2"]:
     """Spokes through the centre: ``(spokes, samples, 2)`` with ``(ky, kx)`` last, in cycles per pixel.
 
     Sample ``i`` of a spoke is at ``(i - samples // 2) / samples``, so ``samples // 2`` is the centre. Spokes turn by
@@ -117,7 +118,7 @@ def radial_trajectory(spokes: int, samples: int, golden: bool = True) -> Tensor:
     return torch.stack((radius * angle.sin(), radius * angle.cos()), -1)
 
 
-def spiral_trajectory(interleaves: int, samples: int, turns: float) -> Tensor:
+def spiral_trajectory(interleaves: int, samples: int, turns: float) -> Float[Tensor, "interleaves samples 2"]:
     """Archimedean spirals from the centre out: ``(interleaves, samples, 2)``, ``(ky, kx)`` last, in cycles per pixel.
 
     Radius and angle grow evenly, to 0.5 and ``turns`` full turns. Neighbouring windings are ``0.5 / (turns

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -21,7 +22,7 @@ class Nufft:
     which they approximate the transform.
     """
 
-    def __init__(self, trajectory: Tensor, image: tuple[int, int], backend: str) -> None:
+    def __init__(self, trajectory: Float[Tensor, "points 2"], image: tuple[int, int], backend: str) -> None:
         self.points = (2 * math.pi * trajectory.t()).contiguous()  # (2, points), radians per pixel
         self.image, self.backend = image, backend
         self._tables: tuple[Any, Any] | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def local_phase(x: Tensor) -> Tensor:
+def local_phase(x: Float[Tensor, "batch 2 y x"]) -> Float[Tensor, "batch 2 y x"]:
     """The unit phasor ``(B, 2, Y, X)`` of images ``(B, 2, Y, X)``, real and imaginary part, smoothed by a Gaussian.
 
     The Gaussian's deviation is a tenth of the slice's smaller side, over which a smooth phase turns little and noise
@@ -21,13 +22,15 @@ def local_phase(x: Tensor) -> Tensor:
         return smooth / (smooth.square().sum(1, keepdim=True) + 1e-20).sqrt()
 
 
-def gaussian(width: float, n: int, like: Tensor) -> Tensor:
+def gaussian(width: float, n: int, like: Tensor) -> Float[Tensor, "{n} {n}"]:
     """The symmetric matrix ``(n, n)`` that smooths by a Gaussian of ``width`` pixels."""
     place = torch.arange(n, device=like.device, dtype=like.dtype)
     return (-0.5 * ((place[:, None] - place) / width).square()).exp() / (width * math.sqrt(2 * math.pi))
 
 
-def rotated(x: Tensor, phasor: Tensor, back: bool = False) -> Tensor:
+def rotated(
+    x: Float[Tensor, "batch 2 y x"], phasor: Float[Tensor, "batch 2 y x"], back: bool = False
+) -> Float[Tensor, "batch 2 y x"]:
     """The images ``(B, 2, Y, X)`` times the phasor or, to go ``back``, times its conjugate."""
     (real, imag), (cosine, sine) = x.unbind(1), phasor.to(x.dtype).unbind(1)
     sine = -sine if back else sine

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
@@ -73,7 +74,9 @@ class MonaiUNet(nn.Module):
         except OptionalImportError as error:
             raise InputError("network 'monai' needs the package einops; pip install einops") from error
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch channels y x"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels y x"]:
         """Posterior mean of the clean images.
 
         Args:
@@ -82,7 +85,9 @@ class MonaiUNet(nn.Module):
         """
         return precondition(self.network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
 
-    def network(self, x: Tensor, noise_label: Tensor) -> Tensor:
+    def network(
+        self, x: Float[Tensor, "batch channels y x"], noise_label: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels y x"]:
         """The bare U-Net: ``(B, C, Y, X)`` and ``(B,)`` labels to ``(B, C, Y, X)``."""
         out: Tensor = self.unet(x, TIMESTEPS_PER_LABEL * noise_label.to(torch.float32))
         return out

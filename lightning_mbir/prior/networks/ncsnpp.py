@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
@@ -84,7 +85,9 @@ class NCSNpp(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch channels y x"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels y x"]:
         """Score of the noisy density.
 
         Args:
@@ -121,7 +124,12 @@ class DownLevel(nn.Module):
         self.reduce = None if pyramid is None else ResidualBlock(out, out, emb, resample="down")
         self.pyramid = None if pyramid is None else PyramidDown(pyramid, out)
 
-    def forward(self, h: Tensor, pyramid: Tensor, emb: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward(
+        self,
+        h: Float[Tensor, "batch channels y x"],
+        pyramid: Float[Tensor, "batch inputs y x"],
+        emb: Float[Tensor, "batch features"],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         kept = []
         for i, block in enumerate(self.blocks):
             h = block(h, emb)
@@ -144,7 +152,9 @@ class UpLevel(nn.Module):
         self.attention = Attention(out) if attends else None
         self.enlarge = ResidualBlock(out, out, emb, resample="up") if rises else None
 
-    def forward(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+    def forward(
+        self, h: Float[Tensor, "batch channels y x"], skips: list[Tensor], emb: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch widths rows columns"]:
         for block in self.blocks:
             h = block(torch.cat((h, skips.pop()), 1), emb)
         if self.attention is not None:
@@ -165,7 +175,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.skip = nn.Conv2d(width, out, 1) if width != out or resample else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch channels y x"], emb: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch widths rows columns"]:
         h = silu(self.norm1(x))
         if self.resample == "down":
             h, x = fir_down(h), fir_down(x)
@@ -184,7 +196,7 @@ class Attention(nn.Module):
         self.norm = group_norm(width)
         self.q, self.k, self.v, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch channels y x"]:
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
@@ -198,24 +210,26 @@ class PyramidDown(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, out, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch widths rows columns"]:
         out: Tensor = self.conv(fir(x, padding=2))
         return out
 
 
-def fir(x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+def fir(
+    x: Float[Tensor, "batch channels y x"], stride: int = 1, padding: int = 0
+) -> Float[Tensor, "batch channels rows columns"]:
     """The low-pass of unit gain on each channel, with zeros around the image."""
     taps = torch.tensor(FIR, dtype=x.dtype, device=x.device)
     kernel = torch.outer(taps, taps) / taps.sum() ** 2
     return F.conv2d(x, kernel.expand(x.shape[1], 1, 4, 4), stride=stride, padding=padding, groups=x.shape[1])
 
 
-def fir_down(x: Tensor) -> Tensor:
+def fir_down(x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch channels y//2 x//2"]:
     """Half the resolution: low-pass, every second pixel."""
     return fir(x, stride=2, padding=1)
 
 
-def fir_up(x: Tensor) -> Tensor:
+def fir_up(x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch channels 2*y 2*x"]:
     """Twice the resolution: zeros between the pixels, then the low-pass with gain 4."""
     out: Tensor = _Up.apply(x)  # type: ignore[no-untyped-call]
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -14,12 +15,12 @@ Preconditioning = Literal["edm", "ve"]
 
 def precondition(
     network: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    sigma: Tensor,
+    x: Float[Tensor, "batch channels y x"],
+    sigma: Float[Tensor, " batch"],
     kind: Preconditioning,
     sigma_data: float,
-    mean: float | Tensor,
-) -> Tensor:
+    mean: float | Float[Tensor, "channels 1 1"],
+) -> Float[Tensor, "batch channels y x"]:
     """Denoised images from a bare network ``F``, after table 1 of Karras et al. 2022 (EDM).
 
     ``x0 = mean + c_skip (x - mean) + c_out F(c_in (x - mean), c_noise)``. ``"edm"`` keeps what ``F`` sees and has to

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
@@ -101,7 +102,9 @@ class LightUNet(nn.Module):
             zeroed(nn.Conv2d(previous, 4 * in_channels, 3, padding=1)),
         )
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch channels y x"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels y x"]:
         """Posterior mean of the clean images.
 
         Args:
@@ -115,7 +118,9 @@ class LightUNet(nn.Module):
         aligned = rotated(x, phasor, back=True)
         return rotated(precondition(self.network, aligned, sigma, self.preconditioning, self.sigma_data, mean), phasor)
 
-    def network(self, x: Tensor, noise_label: Tensor) -> Tensor:
+    def network(
+        self, x: Float[Tensor, "batch channels y x"], noise_label: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels y x"]:
         """The bare U-Net: ``(B, C, Y, X)`` of unit variance and ``(B,)`` labels to ``(B, C, Y, X)``."""
         emb = self.embedding(fourier_features(noise_label))
         x = self.first(F.pixel_unshuffle(x, 2))
@@ -158,7 +163,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch channels y x"], emb: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch widths y x"]:
         h = self.conv1(silu(self.norm1(x)))
         scale, shift = self.film(emb)[:, :, None, None].chunk(2, 1)
         h = self.conv2(silu((self.norm2(h) * (1 + scale)).add_(shift)))
@@ -175,7 +182,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch channels y x"]:
         b, c, height, width = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, -1).transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, height, width)
@@ -189,18 +196,20 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch widths 2*y 2*x"]:
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-def fourier_features(label: Tensor, n: int = 64, lowest: float = 0.25, highest: float = 16.0) -> Tensor:
+def fourier_features(
+    label: Float[Tensor, " batch"], n: int = 64, lowest: float = 0.25, highest: float = 16.0
+) -> Float[Tensor, "batch {n}"]:
     """``(B,)`` labels to ``(B, n)`` sines and cosines at ``n / 2`` geometric frequencies."""
     ratio = torch.arange(n // 2, device=label.device, dtype=torch.float32) / (n // 2 - 1)
     phase = 2 * math.pi * lowest * (highest / lowest) ** ratio * label.float()[:, None]
     return torch.cat((phase.sin(), phase.cos()), 1)
 
 
-def silu(x: Tensor) -> Tensor:
+def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``x sigmoid(x)`` of a tensor that nobody else needs; in place where no gradient has to come back."""
     return F.silu(x, inplace=not x.requires_grad)
 

@@ -1,0 +1,1 @@
+"""Training of a prior, and what is looked at meanwhile."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lightning_mbir.prior.denoiser import denoised
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Noise levels of the held-out denoising PSNR (peak 1)."""
@@ -118,6 +121,8 @@ def sheet(rows: Sequence[Tensor]) -> Tensor:
 
 def psnr_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
     """Denoising PSNR over the noise level: a solid line each, broken where the name says that it is a reference."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():

@@ -7,16 +7,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from torch import Tensor, nn
 
 from lightning_mbir.prior.checkpoints.checkpoint import read_prior, save_prior
 from lightning_mbir.prior.checkpoints.weights import read_torch
 from lightning_mbir.prior.training.evaluate import SIGMAS, generate, psnr, psnr_figure, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Limits between the noise levels that the training loss is told apart by."""
@@ -98,6 +99,8 @@ class Finished:
 def write_prior(finished: Finished, folder: Path, reference: Mapping[int, Tensor]) -> None:
     """``prior.safetensors`` with the averaged weights of the best checkpoint (the last weights where there is none),
     ``prior.md``, ``prior_samples.png`` and ``prior_denoising.png``."""
+    from matplotlib.image import imsave
+
     network, found, origin = finished.network, finished.psnr, f"step {finished.step}"
     if finished.best is not None:
         network = read_prior(finished.best)[0].to(finished.device)

@@ -230,6 +230,7 @@ COMPILES = (which("g++") or which("clang++")) and Path(sysconfig.get_path("inclu
     not COMPILES,
     reason="torch.compile needs a C++ compiler and the headers of Python",
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_really_compiled_denoises_and_learns_the_same(caplog: pytest.LogCaptureFixture) -> None:
     """No stand-in for the compiler, which takes its time; so a small network."""
     net = LightUNet(channels=[8], attention=False)

@@ -1,0 +1,1 @@
+"""What computes line integrals and their transpose, one file a backend."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -47,7 +48,7 @@ class AstraProjector(Projector):
         self.projector = "linear" if fan is None else "line_fanflat"
         self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         source, target = (self.range_shape, self.domain_shape) if transpose else (self.domain_shape, self.range_shape)
         rows = x.detach().to("cpu", torch.float32).reshape(-1, *source).numpy()
         out = np.zeros((len(rows), *target), dtype=np.float32)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.physics.ct.geometry import ConeGeometry
@@ -30,7 +31,7 @@ class ConeJoseph(Projector):
         self.total = geometry.source_distance + geometry.detector_distance
         self.v, self.u = geometry.positions
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         z, y, width = self.shape
         rows, columns = len(self.v), len(self.u)
         views = len(self.angles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -40,7 +41,7 @@ class DiffctProjector(Projector):
         self.spacing = (columns, rows * stretch, geometry.pixel_size)
         self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         from diffct import ConeBackprojectorFunction, ConeProjectorFunction
 
         du, dv, voxel = self.spacing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.physics.ct.geometry import PlaneGeometry
@@ -20,7 +21,7 @@ class JosephRays(Projector):
     def __init__(self, geometry: PlaneGeometry) -> None:
         self.image_size, self.pixel_size, self.views = geometry.image_size, geometry.pixel_size, geometry.views
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         bins = len(self.views[0][0])
         given = x.t().contiguous()
         result = x.new_zeros(self.image_size**2 if transpose else len(self.views) * bins, len(x))

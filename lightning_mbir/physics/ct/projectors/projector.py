@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -14,11 +15,11 @@ class Projector:
     It holds no module state and is shared by copies of the operator that it belongs to.
     """
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
-        """``(S, columns)`` to ``(S, rows)``; with ``transpose`` the other way round."""
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
+        """Of each slice, flat: the projection of an image or, with ``transpose``, the image of a projection."""
         raise TypeError(f"{type(self).__name__} does not define product")
 
-    def apply(self, x: Tensor, transpose: bool = False) -> Tensor:
+    def apply(self, x: Float[Tensor, "slices inputs"], transpose: bool = False) -> Float[Tensor, "slices outputs"]:
         """``product``, differentiable: its gradient is the product the other way round."""
         out: Tensor = _Product.apply(x, self, transpose)  # type: ignore[no-untyped-call]
         return out

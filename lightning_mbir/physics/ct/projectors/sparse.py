@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -43,7 +44,7 @@ class SparsePair(Projector):
             self._cache[key] = [to_torch(band).to(device=device, dtype=dtype) for band in host]
         return self._cache[key]
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         bands = self.get("At" if transpose else "A", x.device, x.dtype)
         out = x.new_empty(len(x), self.shape[transpose])
         for start in range(0, len(x), CHUNK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -33,7 +34,7 @@ class TorchRadonProjector(Projector):
         self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
         self.pixel_size = geometry.pixel_size
 
-    def product(self, x: Tensor, transpose: bool) -> Tensor:
+    def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         if not transpose:
             out: Tensor = self.radon.forward(x.reshape(-1, *self.domain_shape)) * self.pixel_size
             return out.flatten(1)

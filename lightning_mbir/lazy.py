@@ -1,0 +1,30 @@
+"""Names of a room that are imported when they are asked for, so that nobody waits for what he does not use."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def lazy_names(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
+
+    Its names are those that its ``__init__.py`` imports for type checkers alone, so they stand in one place.
+
+    Args:
+        package: ``__name__`` of the package.
+        path: its ``__file__``.
+    """
+    blocks = [node for node in ast.parse(Path(path).read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    modules = {alias.name: str(node.module) for node in imports for alias in node.names}
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(modules[name]), name)
+
+    return get, lambda: sorted(modules), sorted(modules)
