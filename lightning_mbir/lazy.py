@@ -1,12 +1,15 @@
-"""Names of a room that are imported when they are asked for, so that nobody waits for what he does not use."""
+"""What is imported when it is asked for: names of a room, and what a class path says."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lightning_mbir.errors import InputError
 
 
 def lazy_names(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -28,3 +31,22 @@ def lazy_names(package: str, path: str) -> tuple[Callable[[str], Any], Callable[
         return getattr(importlib.import_module(modules[name]), name)
 
     return get, lambda: sorted(modules), sorted(modules)
+
+
+def imported(flag: str, path: str) -> Any:
+    """What lies at a class path, ``package.module.name``; modules of the working folder are found too.
+
+    Args:
+        flag: that gave the path, for the error.
+        path: where it lies. What is there runs.
+
+    Raises:
+        InputError: no such module or name.
+    """
+    module, _, name = path.rpartition(".")
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{flag} {path}: cannot be imported ({error}); give package.module.name") from error

@@ -15,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lightning_mbir import methods
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import sha256
+from lightning_mbir.lazy import imported
 from lightning_mbir.methods.method import MODALITIES, Method
 
 GROUP = "lightning_mbir.methods"
@@ -96,19 +98,6 @@ def check_method(name: str | Callable[..., Any], modality: str, options: dict[st
     return method
 
 
-def imported(flag: str, path: str) -> Any:
-    """What lies at a class path, ``package.module.name``.
-
-    Raises:
-        InputError: no such module or name.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{flag} {path}: cannot be imported ({error}); give package.module.name") from error
-
-
 def source_sha256(made: Any) -> str | None:
     """Of the file that a function or class is from, so that what it gave is known to be of this version of it."""
     path = inspect.getsourcefile(made)
@@ -148,7 +137,7 @@ def _unknown(name: str) -> InputError:
 def own_cards() -> dict[str, Card]:
     """Of the files in this folder that hold a method by their own name, as their text says."""
     cards = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(path for folder in methods.__path__ for path in Path(folder).glob("*.py")):
         text = path.read_text(encoding="utf-8")
         if "\n@method(" in text:
             cards[path.stem] = _read(path.stem, ast.parse(text))

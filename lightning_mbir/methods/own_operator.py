@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.catalog import imported, source_sha256
+from lightning_mbir.lazy import imported
+from lightning_mbir.methods.catalog import source_sha256
 from lightning_mbir.physics import LinearOperator, RealDomain
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import is_class_path
-from lightning_mbir.methods.catalog import imported
+from lightning_mbir.lazy import imported
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
 
 HOW_TO = (

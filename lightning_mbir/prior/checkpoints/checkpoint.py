@@ -258,13 +258,8 @@ def _checked(config: object, path: Path) -> dict[str, Any]:
 def _build(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, trusted: str | None) -> nn.Module:
     """Every weight, and no other, or an error: a prior that is partly untrained must never run."""
     check_finite(tensors, path)
-    if "." in config["network"] and config["network"] != trusted:
-        raise InputError(
-            f"{path}: of the network {config['network']}, which is not ours and whose code would run; if you trust it, "
-            f"name it: --model.prior_network {config['network']}, or load_prior(..., network=...)"
-        )
     try:
-        network = build_network(config["network"], config["network_options"], config.get("coarse_size"))
+        network = build_network(config["network"], config["network_options"], config.get("coarse_size"), trusted)
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{path}: the network cannot be built ({error})") from error
     try:

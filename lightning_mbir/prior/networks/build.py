@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import entry_points
 from typing import Any, cast
 
 from torch import nn
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.lazy import imported
 from lightning_mbir.prior.networks.monai_unet import MonaiUNet
 from lightning_mbir.prior.networks.ncsnpp import NCSNpp
 from lightning_mbir.prior.networks.unet import LightUNet
@@ -21,40 +21,47 @@ GROUP = "lightning_mbir.networks"
 """Entry points by which other packages add networks."""
 
 
-def network_class(name: str) -> type[nn.Module]:
+def network_class(name: str, trusted: str | None = None) -> type[nn.Module]:
     """A network of ours by its name, of an installed package by that of its entry point (``lightning_mbir.networks``),
-    or any by its class path.
+    or any by its class path, where that is ``trusted``: a name may come from a file.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is not trusted.
     """
     if name in NETWORKS:
         return NETWORKS[name]
     foreign = {entry.name: entry for entry in entry_points(group=GROUP)}
-    try:
-        if name in foreign:
-            found = foreign[name].load()
-        elif "." in name:
-            module, _, attribute = name.rpartition(".")
-            found = getattr(importlib.import_module(module), attribute)
-        else:
-            raise InputError(f"network {name!r} is unknown; there are {', '.join([*NETWORKS, *foreign])}")
-    except (ImportError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"network {name!r} cannot be imported ({error}); give package.module.Class") from error
+    if name in foreign:
+        found = foreign[name].load()
+    elif "." in name and name == trusted:
+        found = imported("network", name)
+    elif "." in name:
+        raise InputError(
+            f"network {name} is not ours, and its code would run; if you trust it, name it: --prior_network {name}, "
+            "or load_prior(..., network=...)"
+        )
+    else:
+        raise InputError(f"network {name!r} is unknown; there are {', '.join([*NETWORKS, *foreign])}")
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise InputError(f"network {name!r} is a {type(found).__name__}, not a class of torch.nn.Module")
     return found
 
 
-def build_network(name: str, options: dict[str, Any] | None, coarse_size: int | None = None) -> nn.Module:
+def build_network(
+    name: str, options: dict[str, Any] | None, coarse_size: int | None = None, trusted: str | None = None
+) -> nn.Module:
     """The network called ``name`` with its constructor's options, to be used with that ``coarse_size`` (``denoised``).
+
+    Args:
+        name: of one of ours, or as ``network_class`` takes it.
+        options: of its constructor.
+        coarse_size: see ``denoised``.
+        trusted: the class path that a user has named, if any.
 
     Raises:
         InputError: unknown name, options that the network does not take, or a coarse size that is none.
     """
-    made = network_class(name)
+    made = network_class(name, trusted)
     try:
         network: Any = made(**(options or {}))
     except TypeError as error:

@@ -113,9 +113,9 @@ class ScorePriorModule(L.LightningModule):
             network_options = {"in_channels": 2, **(network_options or {})}
         self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
-        self.network = channels_last(build_network(network, network_options, coarse_size))
+        self.network = channels_last(build_network(network, network_options, coarse_size, trusted=network))
         if init is not None:
-            start_from(self.network, init)
+            start_from(self.network, init, network)
             self.hparams["coarse_size"] = self.network.coarse_size
         self.ema = AveragedModel(self.network, avg_fn=EMA(ema_decay), use_buffers=True)
         self.ema.requires_grad_(False)

@@ -101,18 +101,19 @@ def other_setting(own: nn.Module, given: nn.Module) -> str | None:
     return next((name for path, name in sorted(ours) if ours[path, name] != theirs.get((path, name))), None)
 
 
-def start_from(network: nn.Module, init: str) -> None:
+def start_from(network: nn.Module, init: str, trusted: str | None = None) -> None:
     """Give a network the weights of a prior and, if it has none, its ``coarse_size``.
 
     Args:
         network: with ``align_phase`` it takes the weights of a prior of magnitudes, too.
         init: whatever ``load_prior`` takes.
+        trusted: class path of the network, where it is another package's.
 
     Raises:
         InputError: no such prior, or of another network.
     """
     try:
-        prior: Any = read_prior(init)[0]
+        prior: Any = read_prior(init, network=trusted)[0]
     except InputError as error:
         raise InputError(str(error).replace("--prior", "--model.init")) from error
     if getattr(network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
@@ -156,7 +157,8 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
     saved = content.get("hyper_parameters", {})
     if name is None and {"network", "network_options"} <= saved.keys() and isinstance(module.network, nn.Module):
         with torch.device("meta"):
-            own = build_network(saved["network"], saved["network_options"], saved.get("coarse_size"))
+            trusted = str(getattr(module, "hparams", {}).get("network"))
+            own = build_network(saved["network"], saved["network_options"], saved.get("coarse_size"), trusted)
             name = other_setting(module.network, own)
     if name == "coarse_size":  # which a training may have from --model.init
         size = saved.get("coarse_size") or "null"

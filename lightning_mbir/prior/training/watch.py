@@ -103,7 +103,7 @@ def write_prior(finished: Finished, folder: Path, reference: Mapping[int, Tensor
 
     network, found, origin = finished.network, finished.psnr, f"step {finished.step}"
     if finished.best is not None:
-        network = read_prior(finished.best)[0].to(finished.device)
+        network = read_prior(finished.best, network=finished.hparams["network"])[0].to(finished.device)
         found = read_torch(finished.best)["training"].get("validation_psnr", {})
         origin = f"{finished.best.stem.replace('=', ' ')}, the best by held-out loss"
     config = {name: finished.hparams[name] for name in ("network", "network_options", "modality", "coarse_size")}
