@@ -100,7 +100,7 @@ def check_method(name: str | Callable[..., Any], modality: str, options: dict[st
 
 def source_sha256(made: Any) -> str | None:
     """Of the file that a function or class is from, so that what it gave is known to be of this version of it."""
-    path = inspect.getsourcefile(made)
+    path = inspect.getsourcefile(made if inspect.isfunction(made) or inspect.isclass(made) else type(made))
     return None if path is None else sha256(Path(path))
 
 

@@ -15,7 +15,11 @@ from torch import Tensor
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.files import sha256
+from lightning_mbir.flags import is_class_path
+from lightning_mbir.lazy import imported
+from lightning_mbir.methods.catalog import source_sha256
 from lightning_mbir.packaged import PACKAGE
+from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.prior.checkpoints.checkpoint import CONFIG, WEIGHTS, bundled_sums
 
 CHECKOUT = PACKAGE.parent
@@ -41,9 +45,13 @@ def plain_data(value: Any) -> Any:
     return tensor_sha256(value) if isinstance(value, Tensor) else value
 
 
-def prior_identity(source: str | None, modality: Modality, complex: bool) -> dict[str, str]:
-    """Name and SHA-256 of what ``load_task_prior`` reads; of a folder, those of its weights and its configuration."""
-    name = source or (f"{modality}_complex" if complex else modality)
+def prior_identity(source: str | None, modality: Modality, prior: SliceDenoiser) -> dict[str, str | None]:
+    """Name and SHA-256 of what ``load_task_prior`` reads; of a folder, those of its weights and its configuration, of a
+    class path those of the weights that it has and of the file that it is from."""
+    name = source or (f"{modality}_complex" if prior.complex else modality)
+    if is_class_path(name):
+        weights = digest(plain_data(dict(prior.network.state_dict())))
+        return {"name": name, "sha256": weights, "module_sha256": source_sha256(imported("--prior", name))}
     bundled = bundled_sums()
     if name in bundled:
         return {"name": name, "sha256": bundled[name]}

@@ -152,9 +152,9 @@ class Runner:
         modality, chosen = self.task.modality, plan.chosen
         prior = second = None
         if chosen.needs_prior and self.prior is not None:
-            prior = prior_identity(self.sources[0], modality, self.prior.complex)
+            prior = prior_identity(self.sources[0], modality, self.prior)
         if "second_prior" in chosen.needs and self.second_prior is not None:
-            second = prior_identity(self.sources[1], modality, self.second_prior.complex)
+            second = prior_identity(self.sources[1], modality, self.second_prior)
         network = self.network if "network" in chosen.needs else None
         return {
             "task": self.task.name,

@@ -109,11 +109,12 @@ def test_a_folder_is_known_by_its_weights_and_its_configuration(tmp_path: Path) 
     """Weights whose metadata were lost are what the configuration says."""
     folder = tmp_path / "p"
     digest = save_prior(folder, network(), CONFIG)
-    first = prior_identity(str(folder), "mri", False)
+    prior = load_prior(folder)
+    first = prior_identity(str(folder), "mri", prior)
     assert first["sha256"] == digest and first["name"] == str(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "coarse_size": 16}))
-    second = prior_identity(str(folder), "mri", False)
+    second = prior_identity(str(folder), "mri", prior)
     assert second != first and {**second, "config_sha256": first["config_sha256"]} == first
 
 
@@ -273,7 +274,7 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(Path("x"), protocol=2))
     refused(path, "holds pathlib.*Path objects, which could run code")
     torch.save({"model": network()}, path)
-    refused(path, "holds lightning_mbir.prior.unet.LightUNet objects, which could run code")
+    refused(path, "holds lightning_mbir.prior.networks.unet.LightUNet objects, which could run code")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "text")
     refused(path, "not a whole PyTorch checkpoint")
