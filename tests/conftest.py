@@ -92,6 +92,7 @@ def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
         slice_batch: int | None = 16,
         precision: str = "",
         compile: bool = False,
+        network: str | None = None,
     ) -> Any:
         return gaussian_prior(modality, slice_batch, complex)
 

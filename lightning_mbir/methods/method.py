@@ -227,7 +227,12 @@ class Method:
 def method(
     *, modalities: tuple[str, ...] = MODALITIES, needs: tuple[str, ...] = (), weighted: bool = True
 ) -> Callable[[Callable[..., Any]], Method]:
-    """Make a method of a function; see ``Method``, and docs/extending.md for a whole example.
+    """Make a method of a function; docs/extending.md has a whole example.
+
+    Args:
+        modalities: that it works for, of ``"ct"`` and ``"mri"``.
+        needs: what it cannot do without, of ``NEEDS``, such as ``"prior"``.
+        weighted: whether statistical weights mean something to it.
 
     Raises:
         InputError: a function without a docstring, an option without a default or without a name.

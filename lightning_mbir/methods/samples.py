@@ -28,7 +28,8 @@ from lightning_mbir.physics import LinearOperator
 class PosteriorSamples(Reconstruction):
     """The mean of several samples as a reconstruction, and their spread.
 
-    ``volume`` is the mean of the samples, ``residual`` that of the mean; ``nfe`` and ``seconds`` are sums.
+    ``volume`` is the mean of the samples, ``residual`` that of the mean; ``nfe`` and ``seconds`` are sums, ``method``
+    is that of each.
 
     Attributes:
         std: standard deviation ``(Z, Y, X)`` of the samples, in physical unit; of their magnitude, where complex.

@@ -93,6 +93,10 @@ def noise_sigma(kspace: Tensor, snr_db: float) -> float:
     ``P`` is the mean power of the sampled points (those that are not 0) of the whole array, and ``sigma^2 = E |n|^2``,
     half of it in each part. All points have the same ``sigma``: that of the receiver.
 
+    Args:
+        kspace: complex, of any shape, with zeros where nothing was sampled.
+        snr_db: in decibels.
+
     Raises:
         InputError: an SNR that is not finite; k-space that is real, not finite, or zero.
     """

@@ -47,6 +47,7 @@ class LinearOperator(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the operator works."""
         return self._buffers["_probe"].device  # type: ignore[union-attr]
 
     @property

@@ -52,8 +52,12 @@ class Calibration:
 def calibrate(
     mean: Float[Tensor, "z y x"], std: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], samples: int
 ) -> Calibration:
-    """Compare the error of a mean of ``samples`` samples with their standard deviation, all ``(Z, Y, X)``, over all
-    voxels."""
+    """Compare the error of the mean of samples with their spread, over all voxels.
+
+    Args:
+        mean, std, truth: ``(Z, Y, X)`` in one unit.
+        samples: of how many samples mean and standard deviation are.
+    """
     import scipy.stats
 
     error = (mean - truth).abs().flatten()

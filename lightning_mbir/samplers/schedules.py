@@ -22,6 +22,11 @@ def geometric_sigmas(n: int, sigma_max: float, sigma_min: float) -> Float64[Tens
 def karras_sigmas(n: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Float64[Tensor, " levels"]:
     """``n`` levels that are denser at low noise (Karras et al. 2022, equation 5). float64 ``(n,)``.
 
+    Args:
+        n: how many.
+        sigma_max, sigma_min: the first and the last.
+        rho: how much denser; 7 as in the paper.
+
     Raises:
         InputError: as ``geometric_sigmas``.
     """

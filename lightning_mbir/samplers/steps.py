@@ -110,7 +110,6 @@ def nearer_to_data(
         iterations: steps at most. One is the projection where ``A`` samples an orthonormal basis, as k-space.
         pull: weight of staying at ``x``, relative to ``||A^H A||``.
     """
-
     b = rhs if pull == 0 else rhs + pull * x
     normal = partial(pulled_normal, operator, pull)
     return conjugate_gradient(normal, b, x, max_iterations=iterations, batch_dims=int(uncoupled(operator)))

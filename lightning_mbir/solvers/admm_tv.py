@@ -27,7 +27,8 @@ _ALL = slice(None)
 class ADMMState:
     """What "variable sharing" keeps: one volume ``v = D x + w`` an axis, before the split and dual updates.
 
-    These are ``z = shrink(v, threshold)`` and ``w = v - z``, so both follow from ``v``.
+    These are ``z = shrink(v, threshold)`` and ``w = v - z``, so both follow from ``v``; ``isotropic`` tells whether
+    that is the shrinkage of vectors.
     """
 
     v: tuple[Num[Tensor, "*shape"], ...]

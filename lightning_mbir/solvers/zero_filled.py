@@ -11,7 +11,7 @@ from lightning_mbir.physics.operator import LinearOperator
 
 @torch.no_grad()
 def zero_filled(y: Tensor, operator: LinearOperator) -> Num[Tensor, "... y x"]:
-    """``A^H y``: the image ``(..., Y, X)`` of least norm for a Fourier sampling ``(..., Y, X)``.
+    """``A^H y``: the image ``(..., Y, X)`` of least norm for ``y`` of a Fourier sampling ``operator``.
 
     Raises:
         InputError: a measurement of another shape.

@@ -79,6 +79,11 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
     (``exchange/data``), and fastMRI's (``kspace``), in HDF5 (``.h5``) or NumPy (``.npz``).
 
+    Args:
+        path: the file.
+        modality: of the task, ``"ct"`` or ``"mri"``; a file that says another is refused.
+        options: what the file leaves open.
+
     Raises:
         InputError: no such file, keys that are missing, wrong dimensions, values that are not finite, options that the
             file's layout has no use for.

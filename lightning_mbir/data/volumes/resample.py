@@ -8,7 +8,7 @@ from lightning_mbir.data.volumes.volume import Volume
 def resize_in_plane(volume: Volume, image_size: int) -> Volume:
     """Pad the slices with zeros to a square, then resize them to ``image_size`` by averaging areas.
 
-    The affine follows, so every voxel keeps its place in the world. Volumes of the right size come back as they are.
+    The affine follows, so every voxel keeps its place in the world. A ``volume`` of the right size comes back as it is.
     """
     _, rows, columns = volume.data.shape
     if rows == columns == image_size:

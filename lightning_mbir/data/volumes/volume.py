@@ -105,6 +105,10 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
     The volume is turned to RAS (slices from foot to head first, then posterior to anterior, then left to right),
     so that the first axis is axial; CT is converted from Hounsfield units to attenuation in 1/mm.
 
+    Args:
+        path: the file or folder.
+        modality: ``"ct"`` or ``"mri"``, which the files do not tell.
+
     Raises:
         InputError: no such file, not readable, not three-dimensional, or values that are not finite.
     """
@@ -150,7 +154,12 @@ def read_volume(path: str | Path, modality: Modality) -> Volume:
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
-    """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units where it has any."""
+    """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units where it has any.
+
+    Args:
+        path: the file, ``.nii`` or ``.nii.gz``; what is there is replaced.
+        volume: with its affine.
+    """
     import nibabel as nib
 
     path = Path(path)
