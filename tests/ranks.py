@@ -1,0 +1,62 @@
+"""Commands on several ranks, as ``torchrun`` starts them, but from a process that has imported all and run nothing.
+
+Two interpreters need 15 seconds to import what a training takes. So this is for what several ranks do together; that
+Lightning starts them itself is for tests which run ``python -m lightning_mbir`` with ``--trainer.devices``.
+"""
+
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "lightning_mbir.cli_lightning",
+        "lightning_mbir.prior.training.module",
+        "lightning_mbir.data.slices.datamodule",
+        "lightning_mbir.reconstruction.module",
+    ]
+)
+PATIENCE = 300  # seconds
+
+
+def run_on_ranks(args: list[str], log: Path, ranks: int = 2) -> list[tuple[int | None, str]]:
+    """Status of each rank, and what it said, of the command line with these arguments and ``--trainer.devices``.
+
+    Args:
+        args: of ``python -m lightning_mbir``.
+        log: folder for what the ranks say.
+        ranks: how many.
+    """
+    log.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    devices = ["--trainer.accelerator", "cpu", "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
+    logs = [log / f"rank_{rank}.txt" for rank in range(ranks)]
+    processes = [
+        FORKS.Process(target=_rank, args=([*args, *devices], rank, ranks, port, logs[rank])) for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+        process.kill()
+    return [(process.exitcode, file.read_text()) for process, file in zip(processes, logs, strict=True)]
+
+
+def _rank(args: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
+    """One of them; Lightning finds by its environment that it need start no more."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    from lightning_mbir.cli import main
+
+    rank_zero_only.rank = rank  # which an import reads from the environment
+    sys.exit(main(args))
