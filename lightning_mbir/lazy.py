@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def lazy_names(package: str, path: str) -> tuple[Callable[[str], Any], Callable[
 
 
 def imported(flag: str, path: str) -> Any:
-    """What lies at a class path, ``package.module.name``; modules of the working folder are found too.
+    """What lies at a class path, ``package.module.name``.
 
     Args:
         flag: that gave the path, for the error.
@@ -44,8 +43,6 @@ def imported(flag: str, path: str) -> Any:
         InputError: no such module or name.
     """
     module, _, name = path.rpartition(".")
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
