@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data import phantoms
+from lightning_mbir.prior.training.evaluate import generate
 from tests import shapes
 
 torch.set_num_threads(1)
@@ -68,6 +69,15 @@ def phantoms_are_drawn_once() -> Iterator[None]:
             draw = once(getattr(phantoms, name))
             for user in ("slices.reading", "volumes.datamodule"):
                 patch.setattr(f"lightning_mbir.data.{user}.{name}", draw)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def samples_of_trainings_are_short() -> Iterator[None]:
+    """Trainings draw samples after each validation and at their end: here in 3 steps, of 5 evaluations, for 24."""
+    with pytest.MonkeyPatch.context() as patch:
+        for user in ("module", "watch"):
+            patch.setattr(f"lightning_mbir.prior.training.{user}.generate", functools.partial(generate, steps=3))
         yield
 
 

@@ -1,7 +1,6 @@
 """The command line as a person meets it."""
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -20,6 +19,10 @@ from lightning_mbir.prior.checkpoints.checkpoint import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data.image_size", "32", "--method", "fbp", "--task", "sv_ct"]
+QUICK = ["--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "2"]
+"""For trainings of which neither bf16 nor the validation is the subject."""
+DDP = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+"""Lightning starts the second process itself."""
 
 
 def head(folder: Path, name: str = "v.nii.gz", shape: tuple[int, ...] = (24, 20, 6)) -> Path:
@@ -169,34 +172,11 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
     network = '{"channels": [8, 16], "attention": false}'
     train = ["fit", "--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16"]
     train += ["--model.network_options", network, "--model.cosine", "false", "--model.warmup_steps", "1"]
-    train += [
-        "--trainer.enable_progress_bar",
-        "false",
-        "--trainer.precision",
-        "32-true",
-        "--trainer.accelerator",
-        "cpu",
-    ]
+    train += ["--trainer.enable_progress_bar", "false", *QUICK]
     assert main([*train, "--steps", "2", "--model.learning_rate", "1e-3", "--output_dir", "first"]) == 0
     (checkpoint,) = Path("first").rglob("last.ckpt")
-    assert (
-        main(
-            [
-                *train,
-                "--steps",
-                "4",
-                "--model.learning_rate",
-                "2e-4",
-                "--output_dir",
-                "second",
-                "--ckpt_path",
-                str(checkpoint),
-                "--data.batch_size",
-                "4",
-            ]
-        )
-        == 0
-    )
+    more = ["--steps", "4", "--model.learning_rate", "2e-4", "--data.batch_size", "4", "--output_dir", "second"]
+    assert main([*train, *more, "--ckpt_path", str(checkpoint)]) == 0
     (resumed,) = Path("second").rglob("last.ckpt")
     content = torch.load(resumed, weights_only=True)
     assert content["global_step"] == 4
@@ -211,8 +191,8 @@ def test_flags_come_before_what_a_checkpoint_says(tmp_path: Path, monkeypatch: p
 
 def test_a_complex_prior_is_trained_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit", "--trainer.accelerator=cpu"]
-    train += ["--model.network_options", '{"channels": [8, 16], "align_phase": true}', "--trainer.precision", "32-true"]
+    train = ["fit", "--config", "prior_mri_complex", "--steps", "2", "--output_dir", "fit", *QUICK]
+    train += ["--model.network_options", '{"channels": [8, 16], "align_phase": true}']
     train += ["--data.image_size", "[32, 64]", "--data.crop_size", "32", "--data.slices_per_epoch", "16"]
     assert main([*train, "--data.phantom_volumes", "1"]) == 0
     (config,) = Path("fit").rglob("config.yaml")
@@ -243,8 +223,7 @@ def test_test_prints_the_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 TINY_FIT = [
     "fit", "--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "16", "--steps", "6",
-    "--model.network_options", '{"channels": [8, 16], "attention": false}', "--trainer.precision", "32-true",
-    "--trainer.accelerator", "cpu",
+    "--model.network_options", '{"channels": [8, 16], "attention": false}', *QUICK,
 ]  # fmt: skip
 
 
@@ -303,53 +282,55 @@ def test_folders_that_cannot_be_trained_on_are_refused_before_anything_is_writte
     assert not list(out.rglob("*.ckpt")) and not list(out.rglob("*.safetensors"))
 
 
-def test_two_processes_share_the_volumes(tmp_path: Path) -> None:
-    """Every volume once, and the same bytes as from one process."""
-    # Ranks of DDP run on one thread each, and sums over two threads round differently.
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folder = tmp_path / "in"
+def program(*args: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "lightning_mbir", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+
+
+def three_heads(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("a", "b", "c"):
-        head(folder, f"{name}.nii.gz", (24, 20, 5 + ord(name) - ord("a")))
-    base = [sys.executable, "-m", "lightning_mbir", "predict", "--task", "cs_mri", "--acc", "4", "--steps", "3"]
-    base += ["--data.path", str(folder), "--data.image_size", "32", "--trainer.accelerator", "cpu"]
-    runs = {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp"]}
-    for name, options in runs.items():
-        done = subprocess.run(
-            [*base, *options, "--output_dir", str(tmp_path / name)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=env,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("data residual") == 3
-    for volume in ("a", "b", "c"):
-        one, two = (array(tmp_path / name / "cs_mri" / volume) for name in runs)
-        assert one.shape[-1] == 5 + ord(volume) - ord("a")
+    for number, name in enumerate("abc"):
+        head(folder, f"{name}.nii.gz", (24, 20, 5 + number))
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_volumes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every volume once, and the same bytes as from one process: this one, which has one thread as ranks have."""
+    base = ["predict", "--task", "cs_mri", "--acc", "4", "--steps", "3", "--data.image_size", "32"]
+    base += ["--data.path", str(three_heads(tmp_path / "in"))]
+    assert main([*base, "--trainer.accelerator", "cpu", "--output_dir", str(tmp_path / "one")]) == 0
+    done = program(*base, *DDP, "--output_dir", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert capfd.readouterr().out.count("data residual") == done.stdout.count("data residual") == 3
+    for number, volume in enumerate("abc"):
+        one, two = (array(tmp_path / name / "cs_mri" / volume) for name in ("one", "two"))
+        assert one.shape[-1] == 5 + number
         assert np.array_equal(one, two)
-    too_few = [*base, "--trainer.devices", "2", "--data.slices", "0:4", "--output_dir", str(tmp_path / "x")]
-    too_few[too_few.index(str(folder))] = str(folder / "a.nii.gz")
-    done = subprocess.run(too_few, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=100)
+
+
+@pytest.mark.slow
+def test_two_processes_for_one_volume_are_refused(tmp_path: Path) -> None:
+    """Without one of them waiting for the other."""
+    args = ["predict", "--task", "cs_mri", "--acc", "4", "--data.image_size", "32", "--data.slices", "0:4", *DDP]
+    done = program(*args, "--data.path", str(head(tmp_path)), "--output_dir", str(tmp_path / "x"))
     assert done.returncode == 2 and "fewer" in done.stderr
 
 
-def test_two_processes_make_the_table_of_one(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_make_the_table_of_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Three volumes for two processes: one is repeated to make them even, and counts once."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("a", "b", "c"):
-        head(folder, f"{name}.nii.gz", (24, 20, 5 + ord(name) - ord("a")))
-    base = [sys.executable, "-m", "lightning_mbir", "test", "--task", "cs_mri", "--methods", "dds,zero_filled"]
-    base += ["--model.method_options", '{"dds": {"steps": 2}}', "--data.path", str(folder), "--data.image_size", "32"]
+    base = ["test", "--task", "cs_mri", "--methods", "dds,zero_filled", "--data.image_size", "32"]
+    base += ["--model.method_options", '{"dds": {"steps": 2}}', "--data.path", str(three_heads(tmp_path / "in"))]
+    assert main([*base, "--trainer.accelerator", "cpu", "--output_dir", str(tmp_path / "one")]) == 0
+    said = {"one": capfd.readouterr().out}
+    done = program(*base, *DDP, "--output_dir", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    said["two"] = done.stdout
     rows = {}
-    for name, options in {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp"]}.items():
-        command = [*base, "--trainer.accelerator", "cpu", *options, "--output_dir", str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count(" dds: PSNR") == 3 and done.stdout.count("| volume PSNR / SSIM |") == 1
+    for name, text in said.items():
+        assert text.count(" dds: PSNR") == 3 and text.count("| volume PSNR / SSIM |") == 1
         out = tmp_path / name / "cs_mri/comparison"
         assert len(list(out.glob("comparison_?.png"))) == 3 and len(list((out / "rows").iterdir())) == 12
         rows[name] = json.loads((out / "results.json").read_text())

@@ -1,4 +1,4 @@
-"""A network that is small, and random in every layer; and a training that is small."""
+"""A network that is small, and random in every layer; and a training that is small, in float32."""
 
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_mbir.data import SliceDataModule
 from lightning_mbir.prior import LightUNet, ScorePriorModule
 
+LITTLE_VALIDATION = {"num_sanity_val_steps": 0, "limit_val_batches": 2}
+"""For trainings of which the validation is not the subject: as often, of fewer of the 32 slices."""
 OPTIONS = {"channels": [8, 16], "blocks": 1}
 TINY = {"channels": [8, 16], "blocks": 1, "attention": False}
 

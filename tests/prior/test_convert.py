@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -218,12 +219,19 @@ def test_errors_take_one_line(
     assert not captured.out and sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_it_runs_as_a_program(tmp_path: Path) -> None:
+def test_it_runs_as_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     save_prior(tmp_path / "p.safetensors", network(), CONFIG)
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "lightning_mbir.prior.convert", str(tmp_path / "p.safetensors")]
     done = subprocess.run([*command, str(tmp_path / "out")], cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads((tmp_path / "out/config.json").read_text())["sha256"] in done.stdout
-    done = subprocess.run([*command, str(tmp_path / "out")], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("lightning_mbir: error: ") and not done.stdout
+    # Again, in this process, which has imported all.
+    monkeypatch.setattr("sys.argv", [*command[2:], str(tmp_path / "out")])
+    monkeypatch.delitem(sys.modules, command[2])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module(command[2], run_name="__main__")
+    said = capfd.readouterr()
+    assert left.value.code == 2 and said.err.startswith("lightning_mbir: error: ") and not said.out

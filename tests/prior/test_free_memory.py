@@ -68,9 +68,9 @@ from lightning_mbir.prior import SliceDenoiser, load_prior
 torch.set_num_threads(1)
 logging.basicConfig(level=logging.WARNING)
 network = load_prior("phantom").network
-x = torch.rand(24, 128, 128)
+x = torch.rand(24, 96, 96)
 few = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=1)(x, 0.5)
-for room in (512, 256, 128, 64, 32, 16):  # MiB; how much 24 slices need differs from machine to machine
+for room in (64, 32, 16, 8):  # MiB; how much 24 slices need differs from machine to machine
     status = Path("/proc/self/status").read_text().splitlines()
     taken = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize"))
     resource.setrlimit(resource.RLIMIT_AS, (taken + (room << 20), resource.RLIM_INFINITY))

@@ -1,10 +1,11 @@
 """Training on two processes: the gradient of both ranks' slices, and a validation that counts each slice once."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from lightning_mbir.prior import ScorePriorModule, load_prior, save_prior
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse
 from lightning_mbir.prior.training.watch import key
+from tests.ranks import run_on_ranks
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = {"channels": [8, 16], "blocks": 1, "attention": False}
@@ -47,32 +51,37 @@ def one_step_by_hand(module: ScorePriorModule, data: SliceDataModule) -> dict[st
     return {name: (p.detach(), p.grad.abs() > 1e-6) for name, p in parameters if p.grad is not None}
 
 
-def fit_on_two_processes(output: Path, options: list[str]) -> Path:
-    """The last checkpoint."""
-    flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_mbir", "fit", *options, *flags, "--output_dir", str(output)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
-    (last,) = output.rglob("last.ckpt")
-    return last
+def scans(folder: Path, size: int) -> Path:
+    """Two patients of 17 slices, which two ranks cannot share evenly; phantoms take each rank seconds to draw."""
+    folder.mkdir()
+    for number, patient in enumerate("ab"):
+        hu = np.random.default_rng(number).integers(-500, 500, (size, size, 17), np.int16)
+        nib.save(nib.Nifti1Image(hu, np.eye(4)), folder / f"{patient}_chest.nii.gz")
+    return folder
+
+
+def options(folder: Path, size: int, batch: int) -> list[str]:
+    found = ["fit", "--data.path", str(folder), "--data.phantom_fraction", "0", "--data.image_size", str(size)]
+    found += ["--data.batch_size", str(batch), "--seed", str(SEED), "--model.cosine", "false"]
+    return [*found, "--model.network_options", "{channels: [8, 16], blocks: 1, attention: false}"]
 
 
 def test_two_processes_resume_in_bf16_with_accumulated_gradients(tmp_path: Path) -> None:
     """Bit for bit, from the middle of an epoch."""
-    options = ["--data.image_size", "32", "--data.batch_size", "2", "--data.phantom_volumes", "1", "--seed", str(SEED)]
-    options += ["--model.network_options", "{channels: [8, 16], blocks: 1, attention: false}"]
-    options += ["--model.cosine", "false", "--data.slices_per_epoch", "24", "--trainer.accumulate_grad_batches", "2"]
-    options += ["--trainer.precision", "bf16-mixed"]
-    unbroken = fit_on_two_processes(tmp_path / "unbroken", [*options, "--steps", "4"])
-    first = fit_on_two_processes(tmp_path / "first", [*options, "--steps", "2"])
-    resumed = fit_on_two_processes(tmp_path / "second", [*options, "--steps", "4", "--ckpt_path", str(first)])
+    given = options(scans(tmp_path / "scans", 16), 16, 2)
+    given += ["--data.slices_per_epoch", "24", "--trainer.accumulate_grad_batches", "2"]
+    given += ["--trainer.precision", "bf16-mixed"]
+
+    def fit(name: str, steps: int, *more: str) -> Path:
+        """The last checkpoint."""
+        args = [*given, "--steps", str(steps), *more, "--output_dir", str(tmp_path / name)]
+        for status, said in run_on_ranks(args, tmp_path / f"{name}_said"):
+            assert status == 0, said[-3000:]
+        (last,) = (tmp_path / name).rglob("last.ckpt")
+        return last
+
+    unbroken, first = fit("unbroken", 4), fit("first", 2)
+    resumed = fit("second", 4, "--ckpt_path", str(first))
     ours, theirs = (torch.load(path, weights_only=True) for path in (resumed, unbroken))
     assert ours["global_step"] == theirs["global_step"] == 4
     moved = torch.load(first, weights_only=True)["state_dict"]
@@ -89,16 +98,19 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
             parameter.add_(0.05 * torch.randn_like(parameter))
     config = {"network": "light", "network_options": TINY, "modality": "ct"}
     save_prior(tmp_path / "start.safetensors", start.network, config)
-    options = ["--data.image_size", "32", "--data.batch_size", str(BATCH), "--data.phantom_volumes", "1"]
-    options += ["--model.network_options", "{channels: [8, 16], blocks: 1, attention: false}"]
-    options += ["--model.init", str(tmp_path / "start.safetensors"), "--model.learning_rate", "1e-3"]
-    options += ["--model.warmup_steps", "1", "--model.cosine", "false", "--seed", str(SEED), "--steps", "1"]
-    options += ["--data.slices_per_epoch", "8", "--trainer.precision", "32-true"]
-    last = fit_on_two_processes(tmp_path / "out", options)
+    folder = scans(tmp_path / "scans", 32)
+    given = [*options(folder, 32, BATCH), "--model.init", str(tmp_path / "start.safetensors"), "--steps", "1"]
+    given += ["--model.learning_rate", "1e-3", "--model.warmup_steps", "1", "--data.slices_per_epoch", "8"]
+    given += ["--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "lightning_mbir", *given, "--trainer.strategy", "ddp"]  # which starts the second
+    command += ["--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
+    (last,) = (tmp_path / "out").rglob("last.ckpt")
     trained = torch.load(last, weights_only=True)["state_dict"]
 
     module = ScorePriorModule(network_options=TINY, init=str(tmp_path / "start.safetensors"))
-    data = SliceDataModule(image_size=32, batch_size=BATCH, phantom_volumes=1, slices_per_epoch=8)
+    data = SliceDataModule(folder, image_size=32, batch_size=BATCH, phantom_fraction=0.0, slices_per_epoch=8)
     data.setup("fit")
     certain = total = 0
     for name, (value, sure) in one_step_by_hand(module, data).items():
@@ -106,7 +118,7 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
         certain, total = certain + int(sure.sum()), total + sure.numel()
     assert certain > 0.9 * total
 
-    # Held-out slices: each once, though 32 of them are dealt to two ranks in batches of their own.
+    # Held-out slices: each once, though they are dealt to two ranks, 9 and 8, in batches of their own.
     (card,) = (tmp_path / "out").rglob("prior.md")
     assert "1 steps, 8 slices" in card.read_text()
     row = next(line for line in card.read_text().splitlines() if line.startswith("| 0.5 |"))

@@ -18,11 +18,10 @@ from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.networks.local_phase import local_phase, rotated
 from lightning_mbir.prior.training.evaluate import SIGMAS, SMOOTHING_WIDTHS, generate, smoothing_mse
 from lightning_mbir.prior.training.watch import key
-from tests.prior.conftest import TINY, tiny, tiny_data, trainer
+from tests.prior.conftest import LITTLE_VALIDATION, TINY, tiny, tiny_data, trainer
 
 
 def test_dsm_draws_log_uniform_noise_levels() -> None:
-    torch.manual_seed(0)
     module = tiny(objective="dsm", sigma_min=0.01, sigma_max=100.0)
     log_sigma = module.draw_sigma(20_000).log10()
     # Uniform on [-2, 2]: mean 0, variance 16 / 12.
@@ -165,7 +164,7 @@ def test_score_networks_become_denoisers_by_tweedie() -> None:
 def test_training_learns_logs_and_writes_the_prior(tmp_path: Path) -> None:
     L.seed_everything(0)
     module = tiny(learning_rate=5e-3, cosine=False)
-    trainer(tmp_path, 24).fit(module, tiny_data())
+    trainer(tmp_path, 24, **LITTLE_VALIDATION).fit(module, tiny_data())
     run = tmp_path / "run"
     events = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
@@ -283,7 +282,7 @@ def test_training_goes_on_from_a_prior(tmp_path: Path) -> None:
 def test_complex_priors_train_on_two_channels(tmp_path: Path) -> None:
     data = SliceDataModule(modality="mri", complex=True, image_size=32, phantom_volumes=1, slices_per_epoch=16)
     module = ScorePriorModule(network_options=TINY, modality="mri", complex=True)
-    trainer(tmp_path, 2).fit(module, data)
+    trainer(tmp_path, 2, **LITTLE_VALIDATION).fit(module, data)
     prior = load_prior(tmp_path / "run" / "prior.safetensors")
     z = torch.randn(2, 32, 32, dtype=torch.complex64)
     assert prior(z, 0.5).dtype == torch.complex64
@@ -323,7 +322,8 @@ def test_the_logged_gradient_is_that_of_its_step(tmp_path: Path) -> None:
             gradients = [p.grad for p in pl_module.network.parameters() if p.grad is not None]
             self.seen.append(float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()))
 
-    trainer(tmp_path, 8, callbacks=[Norms()], log_every_n_steps=3).fit(tiny(), tiny_data())
+    options = {"callbacks": [Norms()], "log_every_n_steps": 3, **LITTLE_VALIDATION}
+    trainer(tmp_path, 8, **options).fit(tiny(), tiny_data())
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     logged = [event.value for event in events.Scalars("train/grad_norm")]
@@ -363,7 +363,7 @@ def test_compiled_training_takes_the_same_steps_or_falls_back(
     for compile in (False, True):
         L.seed_everything(0)
         module = tiny(compile=compile)
-        trainer(tmp_path / str(compile), 3).fit(module, tiny_data())
+        trainer(tmp_path / str(compile), 3, **LITTLE_VALIDATION).fit(module, tiny_data())
         states.append(module.state_dict())
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
@@ -395,6 +395,6 @@ def test_the_compiler_is_tried_on_all_batches_that_will_come(
 
     monkeypatch.setattr(torch, "compile", compiler)
     data = SliceDataModule(batch_size=8, phantom_volumes=1, slices_per_epoch=64, **options)
-    fit = trainer(tmp_path, 8, num_sanity_val_steps=0)
+    fit = trainer(tmp_path, 8, **LITTLE_VALIDATION)
     fit.fit(tiny(compile=True, seed=0), data)
     assert calls == shapes and fit.global_step == 8

@@ -1,5 +1,7 @@
 """Trainings that go on from a checkpoint."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -12,7 +14,7 @@ from lightning_mbir.data import SliceDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import ScorePriorModule, load_prior
 from lightning_mbir.prior.training.shared import BestCheckpoint, check_checkpoint
-from tests.prior.conftest import TINY, tiny, tiny_data, trainer
+from tests.prior.conftest import LITTLE_VALIDATION, TINY, tiny, tiny_data, trainer
 
 
 def all_state(checkpoint: Path) -> dict[str, Tensor]:
@@ -24,25 +26,34 @@ def all_state(checkpoint: Path) -> dict[str, Tensor]:
     return state
 
 
+def two_sizes() -> SliceDataModule:
+    """Three steps an epoch where two batches are one step."""
+    return SliceDataModule(image_size=[32, 48], batch_size=4, phantom_volumes=1, slices_per_epoch=20)
+
+
+def nine_steps(folder: Path, seed: int, precision: str, **options: object) -> Path:
+    """The folder of the checkpoints after each of them, with gradient accumulation."""
+    L.seed_everything(seed)
+    keep = ModelCheckpoint(dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    settings = {"callbacks": [keep], "accumulate_grad_batches": 2, "precision": precision, **LITTLE_VALIDATION}
+    trainer(folder / "log", 9, **settings).fit(tiny(), two_sizes(), **options)  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The unbroken training in a precision, taken once."""
+    return functools.cache(lambda precision: nine_steps(tmp_path_factory.mktemp("unbroken"), 5, precision))
+
+
 @pytest.mark.parametrize(("stop", "precision"), [(4, "32-true"), (6, "32-true"), (7, "32-true"), (4, "bf16-mixed")])
-def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, stop: int, precision: str) -> None:
+def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(
+    tmp_path: Path, unbroken: Callable[[str], Path], stop: int, precision: str
+) -> None:
     """Bit for bit, from the middle of an epoch (4, 7) and from its end (6), with gradient accumulation."""
-
-    def data() -> SliceDataModule:
-        return SliceDataModule(image_size=[32, 48], batch_size=4, phantom_volumes=1, slices_per_epoch=20)
-
-    def run(name: str, seed: int, **options: object) -> Path:
-        L.seed_everything(seed)
-        keep = ModelCheckpoint(dirpath=tmp_path / name, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        settings = {"callbacks": [keep], "accumulate_grad_batches": 2, "precision": precision}
-        fit = trainer(tmp_path / f"log_{name}", 9, **settings)
-        fit.fit(tiny(), data(), **options)  # type: ignore[arg-type]
-        return tmp_path / name / "step=9.ckpt"
-
-    unbroken = run("unbroken", 5)
-    middle = tmp_path / "unbroken" / f"step={stop}.ckpt"
-    resumed = run("resumed", 99, ckpt_path=str(middle))  # the seed comes from the checkpoint
-    first, second = all_state(unbroken), all_state(resumed)
+    middle = unbroken(precision) / f"step={stop}.ckpt"
+    resumed = nine_steps(tmp_path, 99, precision, ckpt_path=str(middle))  # the seed comes from the checkpoint
+    first, second = (all_state(folder / "step=9.ckpt") for folder in (unbroken(precision), resumed))
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=lambda m, name=name: f"{name}: {m}")
@@ -50,7 +61,7 @@ def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(tmp_path: Path, s
 
 def test_a_checkpoint_of_the_same_weights_and_another_function_is_refused(tmp_path: Path) -> None:
     keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
-    trainer(tmp_path, 1, callbacks=[keep]).fit(tiny(), tiny_data())
+    trainer(tmp_path, 1, callbacks=[keep], **LITTLE_VALIDATION).fit(tiny(), tiny_data())
     check_checkpoint(tmp_path / "last.ckpt", tiny(), goes_on=True)
     for option, value in {"sigma_data": 0.5, "mean": 0.0, "preconditioning": "ve"}.items():
         other = ScorePriorModule(network_options={**TINY, option: value})
@@ -62,7 +73,7 @@ def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
     L.seed_everything(0)
     keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
     first = tiny(learning_rate=1e-3, cosine=False)
-    trainer(tmp_path, 4, callbacks=[keep]).fit(first, tiny_data())
+    trainer(tmp_path, 4, callbacks=[keep], **LITTLE_VALIDATION).fit(first, tiny_data())
     saved = {k: v.clone() for k, v in first.state_dict().items() if k.startswith("ema.")}
     checkpoint = tmp_path / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)  # plain types only
@@ -80,7 +91,8 @@ def test_resume_keeps_the_average_and_obeys_the_flags(tmp_path: Path) -> None:
 
     spy = Spy()
     second = tiny(learning_rate=2e-4, cosine=False)
-    trainer(tmp_path / "more", 6, callbacks=[spy]).fit(second, tiny_data(), ckpt_path=str(checkpoint))
+    more = trainer(tmp_path / "more", 6, callbacks=[spy], **LITTLE_VALIDATION)
+    more.fit(second, tiny_data(), ckpt_path=str(checkpoint))
     for name, value in saved.items():
         torch.testing.assert_close(spy.state[name], value, rtol=0, atol=0)
     assert spy.rate == pytest.approx(2e-4)
@@ -92,10 +104,9 @@ def test_a_training_that_was_done_goes_on_as_if_it_had_never_stopped(tmp_path: P
     last = tmp_path / "short" / "last.ckpt"
     for name, steps, checkpoint in (("whole", 9, None), ("short", 4, None), ("rest", 9, last)):
         L.seed_everything(5)
-        data = SliceDataModule(image_size=[32, 48], batch_size=4, phantom_volumes=1, slices_per_epoch=20)
         keep = ModelCheckpoint(dirpath=tmp_path / name, monitor="val/loss", save_last=True)
-        options = {"accumulate_grad_batches": 2, "num_sanity_val_steps": 0, "callbacks": [keep]}
-        trainer(tmp_path / name, steps, **options).fit(tiny(cosine=False), data, ckpt_path=checkpoint)
+        fit = trainer(tmp_path / name, steps, accumulate_grad_batches=2, callbacks=[keep], **LITTLE_VALIDATION)
+        fit.fit(tiny(cosine=False), two_sizes(), ckpt_path=checkpoint)
     first, second = all_state(tmp_path / "whole" / "last.ckpt"), all_state(tmp_path / "rest" / "last.ckpt")
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -120,7 +131,7 @@ def test_more_steps_than_before_are_taken_at_the_rates_of_the_longer_schedule(tm
     rates = {}
     for name, (steps, rate, checkpoint) in fits.items():
         keep, rates[name] = ModelCheckpoint(dirpath=tmp_path / name, save_last=True), Rates()
-        fit = trainer(tmp_path / name, steps, callbacks=[keep, rates[name]])
+        fit = trainer(tmp_path / name, steps, callbacks=[keep, rates[name]], **LITTLE_VALIDATION)
         fit.fit(tiny(learning_rate=rate), tiny_data(), ckpt_path=checkpoint)
     assert list(rates["more"].seen) == list(range(4, 12))
     assert rates["more"].seen == {step: rates["long"].seen[step] for step in range(4, 12)}
@@ -133,7 +144,7 @@ def run_to(folder: Path, steps: int, rate: float, checkpoint: Path | None = None
     L.seed_everything(0)
     best = BestCheckpoint(monitor="val/loss", filename="best-{step}")
     last = ModelCheckpoint(filename="last", enable_version_counter=False)
-    fit = trainer(folder, steps, callbacks=[best, last], num_sanity_val_steps=0)
+    fit = trainer(folder, steps, callbacks=[best, last], num_sanity_val_steps=0, limit_val_batches=4)
     fit.fit(tiny(learning_rate=rate, cosine=False), tiny_data(), ckpt_path=checkpoint)
     return best
 

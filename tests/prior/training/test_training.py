@@ -19,7 +19,7 @@ from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, smoothing_mse
 from lightning_mbir.prior.training.shared import check_checkpoint, warmup_cosine
 from lightning_mbir.prior.training.watch import key
-from tests.prior.conftest import tiny, tiny_data, trainer
+from tests.prior.conftest import LITTLE_VALIDATION, tiny, tiny_data, trainer
 
 
 def test_the_best_checkpoint_becomes_the_prior(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_coarse_size_is_validated_with_and_goes_into_the_prior(tmp_path: Path)
 
 def test_a_coarse_size_that_is_not_trained_at_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for folder, size in (("own", 32), ("none", 16)):
-        trainer(tmp_path / folder, 1).fit(tiny(coarse_size=size), tiny_data())
+        trainer(tmp_path / folder, 1, **LITTLE_VALIDATION).fit(tiny(coarse_size=size), tiny_data())
     told = [record.getMessage() for record in caplog.records if "coarse_size" in record.getMessage()]
     assert told == ["--model.coarse_size 16: no image size of this training, which may not make it one"]
 
@@ -109,7 +109,7 @@ def test_samples_have_the_shape_of_the_largest_held_out_slices(tmp_path: Path) -
         head = np.random.default_rng(depth).uniform(50, 100, (32, 32, depth)).astype(np.float32)
         nib.save(nib.Nifti1Image(head, np.eye(4)), tmp_path / f"{name}.nii.gz")  # type: ignore[attr-defined]
     data = SliceDataModule(tmp_path, image_size=32, axis="coronal", modality="mri", held_out="b", batch_size=4)
-    trainer(tmp_path, 1).fit(tiny(), data)
+    trainer(tmp_path, 1, **LITTLE_VALIDATION).fit(tiny(), data)
     assert imread(tmp_path / "run" / "prior_samples.png").shape[:2] == (2 * 12, 4 * 32)
 
 
@@ -150,7 +150,7 @@ def test_the_card_counts_the_slices_of_batches_of_several_sizes(tmp_path: Path) 
     for steps, checkpoint in ((6, None), (11, tmp_path / "last.ckpt")):
         keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
         data = SliceDataModule(image_size=[32, 64], batch_size=8, phantom_volumes=1, slices_per_epoch=24)
-        fit = trainer(tmp_path, steps, callbacks=[keep, count], num_sanity_val_steps=0)
+        fit = trainer(tmp_path, steps, callbacks=[keep, count], **LITTLE_VALIDATION)
         fit.fit(tiny(seed=1), data, ckpt_path=checkpoint)
     assert 11 * 2 < count.slices < 11 * 8
     assert f"11 steps, {count.slices} slices" in (tmp_path / "run" / "prior.md").read_text()
@@ -168,7 +168,7 @@ def test_a_training_that_diverges_says_so_and_keeps_its_checkpoints(tmp_path: Pa
                     next(pl_module.parameters()).fill_(float("nan"))
 
     with pytest.raises(InputError, match=r"diverged at step 5.*learning_rate"):
-        trainer(tmp_path, 12, callbacks=[keep, Break()]).fit(module, tiny_data())
+        trainer(tmp_path, 12, callbacks=[keep, Break()], **LITTLE_VALIDATION).fit(module, tiny_data())
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["global_step"] == 4
     assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
@@ -181,7 +181,7 @@ def test_a_gradient_that_overflows_in_half_precision_is_no_divergence(tmp_path: 
     half = MixedPrecision("16-mixed", "cpu", scaler)
     module = tiny()
     before = next(module.network.parameters()).detach().clone()
-    trainer(tmp_path, 8, plugins=[half]).fit(module, tiny_data())
+    trainer(tmp_path, 8, plugins=[half], **LITTLE_VALIDATION).fit(module, tiny_data())
     assert scaler.get_scale() < 2.0**40
     assert not torch.equal(next(module.network.parameters()), before)
     assert all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
@@ -198,7 +198,7 @@ def test_a_divergence_between_two_looks_at_the_gradient_is_seen_before_a_checkpo
                     next(pl_module.parameters()).fill_(float("nan"))
 
     with pytest.raises(InputError, match=r"diverged at step 8: the held-out loss.*learning_rate"):
-        fit = trainer(tmp_path, 12, callbacks=[keep, Break()], log_every_n_steps=20)
+        fit = trainer(tmp_path, 12, callbacks=[keep, Break()], log_every_n_steps=20, **LITTLE_VALIDATION)
         fit.fit(tiny(), tiny_data())
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["global_step"] == 4
