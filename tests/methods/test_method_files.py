@@ -98,6 +98,7 @@ def test_an_entry_point_of_another_package_is_a_method(
     assert METHODS["fbp"].ours and list(METHODS).count("fbp") == 1  # our own names go before theirs
 
 
+@pytest.mark.slow
 def test_the_suite_takes_up_a_method_by_its_name(package: Path) -> None:
     paths = os.pathsep.join([str(package), str(ROOT)])
     suite = [sys.executable, "-m", "pytest", "tests/methods/test_reconstruct.py", "-n", "0", "-vv"]

@@ -50,10 +50,10 @@ def problem(task: str, scale: float | None = None) -> tuple[LinearOperator, Tens
     return TASKS[task].build_operator(32, 1.5, **flags), truth
 
 
-def cone_problem() -> tuple[LinearOperator, Tensor]:
-    angles = [i * 15.0 for i in range(24)]
-    operator = ConeBeam((12, 20, 20), angles, source_distance=80.0, detector_distance=40.0)
-    return operator, smooth_volume((12, 20, 20), scale=0.02)
+def cone_problem(shape: tuple[int, int, int] = (12, 20, 20), views: int = 24) -> tuple[LinearOperator, Tensor]:
+    angles = [i * 360.0 / views for i in range(views)]
+    operator = ConeBeam(shape, angles, source_distance=80.0, detector_distance=40.0)
+    return operator, smooth_volume(shape, scale=0.02)
 
 
 @pytest.mark.parametrize(("task", "method"), PAIRS)
@@ -153,7 +153,7 @@ def test_the_scale_of_mri_is_estimated_within_the_documented_range() -> None:
 @pytest.mark.parametrize("separable", [True, False])
 def test_the_unit_of_a_prior_does_not_matter_to_users(separable: bool) -> None:
     """The same prior stated in another unit: scale and offset, noise levels along."""
-    operator, truth = problem("sv_ct") if separable else cone_problem()
+    operator, truth = problem("sv_ct") if separable else cone_problem((6, 12, 12), 12)
     scale, offset = 0.0384, 0.004
 
     class Stated:
@@ -330,6 +330,7 @@ def test_an_object_beyond_the_detector_is_told() -> None:
         reconstruct(torch.ones(2, *operator.range_shape), operator, method="fbp")
 
 
+@pytest.mark.slow
 def test_real_scan_is_reconstructed_better_by_diffusion_than_by_total_variation(shared: Path) -> None:
     """A few slices of the chest that neither prior nor tuning has seen, 8 views; the README has the whole table."""
     path = shared / "data/ct/test/lungfcp0001_chest.nii.gz"

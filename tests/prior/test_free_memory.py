@@ -82,6 +82,7 @@ print(float((few - many).abs().max()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to limit the memory of a process")
 def test_where_memory_really_runs_out_smaller_batches_give_the_same() -> None:
     """No stand-in: the allocator fails in a process that may not take more."""

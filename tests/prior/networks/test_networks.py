@@ -226,6 +226,7 @@ def test_a_compiled_denoiser_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 COMPILES = (which("g++") or which("clang++")) and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not COMPILES,
     reason="torch.compile needs a C++ compiler and the headers of Python",
