@@ -16,7 +16,7 @@ from typing import Any
 from lightning_mbir.errors import InputError, fail
 from lightning_mbir.files import check_writable
 from lightning_mbir.flags import DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, Flag, is_class_path
-from lightning_mbir.methods.catalog import METHODS, check_known, describe, wrong_modality
+from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
 from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
 
 PROGRAM = "python -m lightning_mbir"
@@ -107,7 +107,7 @@ def check(subcommand: str, args: Sequence[str]) -> None:
         simulated = {name.removeprefix("--") for name in SIMULATION} - {"task"}
         checked_settings(task, **{name: value for name, value in values.items() if name in simulated})
     wanted = values.get("methods") or values.get("method") or ""
-    for method in (name.strip() for name in wanted.split(",")):
+    for method in (name.strip(" []'\"") for name in wanted.split(",")):  # a list of YAML too
         if method and not is_class_path(method):
             modalities = check_known(method).modalities
             if task is not None and SETTINGS[task][0] not in modalities:
@@ -146,8 +146,8 @@ def _overview() -> str:
 def _help(subcommand: str, args: Sequence[str]) -> str:
     """Help of a subcommand; of a method, where one is named."""
     text, flags = SUBCOMMANDS[subcommand]
-    chosen = dict(_pairs(args)).get("--method")
-    if chosen:
+    chosen = dict(_pairs(args)).get("--method", "")
+    if chosen and not chosen.startswith("-"):
         return _method_help(subcommand, chosen)
     width = max(len(flag.name) for flag in flags)
     lines = [
@@ -159,10 +159,10 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
         "",
     ]
     if any(flag.name == "--method" for flag in flags):
-        cards = [describe(name) for name in METHODS]
-        width = max(len(card.name) for card in cards)
+        known = cards()
+        width = max(len(card.name) for card in known)
         lines += ["Methods (`--method NAME --help` has the options of one):", ""]
-        lines += [f"  {card.name:<{width}}  {' '.join(card.modalities):<6}  {card.summary}" for card in cards]
+        lines += [f"  {card.name:<{width}}  {' '.join(card.modalities):<6}  {card.summary}" for card in known]
         lines.append("")
     lines.append("Every other argument of the model (--model.*), data (--data.*) and trainer (--trainer.*): --help_all")
     return "\n".join(lines)
@@ -171,7 +171,7 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
 def _method_help(subcommand: str, name: str) -> str:
     card = describe(name)
     width = max((len(option) for option, *_ in card.options), default=0)
-    lines = [f"usage: {PROGRAM} {subcommand} --method {name} [flags]", "", f"{card.summary}", ""]
+    lines = [f"usage: {PROGRAM} {subcommand} --method {name} [flags]", "", card.summary, ""]
     for option, default, text, choices in card.options:
         one_of = f"({' or '.join(choices)})" if choices else ""
         told = [text.replace("``", "").rstrip("."), one_of, f"[{_plain(default)}]"]

@@ -128,11 +128,7 @@ def slice_range(text: str) -> tuple[int, int]:
 
 
 RECONSTRUCTION_FLAGS = (
-    Flag(
-        "--task",
-        "--model.task",
-        "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)",
-    ),
+    Flag("--task", "--model.task", "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)"),
     Flag("--views", "--model.views", "CT: number of views [8; la_ct 90]", whole()),
     Flag("--angle_range", "--model.angle_range", "CT: degrees that views are spread over [180; la_ct 90]", number()),
     Flag("--acc", "--model.acc", "MRI: acceleration, all samples over measured ones [8]", number()),

@@ -1,4 +1,4 @@
-"""What is imported when it is asked for: names of a room, and what a class path says."""
+"""What is imported when it is asked for: names of a room, what a class path says, what other packages add."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def lazy_names(package: str, path: str) -> tuple[Callable[[str], Any], Callable[
         return getattr(importlib.import_module(modules[name]), name)
 
     return get, lambda: sorted(modules), sorted(modules)
+
+
+def plugins(group: str) -> dict[str, str]:
+    """Class paths of the entry points that installed packages have in a group, by their names."""
+    from importlib.metadata import entry_points  # of what help and slips seldom need
+
+    return {entry.name: entry.value.replace(":", ".") for entry in entry_points(group=group)}
 
 
 def imported(flag: str, path: str) -> Any:

@@ -13,7 +13,8 @@ import torch
 from lightning_mbir.cli import main
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ParallelBeam
-from lightning_mbir.prior import SliceDenoiser, load_prior
+from lightning_mbir.prior import SliceDenoiser, load_prior, save_prior
+from lightning_mbir.prior.networks.build import GROUP, build_network
 from lightning_mbir.reconstruction import reconstruct
 from tests.helpers import gaussian_prior, smooth_volume
 from tests.physics.test_operators import inner, pair
@@ -120,12 +121,40 @@ def test_an_operator_by_its_path(files: Path) -> None:
         (["--operator", "my_priors.plain"], "gives a SliceDenoiser, no LinearOperator"),
         (["--model.operator_options", '{"width": 3}'], "give --operator too"),
         (["--prior", "my_operators.Tensor"], "no SliceDenoiser"),
+        (["--prior", "my_priors.plain", "--model.precision", "bfloat16"], "has precision and compile; set them there"),
     ],
 )
 def test_what_is_none_is_told(files: Path, args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--task", "sv_ct", *args, *SMALL]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
+
+
+def test_rows_of_a_prior_are_of_its_weights_and_its_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["test", "--task", "sv_ct", "--methods", "[dds]", "--prior", "my_priors.plain", *SMALL]
+    args += ["--model.method_options", '{"dds": {"steps": 2}}']
+    for again in (False, True):
+        assert main(args) == 0
+        assert capsys.readouterr().out.count("scored before") == again
+    with (files / "my_priors.py").open("a") as file:
+        file.write("\n# changed\n")
+    assert main(args) == 0
+    assert "scored before" not in capsys.readouterr().out
+
+
+def test_a_network_of_an_entry_point_needs_no_flag(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = files / "networks-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: networks\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nsmall = my_networks:Small\ngone = nowhere:Small\n")
+    monkeypatch.syspath_prepend(str(files))
+    config = {"network": "small", "network_options": {"channels": 4}, "modality": "ct"}
+    save_prior(files / "p.safetensors", build_network("small", {"channels": 4}), config)
+    assert type(load_prior(files / "p.safetensors").network).__name__ == "Small"
+    with pytest.raises(InputError, match=r"network gone of nowhere.Small: cannot be imported"):
+        build_network("gone", None)
+    with pytest.raises(InputError, match="there are light, ncsnpp, monai, small, gone"):
+        build_network("smal", None)
 
 
 @pytest.mark.parametrize("name", ["plain", "monai"])

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from lightning_mbir import methods
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import sha256
-from lightning_mbir.lazy import imported
+from lightning_mbir.lazy import imported, plugins
 from lightning_mbir.methods.method import MODALITIES, Method
 
 GROUP = "lightning_mbir.methods"
@@ -31,13 +31,14 @@ class Card:
 
     Attributes:
         name, summary: and the first line of its docstring.
-        modalities: that it works for.
+        modalities, needs: see ``Method``.
         options: name, default as it is written, text, and choices (where there are some) of each option.
     """
 
     name: str
     summary: str
     modalities: tuple[str, ...]
+    needs: tuple[str, ...]
     options: tuple[tuple[str, str, str, tuple[str, ...]], ...]
 
 
@@ -46,9 +47,8 @@ class Methods(Mapping[str, Method]):
 
     def __getitem__(self, name: str) -> Method:
         if name in own_cards():
-            found: Method = getattr(importlib.import_module(f"{__package__}.{name}"), name)
-            return found
-        return _foreign()[name].load()  # as a mapping does: KeyError
+            return _own(name)
+        return _made(f"method {name}", name, _foreign()[name])  # as a mapping does: KeyError
 
     def __contains__(self, name: object) -> bool:
         return name in own_cards() or name in _foreign()
@@ -75,18 +75,25 @@ def get_method(method: str | Callable[..., Any]) -> Method:
     if callable(method):
         return Method(method)
     if method in METHODS:
-        found: Any = METHODS[method]
-    elif "." in method:
-        found = imported("--method", method)
-    else:
+        return METHODS[method]
+    if "." not in method:
         raise _unknown(method)
+    return _made("--method", method, method)
+
+
+def _own(name: str) -> Method:
+    found: Method = getattr(importlib.import_module(f"{methods.__name__}.{name}"), name)
+    return found
+
+
+def _made(flag: str, name: str, path: str) -> Method:
+    """A method called ``name`` of what lies at a class path: one that is declared, or any function."""
+    found = imported(flag, path)
     if isinstance(found, Method):
-        return (
-            found if method in own_cards() else Method(found.run, found.modalities, found.needs, found.weighted, method)
-        )
+        return replace(found, path=name)
     if not callable(found):
-        raise InputError(f"--method {method}: a {type(found).__name__}, no function of a problem (docs/extending.md)")
-    return Method(found, path=method)
+        raise InputError(f"{flag} {path}: a {type(found).__name__}, no function of a problem (docs/extending.md)")
+    return Method(found, path=name)
 
 
 def check_method(name: str | Callable[..., Any], modality: str, options: dict[str, Any], steps: int | None) -> Method:
@@ -111,7 +118,18 @@ def describe(name: str) -> Card:
     method = get_method(name)
     shown = {key: repr(option.default) for key, option in method.signature.items()}
     choices = {key: option.choices for key, option in method.signature.items()}
-    return _card(name, inspect.getdoc(method.run) or "", method.modalities, shown, choices)
+    return _card(name, inspect.getdoc(method.run) or "", method.modalities, method.needs, shown, choices)
+
+
+def cards() -> list[Card]:
+    """Of all methods; one of another package that cannot be imported says so, and is for nothing."""
+    found = []
+    for name in METHODS:
+        try:
+            found.append(describe(name))
+        except InputError as error:
+            found.append(Card(name, str(error), (), (), ()))
+    return found
 
 
 def check_known(name: str) -> Card:
@@ -123,7 +141,7 @@ def check_known(name: str) -> Card:
 
 def wrong_modality(name: str, modality: str) -> InputError:
     """The error of a method that is not for a modality; it names those that are."""
-    fitting = [known for known in METHODS if modality in describe(known).modalities]
+    fitting = [card.name for card in cards() if modality in card.modalities]
     return InputError(f"--method {name}: not for {modality}; there are {', '.join(fitting)}")
 
 
@@ -145,11 +163,9 @@ def own_cards() -> dict[str, Card]:
 
 
 @cache
-def _foreign() -> dict[str, Any]:
-    """Entry points of other packages; our own names go before theirs."""
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own_cards()}
+def _foreign() -> dict[str, str]:
+    """Class paths of the methods of other packages; our own names go before theirs."""
+    return {name: path for name, path in plugins(GROUP).items() if name not in own_cards()}
 
 
 def _read(name: str, tree: ast.Module) -> Card:
@@ -162,7 +178,8 @@ def _read(name: str, tree: ast.Module) -> Card:
         if value is not None
     }
     choices = {argument.arg: _choices(argument.annotation) for argument in run.args.kwonlyargs}
-    return _card(name, ast.get_docstring(run) or "", given.get("modalities", MODALITIES), defaults, choices)
+    modalities, needs = given.get("modalities", MODALITIES), given.get("needs", ())
+    return _card(name, ast.get_docstring(run) or "", modalities, needs, defaults, choices)
 
 
 def _choices(annotation: ast.expr | None) -> tuple[str, ...]:
@@ -176,6 +193,7 @@ def _card(
     name: str,
     doc: str,
     modalities: tuple[str, ...],
+    needs: tuple[str, ...],
     defaults: Mapping[str, str],
     choices: Mapping[str, tuple[str, ...]],
 ) -> Card:
@@ -193,4 +211,4 @@ def _card(
         elif line:
             texts |= {known: f"{texts[known]} {line}" for known in names}
     options = tuple((key, default, texts.get(key, ""), choices[key]) for key, default in defaults.items())
-    return Card(name, lines[0] if lines else "", modalities, options)
+    return Card(name, lines[0] if lines else "", modalities, needs, options)

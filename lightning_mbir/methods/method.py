@@ -47,7 +47,7 @@ class Limits:
         if value < self.least:
             return f"give at least {self.least:g}"
         if value > self.most:
-            return "give 0 to 1" if self.most == 1 else f"give at most {self.most:g}"
+            return f"give {self.least:g} to {self.most:g}"
         return None
 
 

@@ -57,7 +57,9 @@ class OwnOperator:
         try:
             operator = made(**given, **self.options)
         except TypeError as error:
-            raise InputError(f"--operator {self.path}: ({error}); see --model.operator_options") from error
+            raise InputError(
+                f"--operator {self.path}: cannot be made ({error}); see --model.operator_options"
+            ) from error
         if not isinstance(operator, LinearOperator):
             kind = type(operator).__name__
             raise InputError(f"--operator {self.path}: gives a {kind}, no LinearOperator (docs/extending.md)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.catalog import METHODS, check_method, get_method, source_sha256
+from lightning_mbir.methods.catalog import cards, check_method, get_method, source_sha256
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.tasks import Task
 
@@ -62,7 +62,7 @@ def plan_method(
     if samples < 1:
         raise InputError(f"--samples {samples}: give at least 1")
     if samples > 1 and not chosen.random:
-        random = ", ".join(name for name, each in METHODS.items() if each.random)
+        random = ", ".join(card.name for card in cards() if "prior" in card.needs)
         raise InputError(f"--samples {samples}: {method} has no randomness to sample; leave it out, or take {random}")
     return Plan(method, merged, steps, samples)
 

@@ -48,7 +48,7 @@ def load_task_prior(
     name or a file (``package.module.name``) is a ``SliceDenoiser`` of another package, or makes one when it is called.
 
     Raises:
-        InputError: see ``load_prior``; a class path where there is no prior.
+        InputError: see ``load_prior``; a class path where there is no prior, or with a precision or ``compile``.
     """
     if source is None:
         source = f"{modality}_complex" if complex else modality
@@ -57,7 +57,10 @@ def load_task_prior(
         prior = found if isinstance(found, SliceDenoiser) else found() if callable(found) else None
         if not isinstance(prior, SliceDenoiser):
             raise InputError(f"--prior {source}: gives a {type(prior).__name__}, no SliceDenoiser; {HOW_TO}")
-        prior.slice_batch = slice_batch if slice_batch is not None else prior.slice_batch
+        if precision != "float32" or compile:
+            raise InputError(f"--prior {source}: its SliceDenoiser has precision and compile; set them there")
+        prior = copy.copy(prior)  # which may be in use elsewhere
+        prior.slice_batch = prior.slice_batch if slice_batch is None else slice_batch
         return in_unit_of(prior, modality)
     return in_unit_of(load_prior(source, slice_batch, precision, compile, network), modality)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_mbir import solvers
+from lightning_mbir.methods.cgls import cgls
 from lightning_mbir.methods.method import Count, method
 from lightning_mbir.methods.problem import Problem
 
@@ -19,4 +19,5 @@ def sense(p: Problem, *, steps: Count = 50, lam: float = 1e-3, tolerance: float 
         lam: weight of Tikhonov's term, relative to an operator of unit norm.
         tolerance: stop where the residual of the normal equations is this small against ``A^H y``.
     """
-    return solvers.cgls(p.y, p.operator, iterations=steps, lam=lam, tolerance=tolerance, callback=p.iteration(steps))
+    volume: Tensor = cgls(p, steps=steps, lam=lam, tolerance=tolerance)
+    return volume

@@ -38,7 +38,6 @@ class Task:
     Attributes:
         name: what ``--task`` takes.
         modality: of its volumes.
-        defaults: its flags with their defaults, none for noise that is not simulated; others do not belong to it.
         data_range: peak of PSNR and SSIM in physical unit; none for MRI, where the unit is arbitrary and the
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
@@ -48,7 +47,6 @@ class Task:
 
     name: str
     modality: Modality
-    defaults: dict[str, Any]
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -141,8 +139,7 @@ def _tuned(task: str) -> tuple[dict[str, Any], dict[str, Any]]:
 RANGES = {"ct": CT_RANGE, "mri": None}
 
 TASKS: dict[str, Task] = {
-    name: Task(name, modality, defaults, RANGES[modality], *_tuned(name))
-    for name, (modality, defaults) in SETTINGS.items()
+    name: Task(name, modality, RANGES[modality], *_tuned(name)) for name, (modality, _) in SETTINGS.items()
 }
 
 

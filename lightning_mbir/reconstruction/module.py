@@ -20,7 +20,7 @@ from lightning_mbir.data.volumes.datamodule import VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import check_writable
-from lightning_mbir.methods.catalog import METHODS
+from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
 from lightning_mbir.methods.priors import check_pair, load_task_prior
@@ -139,7 +139,7 @@ class ReconstructionModule(L.LightningModule):
             plan.chosen.check_needs(second_prior=second_prior is not None, network=network is not None)
         for need, given_file in (("network", network), ("second_prior", second_prior)):
             if given_file is not None and not any(need in plan.chosen.needs for plan in self.plans):
-                names = ", ".join(name for name, known in METHODS.items() if need in known.needs)
+                names = ", ".join(card.name for card in cards() if need in card.needs)
                 raise InputError(f"--{need} {given_file}: of use to {names} alone; leave it out")
         if network is not None and not network.is_file():
             raise InputError(f"--network {network}: no such file")
@@ -224,9 +224,9 @@ class ReconstructionModule(L.LightningModule):
             check_pair(runner.prior, runner.second_prior)
         if not data.measured:
             self.task.check_simulated(runner.settings)
-        unlike = self.task.modality == "mri" or self.unet is not None or self.task.operator is not None
-        if unlike and data.image_size and not data.measured:
-            # The mask may be impossible, or not that of the network.
+        may_fail = self.task.modality == "mri" or self.unet is not None or self.task.operator is not None
+        if may_fail and data.image_size and not data.measured:
+            # The mask may be impossible, or not that of the network; an operator of one's own may not be made.
             build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)
             operator = build(complex=runner.has_phase)
             if self.unet is not None:

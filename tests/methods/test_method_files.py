@@ -80,11 +80,13 @@ def test_a_file_in_the_folder_is_a_method(
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A package that is installed, with an entry point."""
-    (tmp_path / "toy_package.py").write_text(TOY.format(name="toy_of_others"))
+    plain = '\n\ndef plain(p):\n    """The back-projection."""\n    return p.operator.adjoint(p.y)\n'
+    (tmp_path / "toy_package.py").write_text(TOY.format(name="toy_of_others") + plain)
     info = tmp_path / "toy_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-package\nVersion: 1.0\n")
     text = f"[{catalog.GROUP}]\ntoy_of_others = toy_package:toy_of_others\nfbp = toy_package:toy_of_others\n"
+    text += "plain = toy_package:plain\nbroken = package_that_is_gone:method\n"
     (info / "entry_points.txt").write_text(text)
     return tmp_path
 
@@ -95,6 +97,12 @@ def test_an_entry_point_of_another_package_is_a_method(
 ) -> None:
     monkeypatch.syspath_prepend(str(package))
     run_it("toy_of_others", package / "out", capsys)
+    assert METHODS["plain"].name == "plain" and METHODS["plain"].options == {}  # a function that declares nothing
+    assert main(["predict", "--help"]) == 0  # one that cannot be imported does no harm to the others
+    assert "broken" in (said := capsys.readouterr().out) and "No module named 'package_that_is_gone'" in said
+    assert main(["predict", "--method", "broken"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "method broken package_that_is_gone.method: cannot be imported" in line
     assert METHODS["fbp"].ours and list(METHODS).count("fbp") == 1  # our own names go before theirs
 
 
@@ -103,6 +111,8 @@ def test_the_suite_takes_up_a_method_by_its_name(package: Path) -> None:
     paths = os.pathsep.join([str(package), str(ROOT)])
     suite = [sys.executable, "-m", "pytest", "tests/methods/test_reconstruct.py", "-n", "0", "-vv"]
     suite += ["-k", "toy_of_others"]
+    info = package / "toy_package-1.0.dist-info" / "entry_points.txt"
+    info.write_text(f"[{catalog.GROUP}]\ntoy_of_others = toy_package:toy_of_others\n")
     env = {**os.environ, "PYTHONPATH": paths, "PYTEST_XDIST_WORKER": "", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(suite, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -70,7 +70,7 @@ def test_two_priors_must_be_in_one_unit() -> None:
 
 
 def test_wavelets_are_split_some_thirty_times_at_most() -> None:
-    with pytest.raises(InputError, match="levels is 99; give at most 30"):
+    with pytest.raises(InputError, match="levels is 99; give 1 to 30"):
         check_method("l1_wavelet", "mri", {"levels": 99}, None)
 
 

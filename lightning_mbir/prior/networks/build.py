@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from torch import nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.lazy import imported
+from lightning_mbir.lazy import imported, plugins
 from lightning_mbir.prior.networks.monai_unet import MonaiUNet
 from lightning_mbir.prior.networks.ncsnpp import NCSNpp
 from lightning_mbir.prior.networks.unet import LightUNet
 
 NETWORKS: dict[str, type[nn.Module]] = {"light": LightUNet, "ncsnpp": NCSNpp, "monai": MonaiUNet}
 """All take ``(x, sigma)``, ``(B, C, Y, X)`` and ``(B,)``, and have ``in_channels`` and ``stride``."""
-
 
 GROUP = "lightning_mbir.networks"
 """Entry points by which other packages add networks."""
@@ -30,9 +28,9 @@ def network_class(name: str, trusted: str | None = None) -> type[nn.Module]:
     """
     if name in NETWORKS:
         return NETWORKS[name]
-    foreign = {entry.name: entry for entry in entry_points(group=GROUP)}
+    foreign = plugins(GROUP)
     if name in foreign:
-        found = foreign[name].load()
+        found = imported(f"network {name} of", foreign[name])
     elif "." in name and name == trusted:
         found = imported("network", name)
     elif "." in name:
