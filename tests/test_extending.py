@@ -154,7 +154,7 @@ def test_a_network_of_an_entry_point_needs_no_flag(files: Path, monkeypatch: pyt
     with pytest.raises(InputError, match=r"network gone of nowhere.Small: cannot be imported"):
         build_network("gone", None)
     with pytest.raises(InputError, match="there are light, ncsnpp, monai, small, gone"):
-        build_network("smal", None)
+        build_network("large", None)
 
 
 @pytest.mark.parametrize("name", ["plain", "monai"])

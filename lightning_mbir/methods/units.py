@@ -43,8 +43,6 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     is taken as it is, 0.65 to 0.97 of the true factor for 16 and 32 radial spokes, 0.57 to 0.88 for spirals of an
     eighth and a quarter of the pixels.
 
-    Where the measurement is real, so that it is no k-space, the factor is ``estimated_scale``.
-
     Coil maps may have any scale, but their sum of squares should be the same everywhere in the body: the zero-filled
     image is divided by the largest.
 
@@ -55,8 +53,6 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     Raises:
         InputError: k-space that is zero.
     """
-    if not operator.range_complex:
-        return estimated_scale(y, operator)
     inner = operator.operator if isinstance(operator, RealDomain) else operator
     cartesian = isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D)
     image = operator.adjoint(y)
