@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from lightning_mbir.data.phantoms.head import head_phantom as head_phantom
     from lightning_mbir.data.slices.datamodule import SliceDataModule as SliceDataModule
     from lightning_mbir.data.volumes.datamodule import VolumeDataModule as VolumeDataModule
+    from lightning_mbir.data.volumes.listing import list_volumes as list_volumes
+    from lightning_mbir.data.volumes.reading import read_volume as read_volume
     from lightning_mbir.data.volumes.resample import resize_in_plane as resize_in_plane
     from lightning_mbir.data.volumes.volume import Volume as Volume
-    from lightning_mbir.data.volumes.volume import list_volumes as list_volumes
-    from lightning_mbir.data.volumes.volume import read_volume as read_volume
-    from lightning_mbir.data.volumes.volume import write_volume as write_volume
+    from lightning_mbir.data.volumes.writing import write_volume as write_volume
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +36,7 @@ def load_task_prior(
     modality: Modality,
     complex: bool = False,
     slice_batch: int | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     compile: bool = False,
     network: str | None = None,
 ) -> SliceDenoiser:
@@ -46,6 +45,7 @@ def load_task_prior(
     Every prior has learned slices in [0, 1]. One that does not tell of what (released files), or that is of the other
     modality, is given slices of ``modality`` in the unit of our own priors of it. What is a class path instead of a
     name or a file (``package.module.name``) is a ``SliceDenoiser`` of another package, or makes one when it is called.
+    Its ``precision`` is its own; of all others that is float32, unless it is given.
 
     Raises:
         InputError: see ``load_prior``; a class path where there is no prior, or with a precision or ``compile``.
@@ -57,12 +57,11 @@ def load_task_prior(
         prior = found if isinstance(found, SliceDenoiser) else found() if callable(found) else None
         if not isinstance(prior, SliceDenoiser):
             raise InputError(f"--prior {source}: gives a {type(prior).__name__}, no SliceDenoiser; {HOW_TO}")
-        if precision != "float32" or compile:
+        if precision not in (None, "auto") or compile:
             raise InputError(f"--prior {source}: its SliceDenoiser has precision and compile; set them there")
-        prior = copy.copy(prior)  # which may be in use elsewhere
-        prior.slice_batch = prior.slice_batch if slice_batch is None else slice_batch
+        prior = prior.but(slice_batch=slice_batch or prior.slice_batch)  # which may be in use elsewhere
         return in_unit_of(prior, modality)
-    return in_unit_of(load_prior(source, slice_batch, precision, compile, network), modality)
+    return in_unit_of(load_prior(source, slice_batch, precision or "float32", compile, network), modality)
 
 
 def in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:
@@ -70,9 +69,7 @@ def in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:
     loaded = Unit.of(prior.modality) if prior.modality else Unit()  # as `load_prior` has it
     if prior.modality == modality or prior.unit != loaded:
         return prior
-    prior = copy.copy(prior)
-    prior.unit = Unit.of(modality)
-    return prior
+    return prior.but(unit=Unit.of(modality))
 
 
 def check_pair(prior: Prior, second: Prior) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 
 from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.free_memory import free_memory
+from lightning_mbir.free_memory import free_memory, total_memory
+from lightning_mbir.prior.networks.precision import PRECISIONS, settled
 from lightning_mbir.prior.networks.running import channels_last, compiled, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -93,15 +96,24 @@ class SliceDenoiser:
     the standard deviation of complex noise as ``KeyedNoise`` draws it, ``E |n|^2 = sigma^2``, of which each part has
     half the variance: the network is given ``sigma / sqrt(2)``, the deviation in each of its channels.
 
+    **Which bits come out** depends on the slice, the machine, its threads, the precision and how many slices pass the
+    network at once, and on nothing else: all slices of a call do so in batches of one size, the most even one of at
+    most ``slice_batch``, and what else is in a batch does not matter. Batches of another size change the rounding of
+    the network (float32: by 2e-6 of the prior's unit a call; bfloat16: by up to 6e-3), and so whole reconstructions,
+    see docs/priors.md.
+
     Args:
         network: maps ``(B, C, Y, X)`` and ``(B,)`` to denoised images, or to a score (see ``posterior_mean``), with its
             ``in_channels`` 1 (also if it does not say) or 2.
         unit: the affine map between the prior's and the physical unit.
         modality: what the prior was trained on.
-        slice_batch: slices that pass the network at once; None to choose by the free memory. Halved when memory runs
-            out. It does not change the result.
-        precision: ``"float32"``, or ``"bfloat16"`` for autocast.
+        slice_batch: slices that pass the network at once, at most; None to choose by the memory, see
+            ``slice_batch_for``. Halved when memory runs out.
+        precision: ``"float32"``, ``"bfloat16"`` for autocast, or ``"auto"``: the faster of them on the device.
         compile: run the network through ``torch.compile``, where that works.
+
+    Attributes:
+        largest: side of the largest slices of its training, where that is known.
 
     Raises:
         InputError: a slice batch below 1, an unknown precision, a network of three or more channels.
@@ -118,8 +130,8 @@ class SliceDenoiser:
     ) -> None:
         if slice_batch is not None and slice_batch < 1:
             raise InputError(f"--slice_batch {slice_batch}: give a whole number of at least 1")
-        if precision not in ("float32", "bfloat16"):
-            raise InputError(f"precision {precision}: give float32 or bfloat16")
+        if precision not in PRECISIONS:
+            raise InputError(f"precision {precision}: give one of {', '.join(PRECISIONS)}")
         channels = int(getattr(network, "in_channels", 1))
         if channels not in (1, 2):
             raise InputError(f"a network of {channels} channels is no prior; give 1, or 2 (real and imaginary part)")
@@ -129,14 +141,18 @@ class SliceDenoiser:
         self.slice_batch = slice_batch
         self.precision = precision
         self.complex = channels == 2
+        self.largest: int | None = None
         self._run: Callable[..., Tensor] = compiled(self.network) if compile else self.network
-        self._chosen: dict[tuple[int, ...], int] = {}
+        self._chosen: dict[tuple[int, int, str, bool], int] = {}
 
     def to(self, device: torch.device | str) -> SliceDenoiser:
         """Move the network; returns itself."""
         self.network.to(device)
-        self._chosen.clear()
         return self
+
+    def precision_on(self, device: torch.device) -> str:
+        """``"float32"`` or ``"bfloat16"``: what ``precision`` means on a device."""
+        return settled(self.precision, device)
 
     @torch.no_grad()
     def __call__(self, x: Num[Tensor, "*batch y x"], sigma: float) -> Num[Tensor, "*batch y x"]:
@@ -169,6 +185,43 @@ class SliceDenoiser:
             _leave_inference(self.network)
             return self._in_batches(x.clone(), sigma, cotangent.clone())
 
+    def slice_batch_for(self, shape: Sequence[int], device: torch.device | str, gradients: bool = False) -> int:
+        """How many slices ``(..., Y, X)`` pass the network at once, at most, on a device that the network is on.
+
+        Settled at the first call for a size of slices, in a run before its first noise level, by what a slice of zeros
+        costs without the shortcuts of high noise: a power of two that depends on the machine's memory, not on what of
+        it happens to be free (where too little is, that is told). So other processes choose alike.
+
+        Args:
+            shape: the last two are the slice's.
+            device: what they are on.
+            gradients: for ``vjp``, which takes more.
+
+        Raises:
+            InputError: not enough memory for a single slice.
+        """
+        rows, columns = shape[-2:]
+        device = torch.device(device)
+        key = (rows, columns, str(device), gradients)
+        if key not in self._chosen:
+            self._chosen[key] = self.slice_batch or self._affordable(rows, columns, device, gradients)
+        return self._chosen[key]
+
+    def but(self, **changes: Any) -> SliceDenoiser:
+        """The same network with other attributes, such as ``unit`` or ``slice_batch``; this one stays as it is."""
+        other = copy.copy(self)
+        other._chosen = {}
+        for name, value in changes.items():
+            setattr(other, name, value)
+        return other
+
+    def _affordable(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
+        one = torch.zeros(1, rows, columns, dtype=torch.complex64 if self.complex else torch.float32, device=device)
+        with torch.no_grad(), _Outputs(self.network) as outputs:
+            self._one_batch(self.network, one, 1.0, one if gradients else None)
+        # what is kept to go back takes more
+        return slices_at_once(2 * outputs.bytes if gradients else outputs.bytes // 2, device)
+
     def _in_batches(self, x: Tensor, sigma: float, cotangent: Tensor | None = None) -> Tensor:
         """The posterior mean or, with a cotangent, the product with it, in slice batches."""
         if x.is_complex() and not self.complex:
@@ -179,30 +232,30 @@ class SliceDenoiser:
         cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
         out = torch.empty_like(slices)
         level = sigma / math.sqrt(2) if self.complex else sigma
-        coarse = halvings(self.network, x.shape, level)
-        # what is kept to go back takes more
-        key = (*x.shape[-2:], coarse, x.device.index or 0, int(cotangent is not None))
         run = self._run if cotangent is None else self.network
-        start = 0
-        while start < len(slices):
-            at_once = self._chosen.get(key) or self.slice_batch
-            batch = slice(start, start + (at_once or 1))
-            v = None if cotangents is None else cotangents[batch]
-            if at_once is None:  # the first slice tells what a slice costs
-                with _Outputs(self.network) as outputs:
-                    done = self._one_batch(self.network, slices[batch], level, v)
-                cost = outputs.bytes // 2 if cotangent is None else 2 * outputs.bytes
-                self._chosen[key] = at_once = slices_at_once(cost, x.device)
-            else:
-                done = self._one_batch(run, slices[batch], level, v)
-            if done is None:
-                at_once = min(at_once, len(slices) - start)
-                self._chosen[key] = at_once // 2
-                log.warning("out of memory with %d slices at once; going on with %d", at_once, at_once // 2)
-                continue
-            out[start : start + len(done)] = done
-            start += len(done)
+        while len(slices) and not self._fill(out, run, slices, level, cotangents):
+            pass
         return out.reshape(x.shape)
+
+    def _fill(
+        self, out: Tensor, run: Callable[..., Tensor], slices: Tensor, level: float, cotangents: Tensor | None
+    ) -> bool:
+        """All slices in batches of one size; false if memory ran out, and smaller ones are chosen from now on."""
+        n, gradients = len(slices), cotangents is not None
+        most = self.slice_batch_for(slices.shape, slices.device, gradients)
+        size = math.ceil(n / math.ceil(n / most))
+        for start in range(0, n, size):
+            batch = slice(min(start, n - size), min(start, n - size) + size)  # the last one goes back a little
+            done = self._one_batch(run, slices[batch], level, None if cotangents is None else cotangents[batch])
+            if done is None:
+                key = (*slices.shape[-2:], str(slices.device), gradients)
+                self._chosen[key] = size // 2
+                log.warning(
+                    "out of memory with %d slices at once; going on with %d, which changes rounding", size, size // 2
+                )
+                return False
+            out[batch] = done
+        return True
 
     def _one_batch(
         self, network: Callable[..., Tensor], slices: Tensor, level: float, cotangent: Tensor | None
@@ -210,7 +263,7 @@ class SliceDenoiser:
         """None if memory ran out for several slices, with what was allocated given back."""
         try:
             if cotangent is None:
-                return self._denoise(network, slices, level, self.precision)
+                return self._denoise(network, slices, level, self.precision_on(slices.device))
             with torch.enable_grad():
                 slices = slices.detach().requires_grad_()
                 clean = self._denoise(network, slices, level, "float32")
@@ -273,6 +326,20 @@ class _Outputs:
 
 
 def slices_at_once(bytes_per_slice: int, device: torch.device) -> int:
-    """How many slices fit into half of the free memory: at least 1, at most what can be of use on the device."""
-    fitting = free_memory(device) // 2 // max(1, bytes_per_slice)
-    return max(1, min(fitting, MOST_SLICES.get(device.type, 64)))
+    """How many slices fit into a quarter of the memory that there is: a power of two, at least 1, at most what can be
+    of use on the device. Fewer where half of the free memory has no room for them, which is told."""
+    most, cost = MOST_SLICES.get(device.type, 64), max(1, bytes_per_slice)
+    usual = _power_of_two(min(total_memory(device) // 4 // cost, most))
+    fitting = _power_of_two(min(free_memory(device) // 2 // cost, usual))
+    if fitting < usual:
+        log.warning(
+            "little memory is free: %d slices at once instead of %d, which changes rounding; --slice_batch sets it",
+            fitting,
+            usual,
+        )
+    return fitting
+
+
+def _power_of_two(limit: int) -> int:
+    """The largest up to ``limit``; 1 below."""
+    return 1 << max(0, limit.bit_length() - 1)

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mbir.data.measurements.measurement import Measurement
-from lightning_mbir.data.volumes.volume import Volume, write_volume
+from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
 from lightning_mbir.methods.samples import PosteriorSamples, Running
@@ -53,7 +54,7 @@ def predict_volume(
     if plan.method != direct_name:
         operator = case.operator(runner.takes_complex(plan))
         direct = reconstruct(case.y, operator, method=direct_name, modality=modality).image
-    volume = Volume(image.cpu(), scan.affine, case.name, modality, case.calibrated)
+    volume = placed(scan, image, case)
     titles = (direct_title, plan.method.rpartition(".")[2])
     scores = None if case.truth is None else metrics
     figure = montage(image, direct, case.truth, case.spacing, window, titles, scores)
@@ -61,6 +62,13 @@ def predict_volume(
     if isinstance(result, PosteriorSamples):
         write_spread(folder, volume, result.std, spread)
     return metrics, image
+
+
+def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
+    """An image ``(Z, Y, X)`` where the scan lies, on the host."""
+    if isinstance(scan, Volume):
+        return scan.with_data(image.cpu())
+    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated)
 
 
 def _kept_samples(
@@ -79,7 +87,7 @@ def _kept_samples(
 
     def each(k: int, result: Reconstruction) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        volume = Volume(result.image.cpu(), scan.affine, case.name, runner.task.modality, case.calibrated)
+        volume = placed(scan, result.image, case)
         write_volume(folder / f"sample_{k:02d}.nii.gz", volume)
         work = {"nfe": result.nfe, "seconds": round(result.seconds, 3), "residual": result.residual}
         running.scores.append({"sample": k, **work, **runner.scores(case, result.image)})

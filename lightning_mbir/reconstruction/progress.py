@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lightning_mbir.reconstruction.forecast import Forecast
 from lightning_mbir.samplers import SamplerState
 
 
@@ -24,11 +25,14 @@ class LevelProgress:
     Args:
         title: what stands before the bar.
         enabled: whether anything is shown (only the first rank shows).
+        forecast: what tells the time in all, as soon as a level was measured.
     """
 
-    def __init__(self, title: str, enabled: bool = True) -> None:
+    def __init__(self, title: str, enabled: bool = True, forecast: Forecast | None = None) -> None:
         self.title = title
         self.enabled = enabled
+        self.forecast = forecast
+        self._first = 0.0
         self.console = Console(file=sys.stderr)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -56,6 +60,7 @@ class LevelProgress:
         """The callback of samplers."""
         sigma = f"sigma {state.sigma:.3g}" if state.sigma else ""
         self.progress.update(self.task, completed=state.step, total=state.n_steps, sigma=sigma)
+        self._foretell(state)
         if not self.enabled or self.console.is_terminal:
             return
         tenth = max(1, state.n_steps // 10)
@@ -69,6 +74,18 @@ class LevelProgress:
             )
 
 
+    def _foretell(self, state: SamplerState) -> None:
+        """The time in all, from the second level: preparations count into the first."""
+        if not self.enabled or self.forecast is None or state.step > 2:
+            return
+        elapsed = self.progress.tasks[0].elapsed or 0.0
+        if state.step == 2:
+            told = self.forecast.told(elapsed - self._first, state.n_steps)
+            if told is not None:
+                self.console.print(f"{self.title}: {told}", highlight=False)
+        self._first = elapsed
+
+
 class SampleProgress:
     """A bar for each sample of a volume.
 
@@ -77,15 +94,20 @@ class SampleProgress:
         enabled: whether anything is shown.
         samples: how many there will be.
         first: number of the first that is missing.
+        forecast: told in the first of them.
     """
 
-    def __init__(self, title: str, enabled: bool, samples: int, first: int = 0) -> None:
+    def __init__(
+        self, title: str, enabled: bool, samples: int, first: int = 0, forecast: Forecast | None = None
+    ) -> None:
         self.title, self.enabled, self.samples, self.number = title, enabled, samples, first
+        self.forecast = forecast
 
     def __enter__(self) -> SampleProgress:
         self.bar = LevelProgress(
-            f"{self.title} sample {min(self.number + 1, self.samples)} of {self.samples}", self.enabled
+            f"{self.title} sample {min(self.number + 1, self.samples)} of {self.samples}", self.enabled, self.forecast
         )
+        self.forecast = None
         self.bar.__enter__()
         return self
 

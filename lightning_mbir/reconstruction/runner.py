@@ -19,6 +19,7 @@ from lightning_mbir.methods.samples import Running, reconstruct_samples
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.case import Case, measured, simulate
+from lightning_mbir.reconstruction.forecast import Forecast, beyond
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.progress import LevelProgress, SampleProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
@@ -67,6 +68,8 @@ class Runner:
             if prior is not None:
                 prior.to(device)
         if isinstance(scan, Volume):
+            if scan.notes:
+                print("; ".join((scan.name, *scan.notes)), flush=True)
             return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
         part = part_of(scan, self.seed, **self.given)
         print("; ".join((part.name, *part.notes)))
@@ -93,12 +96,19 @@ class Runner:
             "calibrated": case.calibrated,
             **plan.options,
         }
-        given = case.y, case.operator(self.takes_complex(plan)), self.prior, plan.method
+        operator = case.operator(self.takes_complex(plan))
+        given = case.y, operator, self.prior, plan.method
+        size, pixel = operator.domain_shape[-1], case.spacing[-1]
+        forecast = Forecast(size, pixel, resizable=case.truth is not None, runs=plan.samples)
+        if plan.chosen.needs_prior and self.prior is not None and self.shown:
+            larger = beyond(size, getattr(self.prior, "largest", None), self.sources[0] or self.task.modality)
+            if larger is not None:
+                print(f"{title}: {larger}", flush=True)
         if plan.samples == 1:
-            with LevelProgress(f"{title} {plan.method}", self.shown) as bar:
+            with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
                 return reconstruct(*given, callback=bar, **arguments)
         running = Running() if running is None else running
-        with SampleProgress(f"{title} {plan.method}", self.shown, plan.samples, running.count) as bars:
+        with SampleProgress(f"{title} {plan.method}", self.shown, plan.samples, running.count, forecast) as bars:
             return reconstruct_samples(
                 *given, samples=plan.samples, running=running, each=each, callback=bars, **arguments
             )

@@ -19,7 +19,8 @@ from lightning_mbir.data.phantoms.phase import smooth_phase
 from lightning_mbir.data.slices.datamodule import patient
 from lightning_mbir.data.slices.sampling import KeyedBatches, KeyedLoader, RandSimilarity, WholeSampler
 from lightning_mbir.data.units import CT_SCALE, Modality
-from lightning_mbir.data.volumes.volume import Volume, list_volumes
+from lightning_mbir.data.volumes.listing import list_volumes
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.fbp_unet import CorrectionUNet, as_channels, direct_inversion, geometry_of, write_unet
 from lightning_mbir.methods.tasks import get_task

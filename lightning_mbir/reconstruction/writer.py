@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER
-from lightning_mbir.data.volumes.volume import Volume, write_volume
+from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.files import write_whole
 
 if TYPE_CHECKING:

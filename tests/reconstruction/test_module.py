@@ -102,11 +102,10 @@ def test_a_file_is_resized_cut_and_written_with_its_geometry(tmp_path: Path) -> 
     predict(module, data, tmp_path / "out", logger=True)
     folder = tmp_path / "out" / "sv_ct" / "scan"
     image: Any = nib.load(folder / "recon.nii.gz")
-    assert image.shape == (32, 32, 5)
-    # Pixel (0, 0) covers two old ones each way; slice 0 is the old slice 2.
-    np.testing.assert_allclose(image.affine @ [0, 0, 0, 1], affine @ [0.5, 0.5, 2, 1], atol=1e-6)
-    np.testing.assert_allclose(image.header.get_zooms(), (6, 6, 5))
-    inside = image.get_fdata()[12:20, 13:19]
+    assert image.shape == (64, 64, 5)  # reconstructed at 32 x 32, written where the file lies
+    np.testing.assert_allclose(image.affine @ [0, 0, 0, 1], affine @ [0, 0, 2, 1], atol=1e-6)
+    np.testing.assert_allclose(image.header.get_zooms(), (3, 3, 5))
+    inside = image.get_fdata()[24:40, 26:38]
     assert abs(float(inside.mean()) - 40) < 30  # in Hounsfield units again
     metrics = json.loads((folder / "metrics.json").read_text())
     for key in ("task", "method", "volume", "seed", "seconds", "nfe", "data_range", "volume_psnr", "nrmse", "residual"):

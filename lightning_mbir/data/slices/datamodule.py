@@ -28,7 +28,7 @@ from lightning_mbir.data.slices.sampling import (
     augmentation,
 )
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.volume import list_volumes, volume_name
+from lightning_mbir.data.volumes.listing import list_volumes, volume_name
 from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)

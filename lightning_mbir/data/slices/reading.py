@@ -17,8 +17,9 @@ from torch import Tensor
 
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.units import Modality, training_scale
+from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.data.volumes.resample import resize_in_plane
-from lightning_mbir.data.volumes.volume import Volume, read_volume
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -11,8 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.resample import resize_in_plane
-from lightning_mbir.data.volumes.volume import Volume, list_volumes, read_volume, volume_name
+from lightning_mbir.data.volumes.listing import list_volumes, volume_name
+from lightning_mbir.data.volumes.reading import read_volume
+from lightning_mbir.data.volumes.resample import cut_slices, has_square_pixels, resize_in_plane, square_in_plane
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import slice_range
 
@@ -29,9 +33,11 @@ class VolumeDataModule(L.LightningDataModule):
         measurement: instead of ``path``, an HDF5 or NPZ file with a measurement (see ``read_measurement``).
         detector_spacing, rotation_center, axes: what that file leaves open, see ``MeasurementOptions``.
         modality: ``ct`` or ``mri``; follows from the task on the command line.
-        image_size: slices are padded to a square and area-resized to this; 0 keeps the size of square slices. Measured
-            projections are reconstructed at this size (0: at that of the detector), k-space at its own.
+        image_size: slices are padded to a square and resized to this, by averages over areas; by default, and at 0,
+            they keep their size. Measured projections are reconstructed at this size (by default that of the
+            detector), k-space at its own.
         slices: part of each volume, as ``"20:44"``.
+        series: of a DICOM folder with several series, which one: its number or UID.
         demo_volumes: how many phantoms, where there is no path.
     """
 
@@ -40,8 +46,9 @@ class VolumeDataModule(L.LightningDataModule):
         path: Path | None = None,
         measurement: Path | None = None,
         modality: Modality = "mri",
-        image_size: int = 128,
+        image_size: int | None = None,
         slices: str | None = None,
+        series: str | None = None,
         demo_volumes: int = 1,
         detector_spacing: float | None = None,
         rotation_center: float | None = None,
@@ -50,6 +57,7 @@ class VolumeDataModule(L.LightningDataModule):
         super().__init__()
         if path is not None and measurement is not None:
             raise InputError("--data.path and --data.measurement: give one of them, not both")
+        image_size = image_size or 0
         if image_size < 0 or 0 < image_size < 16:
             raise InputError(f"--data.image_size {image_size}: give at least 16, or 0 to keep the size")
         if demo_volumes < 1:
@@ -65,6 +73,7 @@ class VolumeDataModule(L.LightningDataModule):
         self.modality: Modality = modality
         self.options = MeasurementOptions(image_size, detector_spacing, rotation_center, axes)
         self.image_size = image_size
+        self.series = series
         self.slices = parse_slices(slices)
         self.scans: list[Path | int]
         if measurement is not None:
@@ -104,13 +113,9 @@ class VolumeDataModule(L.LightningDataModule):
             return self._cut(demo, demo.name)
         if self.measured:
             return self._measurement
-        volume = self._cut(read_volume(source, self.modality), source)
-        if self.image_size:
-            return resize_in_plane(volume, self.image_size)
-        rows, columns = volume.data.shape[1:]
-        if rows != columns:
-            raise InputError(f"{source}: slices of {rows} x {columns} are not square; give --data.image_size")
-        return volume
+        volume = self._cut(read_volume(source, self.modality, self.series), source)
+        fitted = resize_in_plane(volume, self.image_size) if self.image_size else square_in_plane(volume)
+        return replace(fitted, notes=(*volume.notes, *_fitting(volume, fitted)))
 
     def predict_dataloader(self) -> DataLoader[Volume | Measurement]:
         return DataLoader(_Scans(self), batch_size=1, collate_fn=_first)
@@ -124,9 +129,7 @@ class VolumeDataModule(L.LightningDataModule):
         start, stop = self.slices
         if stop > volume.data.shape[0]:
             raise InputError(f"--data.slices {start}:{stop}: {source} has slices 0:{volume.data.shape[0]}")
-        affine = volume.affine.copy()
-        affine[:3, 3] += start * affine[:3, 2]
-        return Volume(volume.data[start:stop], affine, volume.name, volume.modality)
+        return cut_slices(volume, start, stop)
 
 
 class _Scans(Dataset[Volume | Measurement]):
@@ -142,6 +145,20 @@ class _Scans(Dataset[Volume | Measurement]):
 
 def _first(batch: list[Volume | Measurement]) -> Volume | Measurement:
     return batch[0]
+
+
+def _fitting(volume: Volume, fitted: Volume) -> Iterator[str]:
+    """What was done to the slices, a line each."""
+    (_, rows, columns), (size, _) = volume.data.shape, fitted.data.shape[1:]
+    (_, height, width), (_, pixel, _) = volume.spacing, fitted.spacing
+    if not has_square_pixels(volume):
+        yield f"pixels of {height:.3g} x {width:.3g} mm are made square, of {pixel:.3g} mm"
+    elif abs(pixel - height) > 1e-3 * height:
+        yield f"slices of {rows} x {columns} pixels of {height:.3g} mm are resized to {size} x {size} of {pixel:.3g} mm"
+    elif rows != size or columns != size:
+        yield f"slices of {rows} x {columns} are padded to {size} x {size}"
+    if (rows, columns) != (size, size):
+        yield "results are written on the file's own grid"
 
 
 def demo_volume(modality: Modality, number: int, image_size: int) -> Volume:

@@ -40,6 +40,8 @@ def bundled_sums() -> dict[str, str]:
 
 
 BUNDLED = tuple(bundled_sums())
+BUNDLED_LARGEST = 256
+"""Side of the largest slices that the bundled priors were trained on, where their files do not tell."""
 
 
 def save_prior(
@@ -55,7 +57,7 @@ def save_prior(
         path: the file or folder; what is there is replaced.
         network: its parameters and buffers.
         config: plain data with ``network``, ``network_options`` and ``modality`` (None: of no modality), and free
-            entries; ``coarse_size`` among these is for ``denoised``.
+            entries; ``coarse_size`` among these is for ``denoised``, ``largest_size`` is that of its training's slices.
         half: store half precision (all but ``FULL``); else everything as it is.
         card: the model card of a folder, in Markdown.
 
@@ -117,7 +119,9 @@ def load_prior(
     built, config = read_prior(source, network=network)
     modality = config["modality"]
     unit = Unit.of(modality) if modality else Unit()
-    return SliceDenoiser(built, unit, modality, slice_batch, precision, compile)
+    prior = SliceDenoiser(built, unit, modality, slice_batch, precision, compile)
+    prior.largest = config.get("largest_size", BUNDLED_LARGEST if str(source) in BUNDLED else None)
+    return prior
 
 
 def read_prior(source: str | Path, ema: bool = True, network: str | None = None) -> tuple[nn.Module, dict[str, Any]]:

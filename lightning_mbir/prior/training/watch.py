@@ -107,6 +107,8 @@ def write_prior(finished: Finished, folder: Path, reference: Mapping[int, Tensor
         found = read_torch(finished.best)["training"].get("validation_psnr", {})
         origin = f"{finished.best.stem.replace('=', ' ')}, the best by held-out loss"
     config = {name: finished.hparams[name] for name in ("network", "network_options", "modality", "coarse_size")}
+    if found:
+        config["largest_size"] = max(found)
     digest = save_prior(folder / "prior.safetensors", network, config)
     (folder / "prior.md").write_text(_card(finished, digest, origin, found))
     square = max(found, default=4 * int(getattr(network, "stride", 16)))

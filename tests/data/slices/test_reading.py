@@ -11,7 +11,8 @@ from lightning_mbir.data import SliceDataModule
 from lightning_mbir.data.slices import datamodule as slice_datamodule
 from lightning_mbir.data.slices import reading as slice_reading
 from lightning_mbir.data.slices.reading import fit_in_plane
-from lightning_mbir.data.volumes.volume import Volume, read_volume
+from lightning_mbir.data.volumes.reading import read_volume
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from tests.data.slices.test_datamodule import folder_of_volumes, write_scan
 

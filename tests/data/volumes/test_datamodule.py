@@ -11,7 +11,8 @@ import torch
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import MU_WATER
 from lightning_mbir.data.volumes.datamodule import DEMO_SEED, demo_volume, parse_slices
-from lightning_mbir.data.volumes.volume import Volume, volume_name
+from lightning_mbir.data.volumes.listing import volume_name
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -154,7 +155,6 @@ def paths(folder: Path) -> dict[str, Path]:
         ("good", {"slices": "2:7"}, "has slices 0:6"),
         ("good", {"slices": "7"}, "20:44"),
         ("good", {"image_size": 8}, "at least 16"),
-        ("good", {"image_size": 0}, "not square"),
         ("good", {"measurement": Path("y.npz")}, "not both"),
     ],
 )
@@ -181,3 +181,14 @@ def test_what_cannot_be_used_is_told_in_one_line(
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         VolumeDataModule(modality="mri", image_size=32, **options)
+
+
+def test_slices_keep_their_size_and_what_is_done_to_them_is_told(tmp_path: Path) -> None:
+    path = save(tmp_path / "v.nii.gz", (24, 32, 6))
+    own = volume(VolumeDataModule(path=path, modality="mri"))
+    assert own.data.shape == (6, 32, 32) and own.spacing == pytest.approx((3.0, 2.0, 2.0))
+    assert own.notes[-2:] == ("slices of 32 x 24 are padded to 32 x 32", "results are written on the file's own grid")
+    resized = volume(VolumeDataModule(path=path, modality="mri", image_size=16))
+    assert "slices of 32 x 24 pixels of 2 mm are resized to 16 x 16 of 4 mm" in resized.notes
+    square = volume(VolumeDataModule(path=save(tmp_path / "s.nii.gz", (32, 32, 6)), modality="mri"))
+    assert not any("slices" in note for note in square.notes)

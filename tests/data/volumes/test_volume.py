@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from lightning_mbir.data.units import MU_WATER, magnitude_percentile
+from lightning_mbir.data.volumes.listing import list_volumes
+from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.data.volumes.resample import resize_in_plane
-from lightning_mbir.data.volumes.volume import Volume, hu_to_mu, list_volumes, mu_to_hu, read_volume, write_volume
+from lightning_mbir.data.volumes.volume import Volume, hu_to_mu, mu_to_hu
+from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.errors import InputError
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.volumes.volume import read_volume
+from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.physics import ConeBeam, FanBeam, ParallelBeam
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 from lightning_mbir.physics.ct.projectors.cone_joseph import ConeJoseph

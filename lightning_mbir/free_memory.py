@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_mbir.errors import InputError
+
 MEMINFO, CGROUPS, OWN_CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -14,6 +16,8 @@ LIMITS = (
 )
 """Files of a control group, versions 2 and 1: the limit, the use, and what of the use is cached files (see
 ``memory.stat``), which the kernel gives up when asked."""
+ALWAYS_FREE = 16 << 20
+"""Bytes that are not worth asking for."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -22,16 +26,44 @@ def free_memory(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + cached)
     rooms = [room for folder in _cgroups() if (room := _cgroup_room(folder)) is not None]
-    return min([_machine_memory(), *rooms])
+    return min([_machine_memory("MemAvailable"), *rooms])
 
 
-def _machine_memory() -> int:
+def total_memory(device: torch.device) -> int:
+    """Bytes that a GPU has, or that this process may take of a machine: unlike those that are free, the same today and
+    tomorrow."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    limits = [limit for folder in _cgroups() if (limit := _cgroup_limit(folder)) is not None]
+    return min([_machine_memory("MemTotal"), *limits])
+
+
+def check_fits(what: str, size: float, right: str) -> None:
+    """Refuse what would take more than the machine's memory that is free, before it is made.
+
+    Args:
+        what: what takes it, for the message.
+        size: bytes.
+        right: what would be right, for the message.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if size < ALWAYS_FREE:
+        return
+    free = free_memory(torch.device("cpu"))
+    if size > free:
+        raise InputError(f"{what}: takes {size / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} are free; {right}")
+
+
+def _machine_memory(field: str) -> int:
+    """Of ``/proc/meminfo``; elsewhere half of what there is."""
     try:
         lines = MEMINFO.read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
     except (OSError, StopIteration):
         pass
-    try:  # not Linux: count on half of what there is
+    try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, ValueError, OSError):
         return 4 << 30
@@ -65,4 +97,14 @@ def _cgroup_room(folder: Path) -> int | None:
             continue
         given_up = next((int(line.split()[1]) for line in lines if line.startswith(f"{cached} ")), 0)
         return max(0, most - taken + given_up)
+    return None
+
+
+def _cgroup_limit(folder: Path) -> int | None:
+    """What a control group may take in all; None if it has no limit."""
+    for limit, _, _ in LIMITS:
+        try:
+            return int((folder / limit).read_text())
+        except (OSError, ValueError):
+            continue
     return None

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_mbir.prior import free_memory as module
-from lightning_mbir.prior.free_memory import free_memory
+from lightning_mbir import free_memory as module
+from lightning_mbir.free_memory import free_memory
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,34 @@
+"""Where the voxels of a file lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SHEAR = 1e-3
+"""Cosine of the angle between two axes from which on they are not taken for perpendicular."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxels of a file, in the order of its array.
+
+    Attributes:
+        shape: of the array, ``(i, j, k)``.
+        affine: ``(4, 4)`` float64, from array indices to RAS millimetres.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def sheared(self) -> bool:
+        """Whether its axes are not perpendicular, as of a tilted gantry; such an affine has no quaternion."""
+        return sheared(self.affine)
+
+
+def sheared(affine: np.ndarray) -> bool:
+    """Whether the axes of an affine are not perpendicular."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR)

@@ -1,0 +1,36 @@
+"""Volumes written as NIfTI, on the grid of the file that they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lightning_mbir.data.volumes.grid import sheared
+from lightning_mbir.data.volumes.resample import on_own_grid
+from lightning_mbir.data.volumes.volume import Volume, mu_to_hu
+from lightning_mbir.files import whole_file
+
+
+def write_volume(path: str | Path, volume: Volume) -> None:
+    """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units where it has any.
+
+    It is written on its ``grid``, in the array order of the file that it was read from. An affine with a shear goes
+    into the sform alone, since a quaternion holds none.
+
+    Args:
+        path: the file, ``.nii`` or ``.nii.gz``; what is there is replaced.
+        volume: with its affine.
+    """
+    import nibabel as nib
+
+    path = Path(path)
+    data, affine = on_own_grid(volume)
+    data = mu_to_hu(data) if volume.modality == "ct" and volume.calibrated else data
+    image = nib.Nifti1Image(data.to("cpu", torch.float32).numpy(), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(None if sheared(affine) else affine, code=0 if sheared(affine) else 1)
+    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    with whole_file(path, suffix) as temporary:
+        nib.save(image, temporary)
