@@ -161,7 +161,7 @@ RECONSTRUCTION_FLAGS = (
     Flag(
         "--model.precision",
         "--model.precision",
-        "of the prior: float32, or bfloat16, faster where the processor has it [float32]",
+        "of the prior: float32, bfloat16, or auto: bfloat16 where the device has it in hardware [auto]",
     ),
     Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]", truth),
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),

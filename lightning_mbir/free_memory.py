@@ -53,7 +53,9 @@ def check_fits(what: str, size: float, right: str) -> None:
         return
     free = free_memory(torch.device("cpu"))
     if size > free:
-        raise InputError(f"{what}: takes {size / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} are free; {right}")
+        raise InputError(
+            f"{what}: takes {size / 2**30:,.1f} GiB of memory, of which {free / 2**30:,.1f} are free; {right}"
+        )
 
 
 def _machine_memory(field: str) -> int:
@@ -108,3 +110,14 @@ def _cgroup_limit(folder: Path) -> int | None:
         except (OSError, ValueError):
             continue
     return None
+
+
+def check_memory(what: str, size: int, instead: str) -> None:
+    """Raise, before anything is made, where ``size`` bytes of ``what`` are more than what is free of main memory.
+
+    Raises:
+        InputError: too little memory; the line ends with what to do ``instead``.
+    """
+    free = free_memory(torch.device("cpu"))
+    if size > free:
+        raise InputError(f"{what} takes {size / 1e9:.3g} GB of memory, {free / 1e9:.3g} GB are free; {instead}")

@@ -203,9 +203,9 @@ class SliceDenoiser:
         rows, columns = shape[-2:]
         device = torch.device(device)
         key = (rows, columns, str(device), gradients)
-        if key not in self._chosen:
-            self._chosen[key] = self.slice_batch or self._affordable(rows, columns, device, gradients)
-        return self._chosen[key]
+        if self.slice_batch is None and key not in self._chosen:
+            self._chosen[key] = self._affordable(rows, columns, device, gradients)
+        return self._chosen.get(key) or self.slice_batch or 1
 
     def but(self, **changes: Any) -> SliceDenoiser:
         """The same network with other attributes, such as ``unit`` or ``slice_batch``; this one stays as it is."""

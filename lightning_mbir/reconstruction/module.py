@@ -25,6 +25,7 @@ from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
+from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.comparison import compare_volume
 from lightning_mbir.reconstruction.measured import part_of
@@ -72,8 +73,9 @@ class ReconstructionModule(L.LightningModule):
         second_prior: prior of coronal slices, for methods that need one: a name (``ct_coronal``) or a file.
         network: file of a trained network, for methods that need one.
         output_dir: where results go.
-        slice_batch: slices that pass the network at once; by the free memory, where not given.
-        precision: of the network, ``float32`` or ``bfloat16``.
+        slice_batch: slices that pass the network at once, at most; by the machine's memory, where not given.
+        precision: of the prior, ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the device has it in hardware,
+            else float32. Where it has it not, ``bfloat16`` becomes float32 too, which is told.
         compile: run the prior's network through ``torch.compile``, where that works.
         method_options: options of the method, over the task's and the method's defaults; with ``methods``, keyed by
             method, and with ``steps`` in there.
@@ -107,7 +109,7 @@ class ReconstructionModule(L.LightningModule):
         network: Path | None = None,
         output_dir: Path = Path("outputs"),
         slice_batch: int | None = None,
-        precision: str = "float32",
+        precision: str = "auto",
         compile: bool = False,
         method_options: dict[str, Any] | None = None,
         methods: list[str] | str | None = None,
@@ -133,8 +135,8 @@ class ReconstructionModule(L.LightningModule):
             else partial(plan_comparison, self.task, methods, *asked)
         )
         self.plans = self._plan(noisy="photons" in settings or "snr" in settings)
-        if precision not in ("float32", "bfloat16"):
-            raise InputError(f"--model.precision {precision}: give float32 or bfloat16")
+        if precision not in PRECISIONS:
+            raise InputError(f"--model.precision {precision}: give one of {', '.join(PRECISIONS)}")
         for plan in self.plans:
             plan.chosen.check_needs(second_prior=second_prior is not None, network=network is not None)
         for need, given_file in (("network", network), ("second_prior", second_prior)):
@@ -151,7 +153,7 @@ class ReconstructionModule(L.LightningModule):
             check_lpips()
         self.runner = Runner(
             self.task, settings, given, seed, bool(settings.get("phase", False)), (prior, second_prior),
-            network=network, precision=precision, lpips=lpips,
+            network=network, lpips=lpips,
         )  # fmt: skip
         self._load = partial(
             load_task_prior,
@@ -193,8 +195,22 @@ class ReconstructionModule(L.LightningModule):
         data, devices = self.data, self.trainer.world_size
         if self.compares and self.trainer.state.fn != TrainerFn.TESTING:
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
-        if data is None:
-            return []
+        if data is not None:
+            self._check_data(data, devices)
+        self._settle_precision()
+        return []
+
+    def _settle_precision(self) -> None:
+        """Give the priors a precision that the device does well, and tell it where it is not what was asked for."""
+        line = ""
+        for prior in (self.runner.second_prior, self.runner.prior):
+            if prior is not None:
+                prior.precision, line = chosen(prior.precision, self.trainer.strategy.root_device)
+        if line and self.trainer.is_global_zero:
+            print(line, flush=True)
+
+    def _check_data(self, data: VolumeDataModule, devices: int) -> None:
+        """Raise where these volumes or this measurement cannot be reconstructed as the flags say."""
         if data.modality != self.task.modality:
             raise InputError(
                 f"task {self.task.name} is of {self.task.modality} volumes, the data of {data.modality}; "
@@ -225,13 +241,12 @@ class ReconstructionModule(L.LightningModule):
         if not data.measured:
             self.task.check_simulated(runner.settings)
         may_fail = self.task.modality == "mri" or self.unet is not None or self.task.operator is not None
-        if may_fail and data.image_size and not data.measured:
+        for size in sorted(data.sizes) if may_fail else ():
             # The mask may be impossible, or not that of the network; an operator of one's own may not be made.
-            build = partial(self.task.build_operator, data.image_size, seed=runner.seed, **runner.settings)
+            build = partial(self.task.build_operator, size, seed=runner.seed, **runner.settings)
             operator = build(complex=runner.has_phase)
             if self.unet is not None:
                 self.unet.check_geometry(operator)
-        return []
 
     @property
     def data(self) -> VolumeDataModule | None:

@@ -37,7 +37,6 @@ class Runner:
         has_phase: whether volumes have a phase, so that they are complex.
         prior, second_prior: loaded, where a method needs them; ``sources`` are what they were loaded from.
         network: file of a trained network.
-        precision: of the priors.
         lpips: whether it is scored too.
         shown: whether progress is shown.
     """
@@ -51,9 +50,14 @@ class Runner:
     prior: SliceDenoiser | None = None
     second_prior: SliceDenoiser | None = None
     network: Path | None = None
-    precision: str = "float32"
     lpips: bool = False
     shown: bool = True
+
+    def precision(self, scan: Volume | Measurement, plan: Plan) -> str | None:
+        """In which the prior runs on the device of a scan; None of methods without one."""
+        if self.prior is None or not plan.chosen.needs_prior:
+            return None
+        return self.prior.precision_on((scan.y if isinstance(scan, Measurement) else scan.data).device)
 
     def takes_complex(self, plan: Plan) -> bool:
         """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
@@ -138,6 +142,8 @@ class Runner:
         acceleration = case.operator(self.takes_complex(plan)).acceleration
         if acceleration is not None:
             metrics["acceleration"] = round(acceleration, 4)
+        if (precision := self.precision(scan, plan)) is not None:
+            metrics["precision"] = precision
         return metrics | self.scores(case, result.image)
 
     def window(self, image: Tensor, calibrated: bool = True) -> tuple[float, float]:
@@ -175,7 +181,7 @@ class Runner:
             "prior": prior,
             "second_prior": second,
             "network": None if network is None else {"name": str(network), "sha256": file_sha256(network)},
-            "precision": self.precision if chosen.needs_prior else None,
+            "precision": self.precision(scan, plan),
             "lpips_scored": self.lpips,
             "version": __version__,
         }

@@ -140,15 +140,54 @@ def test_a_coarse_network_is_differentiated_as_it_denoises(sigma: float) -> None
     assert left == pytest.approx(right, abs=0.01 * float(u.norm() * back.norm()) * 2**-0.5)
 
 
-def test_what_a_coarse_slice_costs_is_not_what_a_fine_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slice_batch_is_settled_once_for_all_levels_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a slice at full resolution, which takes most: a level does not choose anew what the one before had."""
     costs: list[int] = []
     monkeypatch.setattr(module, "slices_at_once", lambda cost, device: costs.append(cost) or 4)  # type: ignore[func-returns-value]
     net = network()
+    fine = SliceDenoiser(net, Unit())
+    assert fine.slice_batch_for((32, 32), "cpu") == 4
     net.coarse_size = 16
     denoise = SliceDenoiser(net, Unit())
     for sigma in (20.0, 1.0, 20.0, 1.0):
         denoise(torch.rand(2, 32, 32), sigma)
-    assert len(costs) == 2 and costs[1] == pytest.approx(4 * costs[0], rel=0.1)
+    assert denoise.slice_batch_for((9, 32, 32), "cpu") == 4 and len(costs) == 2 and costs[0] == costs[1]
+    denoise.to("cpu")(torch.rand(2, 32, 32), 1.0)  # another volume of the same run
+    assert len(costs) == 2
+
+
+def test_another_slice_batch_is_of_the_copy_alone() -> None:
+    denoise = SliceDenoiser(network(), Unit(), slice_batch=3)
+    assert denoise.slice_batch_for((16, 16), "cpu") == 3
+    other = denoise.but(slice_batch=2, unit=Unit(2.0))
+    assert (other.slice_batch_for((16, 16), "cpu"), other.unit.scale) == (2, 2.0)
+    assert (denoise.slice_batch_for((16, 16), "cpu"), denoise.unit.scale, denoise.slice_batch) == (3, 1.0, 3)
+
+
+@pytest.mark.parametrize(("n", "most", "sizes"), [(11, 8, [6, 6]), (8, 8, [8]), (3, 8, [3]), (9, 4, [3, 3, 3])])
+def test_all_slices_pass_in_batches_of_one_size(n: int, most: int, sizes: list[int]) -> None:
+    prior = Gaussian()
+    x = torch.rand(n, 16, 16)
+    torch.testing.assert_close(SliceDenoiser(prior, Unit(), slice_batch=most)(x, 0.5), x / 1.25)
+    assert [len(part) for part, _ in prior.seen] == sizes
+    assert SliceDenoiser(prior, Unit(), slice_batch=most)(x[:0], 0.5).shape == (0, 16, 16)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("complex", [False, True])
+def test_a_slice_has_the_same_bits_wherever_it_is_in_a_stack(complex: bool, precision: str) -> None:
+    """And whatever stands beside it, in the first call as in those after it, and in another object."""
+    x = torch.rand(11, 24, 32, dtype=torch.complex64 if complex else torch.float32)
+    net = small(complex)
+    denoise = SliceDenoiser(net, Unit(), slice_batch=8, precision=precision)
+    first = denoise(x, 0.5)
+    order = torch.randperm(11)
+    assert torch.equal(denoise(x, 0.5), first) and torch.equal(denoise(x[order], 0.5), first[order])
+    fresh = SliceDenoiser(net, Unit(), precision=precision)
+    assert torch.equal(fresh(x, 0.5), fresh(x, 0.5)) and fresh.slice_batch_for(x.shape, "cpu") == 8
+    assert torch.equal(fresh(x, 0.5), first)
+    v = x.flip(0)
+    assert torch.equal(denoise.vjp(x, 0.5, v)[order], denoise.vjp(x[order], 0.5, v[order]))
 
 
 @pytest.mark.parametrize("slice_batch", [None, 16])
@@ -177,15 +216,15 @@ def test_slice_batch_is_halved_when_memory_runs_out(
     with caplog.at_level(logging.WARNING):
         out = denoise(x, 0.5)
     torch.testing.assert_close(out, x / 1.25)
-    first = [1] if slice_batch is None else []
-    assert [len(part) for part, _ in prior.seen] == first + ([2] * 5 if first else [2] * 5 + [1])
-    tried = 10 if first else 11
+    trial = [1] if slice_batch is None else []
+    assert [len(part) for part, _ in prior.seen] == trial + [2] * 6
     assert caplog.messages == [
-        f"out of memory with {n} slices at once; going on with {n // 2}" for n in (tried, tried // 2)
+        f"out of memory with {n} slices at once; going on with {n // 2}, which changes rounding" for n in (11, 4)
     ]
     prior.seen.clear()
     denoise(x, 0.5)  # what was found out is remembered
     assert len(prior.seen[0][0]) == 2
+    assert denoise.slice_batch_for((16, 16), "cpu") == 2
 
 
 def test_no_memory_for_one_slice_is_an_error_that_helps() -> None:
@@ -208,13 +247,25 @@ def test_other_errors_stay_what_they_are(words: str) -> None:
         SliceDenoiser(Broken(), Unit())(torch.rand(5, 16, 16), 1.0)
 
 
-def test_automatic_slice_batch_follows_cost_and_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_automatic_slice_batch_follows_cost_and_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert module.free_memory(cpu) > 1 << 20
-    monkeypatch.setattr(module, "free_memory", lambda device: 2000)
-    assert [module.slices_at_once(cost, cpu) for cost in (0, 10, 200, 300, 5000)] == [8, 8, 5, 3, 1]
-    assert [module.slices_at_once(cost, cuda) for cost in (0, 10, 50, 5000)] == [64, 64, 20, 1]
+    assert 1 << 20 < module.free_memory(cpu) <= module.total_memory(cpu)
+    monkeypatch.setattr(module, "total_memory", lambda device: 4000)
+    for free in (4000, 2000):  # what others take meanwhile, up to half, changes nothing
+        monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
+        assert [module.slices_at_once(cost, cpu) for cost in (0, 10, 200, 300, 5000)] == [8, 8, 4, 2, 1]
+        assert [module.slices_at_once(cost, cuda) for cost in (0, 10, 50, 5000)] == [64, 64, 16, 1]
+    assert not caplog.messages
+    monkeypatch.setattr(module, "free_memory", lambda device: 900)
+    assert module.slices_at_once(200, cpu) == 2
+    assert caplog.messages == [
+        "little memory is free: 2 slices at once instead of 4, which changes rounding; --slice_batch sets it"
+    ]
 
+
+def test_what_a_slice_costs_follows_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     costs: list[int] = []
     monkeypatch.setattr(module, "slices_at_once", lambda cost, device: costs.append(cost) or 4)  # type: ignore[func-returns-value]
     net = network()
@@ -225,6 +276,8 @@ def test_automatic_slice_batch_follows_cost_and_free_memory(monkeypatch: pytest.
     assert len(costs) == 1  # once a size
     denoise(torch.rand(2, 64, 64), 0.5)
     assert costs[1] == pytest.approx(4 * costs[0], rel=0.1)  # the layers put out four times as much
+    denoise.vjp(x, 0.5, x)
+    assert costs[2] == pytest.approx(4 * costs[0], rel=0.1)  # and all of it is kept for the way back
     assert not any(layer._forward_hooks for layer in net.modules())
 
 
@@ -232,8 +285,17 @@ def test_bfloat16_is_close() -> None:
     x = torch.rand(2, 16, 16)
     full, low = (SliceDenoiser(network(), Unit(), precision=p)(x, 0.5) for p in ("float32", "bfloat16"))
     assert 0 < float((full - low).abs().max()) < 0.02 and low.dtype == torch.float32
-    with pytest.raises(InputError, match="precision half: give float32 or bfloat16"):
+    with pytest.raises(InputError, match="precision half: give one of auto, float32, bfloat16"):
         SliceDenoiser(network(), Unit(), precision="half")
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_auto_is_what_the_device_does_well(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_mbir.prior.networks.precision.has_bfloat16", lambda device: has)
+    found, net, x = "bfloat16" if has else "float32", network(), torch.rand(2, 16, 16)
+    denoise = SliceDenoiser(net, Unit(), precision="auto")
+    assert denoise.precision_on(torch.device("cpu")) == found
+    assert torch.equal(denoise(x, 0.5), SliceDenoiser(net, Unit(), precision=found)(x, 0.5))
 
 
 def small(complex: bool, align_phase: bool = False) -> LightUNet:
@@ -302,10 +364,10 @@ def test_vjp_in_slice_batches_and_out_of_memory(
     with caplog.at_level(logging.WARNING):
         torch.testing.assert_close(denoise(x, 0.5), x / 1.25)
         torch.testing.assert_close(denoise.vjp(x, 0.5, v), v / 1.25)
-    assert len(caplog.messages) == 2 and "going on with 2" in caplog.messages[-1]
+    assert caplog.messages == ["out of memory with 6 slices at once; going on with 3, which changes rounding"]
     prior.seen.clear()
     denoise(x, 0.5)  # which still passes as many as it can
-    assert [len(part) for part, _ in prior.seen] == [8, 3]
+    assert [len(part) for part, _ in prior.seen] == [6, 6]
     with pytest.raises(InputError, match="cotangent"):
         denoise.vjp(x, 0.5, v[:3])
     with pytest.raises(InputError, match="real slices"):

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.units import Modality, training_scale
 from lightning_mbir.data.volumes.reading import read_volume
-from lightning_mbir.data.volumes.resample import resize_in_plane
+from lightning_mbir.data.volumes.resample import resize_in_plane, square_pixels
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
-READING = 3
+READING = 4
 """Version of ``ReadSlices``; another one leaves older caches alone."""
 WRITTEN = 60.0
 """Seconds after which nobody is taken to write a file any more whose last part is missing."""
@@ -79,7 +79,7 @@ class ReadSlices(Transform):  # type: ignore[misc]
 
     def __call__(self, item: dict[str, Any]) -> list[Tensor]:
         stacks = []
-        volume = None if "seed" in item else read_volume(Path(item["file"]), item["modality"])
+        volume = None if "seed" in item else square_pixels(read_volume(Path(item["file"]), item["modality"]))
         for size in item["sizes"]:
             if volume is None:
                 phantom = chest_phantom if item["phantom"] == "chest" else head_phantom

@@ -20,7 +20,7 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import slice_range
 
-DEMO_SLICES = 32
+DEMO_SLICES, DEMO_SIZE = 32, 128
 DEMO_SEED = 10_000
 """Demo phantoms are drawn from here on; priors are trained on phantoms with low seeds."""
 
@@ -39,6 +39,9 @@ class VolumeDataModule(L.LightningDataModule):
         slices: part of each volume, as ``"20:44"``.
         series: of a DICOM folder with several series, which one: its number or UID.
         demo_volumes: how many phantoms, where there is no path.
+
+    Attributes:
+        sizes: pixels along the side of the slices to reconstruct, of all volumes; known after ``check``.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class VolumeDataModule(L.LightningDataModule):
                 raise InputError(f"--data.slices {slices}: demo volumes have slices 0:{DEMO_SLICES}")
         self.measured = measurement is not None
         self.checked = False
+        self.sizes: set[int] = set()
 
     def setup(self, stage: str) -> None:
         self.check()
@@ -101,15 +105,17 @@ class VolumeDataModule(L.LightningDataModule):
         """
         if not self.checked:
             for i, source in enumerate(self.scans):
-                if not isinstance(source, int):  # phantoms take seconds, and are what they should be
-                    self.scan(i)
+                if isinstance(source, int):  # phantoms take seconds, and are what they should be
+                    self.sizes.add(self.image_size or DEMO_SIZE)
+                elif isinstance(scan := self.scan(i), Volume):
+                    self.sizes.add(scan.data.shape[-1])
         self.checked = True
 
     def scan(self, index: int) -> Volume | Measurement:
         """The volume or measurement number ``index``."""
         source = self.scans[index]
         if isinstance(source, int):
-            demo = demo_volume(self.modality, source, self.image_size or 128)
+            demo = demo_volume(self.modality, source, self.image_size or DEMO_SIZE)
             return self._cut(demo, demo.name)
         if self.measured:
             return self._measurement

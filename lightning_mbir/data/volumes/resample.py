@@ -36,14 +36,10 @@ def resize_in_plane(volume: Volume, image_size: int) -> Volume:
 
 
 def square_in_plane(volume: Volume) -> Volume:
-    """Slices at their own resolution: pixels made square in mm by interpolation along their longer side, with zeros
-    around them to a square whose sides are a multiple of 16. Nothing is interpolated where pixels are square."""
+    """Slices at their own resolution, of square pixels, with zeros around them to a square whose sides are a multiple
+    of 16. Nothing is interpolated where pixels are square already."""
+    volume = square_pixels(volume)
     _, rows, columns = volume.data.shape
-    _, height, width = volume.spacing
-    if not has_square_pixels(volume):
-        pixel = min(height, width)
-        rows, columns = math.ceil(rows * height / pixel - SQUARE), math.ceil(columns * width / pixel - SQUARE)
-        volume = _in_plane(volume, (rows, columns), (pixel / height, pixel / width))
     side = math.ceil(max(rows, columns) / MULTIPLE) * MULTIPLE
     top, left = (side - rows) // 2, (side - columns) // 2
     if rows == columns == side:
@@ -52,6 +48,17 @@ def square_in_plane(volume: Volume) -> Volume:
     affine = volume.affine.copy()
     affine[:3, 3] -= left * affine[:3, 0] + top * affine[:3, 1]
     return replace(volume, data=data, affine=affine)
+
+
+def square_pixels(volume: Volume) -> Volume:
+    """Pixels made square in mm by interpolation along their longer side."""
+    if has_square_pixels(volume):
+        return volume
+    _, rows, columns = volume.data.shape
+    _, height, width = volume.spacing
+    pixel = min(height, width)
+    rows, columns = math.ceil(rows * height / pixel - SQUARE), math.ceil(columns * width / pixel - SQUARE)
+    return _in_plane(volume, (rows, columns), (pixel / height, pixel / width))
 
 
 def has_square_pixels(volume: Volume) -> bool:

@@ -58,9 +58,9 @@ def chosen(asked: str, device: torch.device) -> tuple[str, str]:
     has, name = has_bfloat16(device), _name(device)
     if asked == "auto":
         reason = f"{name} {'has' if has else 'lacks'} bfloat16 in hardware"
-        return settled(asked, device), f"precision {settled(asked, device)}: {reason} (--model.precision auto)"
+        return settled(asked, device), f"precision {settled(asked, device)}: {reason} (auto)"
     if asked == "bfloat16" and not has:
-        return "float32", f"--model.precision bfloat16: {name} lacks it in hardware and would be slower; taking float32"
+        return "float32", f"precision bfloat16: {name} lacks it in hardware and would be slower; taking float32"
     return asked, ""
 
 
@@ -75,7 +75,7 @@ def chosen_for_training(asked: Any, device: torch.device) -> tuple[Any, str]:
         found = "bf16-mixed" if has else "32-true"
         return found, f"precision {found}: {name} {'has' if has else 'lacks'} bfloat16 in hardware"
     if asked in HALF and not has:
-        return "32-true", f"--trainer.precision {asked}: {name} lacks it in hardware and would be slower; taking 32-true"
+        return "32-true", f"precision {asked}: {name} lacks bfloat16 in hardware and would be slower; taking 32-true"
     return asked, ""
 
 

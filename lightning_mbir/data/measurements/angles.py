@@ -1,0 +1,99 @@
+"""The angles of a scan: their unit, how far each view is from the start, and views that are spread evenly over them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lightning_mbir.data.measurements.item import Item
+from lightning_mbir.errors import InputError
+
+UNITS = {
+    **dict.fromkeys(("deg", "degs", "degree", "degrees", "\N{DEGREE SIGN}"), 1.0),
+    **dict.fromkeys(("rad", "rads", "radian", "radians"), 180 / math.pi),
+}
+"""Degrees of each unit that a dataset may say it is in."""
+
+SAME = 1e-3
+"""Degrees below which two views look in the same direction."""
+
+
+def read_angles(item: Item, views: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Angles ``(views,)`` in degrees, and notes.
+
+    The ``units`` of the dataset are believed. Where it has none, angles that cover less than 7 with more than 8 views
+    are taken for radians and refused.
+
+    Raises:
+        InputError: another number of angles than ``views``, no finite numbers, another unit, what looks like radians.
+    """
+    count = math.prod(item.shape)
+    if count != views:
+        raise InputError(
+            f"{item.path}: {item.name} has {count} angles but {views} views; give one angle a view, in degrees"
+        )
+    angles = np.array(item.numbers())
+    unit = item.attributes.get("units", "").strip().lower()
+    if unit and unit not in UNITS:
+        raise InputError(f"{item.path}: the units of {item.name} are '{unit}'; give degrees or radians")
+    covered = float(np.ptp(angles)) if views else 0.0
+    if not unit and views > 8 and covered < 7:
+        raise InputError(
+            f"{item.path}: {item.name} covers {covered:.4g} with {views} views, which looks like radians; convert it to "
+            "degrees (HDF5: or give the dataset an attribute units, 'radians' or 'degrees')"
+        )
+    if UNITS.get(unit, 1.0) == 1.0:
+        return angles, ()
+    return angles * UNITS[unit], (f"{item.name} converted from radians",)
+
+
+def from_start(angles: np.ndarray) -> np.ndarray:
+    """How far each view is from the start of the scan, in degrees, 0 or more.
+
+    A scan that goes one way round, up or down and maybe past 360, starts at its first view. Views in another order
+    start where the arc that they cover does, or at the first one where they are all around.
+
+    Args:
+        angles: ``(views,)`` degrees, in the order of the file.
+    """
+    turns = (np.diff(angles) + 180) % 360 - 180
+    turned = np.concatenate(([0.0], np.cumsum(turns)))
+    one_way = bool((turns >= 0).all() or (turns <= 0).all())
+    if one_way and abs(turned[-1]) <= 360 + SAME:
+        return np.asarray(np.abs(turned))
+    around = np.sort(angles % 360)
+    gaps = np.diff(around, append=around[0] + 360)
+    widest = int(gaps.argmax())
+    usual = float(np.median(gaps[gaps > SAME])) if (gaps > SAME).any() else 360.0
+    start = around[(widest + 1) % len(around)] if gaps[widest] > 3 * usual else angles[0]
+    return np.asarray((angles - start + SAME) % 360 - SAME)
+
+
+def spread_evenly(places: np.ndarray, count: int, period: float) -> np.ndarray:
+    """Which views are spread most evenly, sorted; by their angle, not by their order.
+
+    Args:
+        places: ``(views,)`` degrees from the start of the scan.
+        count: how many, at most all.
+        period: degrees after which the rays are the same: 180 for a parallel beam, else 360. Views of the same rays
+            are taken more than once only where there are too few others.
+    """
+    directions = np.where(places < period - SAME, places, places % period)
+    order = np.argsort(directions, kind="stable")
+    first = np.concatenate(([True], np.diff(directions[order]) > SAME))
+    groups = np.split(order, np.flatnonzero(first)[1:])  # the same rays, each time that they were measured
+    if count > len(groups):
+        groups = [np.array([view]) for view in order]
+    at = directions[[group[0] for group in groups]]
+    steps = np.diff(at)
+    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else period
+    # A gap wider than three steps was not measured: the views then stand over an arc, and one step beyond its end.
+    closed = period - (at[-1] - at[0]) <= 3 * usual
+    length = period if closed else at[-1] - at[0] + usual
+    chosen: list[int] = []
+    for k in range(count):
+        least, most = (chosen[-1] + 1 if chosen else 0), len(groups) - count + k
+        nearest = int(np.abs(at - at[0] - k * length / count).argmin())
+        chosen.append(min(max(nearest, least), most))
+    return np.sort([groups[i][k % len(groups[i])] for k, i in enumerate(chosen)])

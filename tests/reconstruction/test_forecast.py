@@ -1,0 +1,48 @@
+"""What a run will take is told as soon as a level was measured."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from rich.progress import Progress
+
+from lightning_mbir.reconstruction import progress
+from lightning_mbir.reconstruction.forecast import Forecast, beyond, duration
+from lightning_mbir.reconstruction.progress import LevelProgress
+from lightning_mbir.samplers import SamplerState
+
+
+def test_a_long_run_says_what_half_the_size_takes() -> None:
+    told = Forecast(512, 0.7).told(17.0, 50)
+    assert told == (
+        "about 14 min at 512 x 512 (17 s a level); --data.image_size 256 takes a quarter of that, with pixels of "
+        "1.4 mm instead of 0.7"
+    )
+    assert Forecast(512, 0.7, runs=8).told(17.0, 50) == told.replace("14 min", "1.9 h")
+    assert "image_size" not in str(Forecast(512, 0.7, resizable=False).told(17.0, 50))
+    assert Forecast(512, 0.7).told(1.0, 50) is None  # not worth a line
+
+
+def test_a_prior_is_compared_with_the_size_it_has_seen() -> None:
+    assert beyond(256, 256, "ct") is None and beyond(512, None, "mine") is None
+    assert "larger than prior ct has seen (256 x 256)" in str(beyond(512, 256, "ct"))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.31, "0.3 s"), (40, "40 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_times_are_told_as_one_would_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_preparations_are_not_taken_for_a_level(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress, "Progress", partial(Progress, get_time=lambda: clock[0]))
+    with LevelProgress("scan dds", forecast=Forecast(256, 1.5)) as bar:
+        for seconds, step in ((100.0, 1), (10.0, 2), (10.0, 3)):  # ninety of preparations
+            clock[0] += seconds
+            bar(SamplerState(step=step, n_steps=20, sigma=1.0, volume=torch.zeros(1, 2, 2), nfe=step))
+    told = " ".join(capfd.readouterr().err.split())
+    assert told.count("about") == 1 and "scan dds: about 3 min at 256 x 256 (10 s a level)" in told
