@@ -6,19 +6,23 @@ Nothing heavy is imported here, so that help and slips of the pen are answered a
 
 from __future__ import annotations
 
-import difflib
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mbir.errors import InputError, fail
+from lightning_mbir.cli_errors import disk_line
+from lightning_mbir.errors import InputError, fail, nearest
 from lightning_mbir.files import check_writable
-from lightning_mbir.flags import DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, Flag, is_class_path
+from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, TRUST, Flag, is_class_path
+from lightning_mbir.interrupts import interruptible
+from lightning_mbir.lazy import trusting
 from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
 from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
+from lightning_mbir.yaml_text import check_value, read_config
 
+SECTIONS = ("--model", "--data", "--trainer")
 PROGRAM = "python -m lightning_mbir"
 
 
@@ -36,24 +40,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     subcommand, *rest = args
     if subcommand not in SUBCOMMANDS:
         known = ", ".join(SUBCOMMANDS)
-        return fail(f"{subcommand}: unknown command; there are {known}{_nearest(subcommand, SUBCOMMANDS)}")
+        return fail(f"{subcommand}: unknown command; there are {known}{nearest(subcommand, SUBCOMMANDS)}")
     flags = SUBCOMMANDS[subcommand][1]
     try:
-        if "-h" in rest or "--help" in rest:
-            print(_help(subcommand, rest))
-            return 0
-        translated = translate(rest, flags)
-        check(subcommand, rest)
+        trusted, rest = _trusted(rest)
+        with trusting(trusted):
+            if "-h" in rest or "--help" in rest:
+                print(_help(subcommand, rest))
+                return 0
+            translated = translate(rest, flags)
+            check(subcommand, rest)
     except (UsageError, InputError) as error:
         return fail(str(error))
+    except OSError as error:
+        return fail(disk_line(error))
 
-    from lightning_mbir.cli_lightning import run
+    def work() -> int:
+        from lightning_mbir.cli_lightning import run
 
-    return run(subcommand, translated, flags)
+        with trusting(trusted):
+            return run(subcommand, translated, flags, trusted)
+
+    return interruptible(work)
 
 
 class UsageError(Exception):
     """A flag that there is not, or that lacks its value."""
+
+
+def _trusted(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The packages of ``--trust``, which counts where it is typed alone, and the other arguments.
+
+    Raises:
+        UsageError: no name of a package.
+    """
+    named: list[str] = []
+    others: list[str] = []
+    left = list(args)
+    while left:
+        arg = left.pop(0)
+        name, equals, value = arg.partition("=")
+        if name != TRUST.name:
+            others.append(arg)
+            continue
+        if not equals:
+            value = left.pop(0) if left else ""
+        for package in value.split(","):
+            if not package.isidentifier() or package == "jsonargparse":  # which says what may be imported
+                raise UsageError(f"--trust {value}: give packages, such as my_methods,my_priors")
+            named.append(package)
+    return named, others
 
 
 def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
@@ -63,6 +99,9 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
         UsageError: an unknown flag (the nearest one is named), or one without its value.
     """
     targets = {flag.name: flag.target for flag in flags}
+    for arg in args:
+        if "\0" in arg:
+            raise UsageError(f"{arg}: holds a zero byte, which no name or value has")
     out: list[str] = []
     i = 0
     while i < len(args):
@@ -71,15 +110,20 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
             out.append(args[i])
             i += 1
             continue
-        known = name in targets or name == "--help_all" or name.startswith(("--model", "--data", "--trainer"))
+        known = name in targets or name == "--help_all" or name.startswith(SECTIONS)
         if not known and name not in ("--seed_everything", "--print_config", "--return_predictions", "--verbose"):
-            raise UsageError(f"{name}: unknown flag{_nearest(name, targets)}; --help lists them")
+            raise UsageError(f"{name}: unknown flag{nearest(name, targets)}; --help lists them")
         target = "--help" if name == "--help_all" else targets.get(name, name)
         if name in targets and not equals:
             if i + 1 >= len(args) or args[i + 1].startswith("--"):
                 raise UsageError(f"{name}: lacks its value")
             value, i = args[i + 1], i + 1
             equals = "="
+        elif not equals and name.startswith(SECTIONS) and args[i + 1 : i + 2] and not args[i + 1].startswith("--"):
+            value, i = args[i + 1], i + 1
+            equals = "="
+        if equals and not value.strip():
+            raise UsageError(f"{name}: lacks its value; leave it out for the default")
         out.append(f"{target}{equals}{value}")
         i += 1
     return out
@@ -99,6 +143,13 @@ def check(subcommand: str, args: Sequence[str]) -> None:
     for name, text in _pairs(args):
         if name in known:
             values[name.removeprefix("--")] = known[name].value(text)
+        try:
+            if name == CONFIG.name:
+                read_config(values["config"])
+            else:
+                check_value(text)
+        except InputError as error:
+            raise InputError(f"{name} {text}: {error}") from error
     if "output_dir" in values:
         check_writable(Path(values["output_dir"]))
     task = values.get("task", None if "config" in values else DEFAULT_TASKS.get(subcommand))
@@ -120,11 +171,6 @@ def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, equals, value = arg.partition("=")
         if name.startswith("--") and (equals or i + 1 < len(args)):
             yield name, value if equals else args[i + 1]
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _overview() -> str:

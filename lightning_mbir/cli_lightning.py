@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
-import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,24 +15,46 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 
+from lightning_mbir.cli_configs import check_classes, check_values, keep_to_data
+from lightning_mbir.cli_errors import in_short_flags, parser_line, told, with_flags
+from lightning_mbir.cli_ranks import finish, first_to_tell, look_after_ranks, others_failed
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError, fail
-from lightning_mbir.files import write_whole
-from lightning_mbir.flags import Flag
+from lightning_mbir.files import remove_stale, write_whole
+from lightning_mbir.flags import SUBCOMMANDS, Flag
+from lightning_mbir.interrupts import reach_ranks
 from lightning_mbir.methods.settings import SETTINGS, check_task
 from lightning_mbir.packaged import config_file, packaged
+from lightning_mbir.prior.networks.precision import chosen_for_training, device_of
 from lightning_mbir.prior.networks.running import is_out_of_memory
 
 
 class Parser(LightningArgumentParser):
-    """Errors become ``InputError``: one line, no usage text."""
+    """Errors become ``InputError``: one line, no usage text. Arguments are written out: part of a name is none."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         cause: BaseException | None = ex
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__ or cause.__context__
-        raise InputError(str(cause) if isinstance(cause, InputError) else _first_reason(message)) from ex
+        raise InputError(str(cause) if isinstance(cause, InputError) else parser_line(message, self._options())) from ex
+
+    def _options(self) -> set[str]:
+        """Of this parser and those of its subcommands."""
+        parsers: list[argparse.ArgumentParser] = [
+            self,
+            *(inner for action in self._actions for inner in _parsers(action)),
+        ]
+        return {name for parser in parsers for name in parser._option_string_actions}
+
+
+def _parsers(action: argparse.Action) -> list[argparse.ArgumentParser]:
+    found = action.choices.values() if isinstance(action.choices, dict) else ()
+    return [parser for parser in found if isinstance(parser, argparse.ArgumentParser)]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -44,14 +66,40 @@ class SaveConfig(SaveConfigCallback):
         elif stage == "fit":
             folder = trainer.log_dir  # asked on every rank: it is broadcast
             if folder is not None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self._tell_of_others(Path(folder).parent)
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 write_whole(Path(folder) / "config.yaml", self.parser.dump(self.config, skip_none=False).encode())
 
+    def _tell_of_others(self, runs: Path) -> None:
+        """Delete what killed trainings left half written, and say how the last of them is gone on with."""
+        from lightning_mbir.prior.training.shared import resumable
+
+        for folder in (*runs.glob("*/"), *runs.glob("*/checkpoints/")):
+            remove_stale(folder)
+        last = resumable(runs)
+        if last is not None and not self.config.get("ckpt_path"):
+            print(
+                f"{last.parents[1]} is of a training that has not ended; to go on with it: --ckpt_path {last}",
+                flush=True,
+            )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        reach_ranks(getattr(trainer.strategy.launcher, "procs", []))
+
+    on_validation_start = on_test_start = on_predict_start = on_train_start
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if hasattr(pl_module, "config_yaml"):
+            if isinstance(exception, KeyboardInterrupt) and (trainer.predicting or pl_module.compares):
+                exception.add_note("what is finished is kept, and the same command goes on")
+            return
         kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
         last = next((path for path in reversed(kept) if path), "")
-        if last and trainer.is_global_zero:
-            print(f"lightning_mbir: what was trained is kept; go on with --ckpt_path {last}", file=sys.stderr)
+        told = f"what was trained is kept; go on with --ckpt_path {last}" if last else "nothing was kept yet"
+        if isinstance(exception, KeyboardInterrupt):
+            exception.add_note(told)
+        elif last and trainer.is_global_zero:
+            print(f"lightning_mbir: {told}", file=sys.stderr)
 
 
 def _checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
@@ -107,6 +155,18 @@ class CLI(LightningCLI):
         if path and not Path(path).is_file():
             raise InputError(f"--ckpt_path {path}: no such file; give a checkpoint that `fit` wrote")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Look at all values, from wherever they come, before anything is made of them."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.chosen]
+        check_values(config, SUBCOMMANDS[self.defaults][1])
+        check_classes(config)
+        if config.get("weights_only") is False:
+            raise InputError("weights_only false: code in a checkpoint would run; leave it out")
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint that the module cannot take, before any volume is read."""
         path = self.config[self.chosen].get("ckpt_path")
@@ -122,7 +182,18 @@ class CLI(LightningCLI):
         if self.reconstructs and config.get("logger") in (None, True):
             folder = Path(self._get(self.config_init, "model").output_dir)
             kwargs["logger"] = TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
+        told = ""
+        if self.chosen == "fit" and not config.get("plugins"):  # which may bring a precision of their own
+            device = device_of(config.get("accelerator"))
+            kwargs["precision"], told = chosen_for_training(config.get("precision"), device)
         trainer = super().instantiate_trainer(**kwargs)
+        look_after_ranks(trainer, config.get("num_nodes") or 1, config.get("devices"))
+        if self.chosen == "fit" and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # none of the user's own
+            from lightning_mbir.prior.training.shared import WholeCheckpoints
+
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
+        if told and trainer.is_global_zero:
+            print(told, flush=True)
         if self.chosen == "fit" and config.get("enable_progress_bar") in (None, True):
             from lightning_mbir.prior.training.progress import StepProgress
 
@@ -131,36 +202,49 @@ class CLI(LightningCLI):
         return trainer
 
 
-def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag]) -> int:
-    """Run a subcommand with Lightning's arguments; returns the exit status."""
+def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: Iterable[str] = ()) -> int:
+    """Run a subcommand with Lightning's arguments; returns the exit status.
+
+    Whatever ends it comes by here: what a user has caused is told in one line (see ``cli_errors``), by the first of
+    several processes; a bug of ours goes on as it is, with its traceback.
+    """
     _quiet()
+    keep_to_data(trusted)
     try:
         configured = [_config_name(arg) for arg in args]
         configured.sort(key=lambda arg: not arg.startswith("--config="))  # flags come over it, wherever they stand
         if subcommand == "predict" and not any(arg.startswith("--return_predictions") for arg in configured):
             configured.append("--return_predictions=false")  # else every volume stays in memory
         cli = CLI(subcommand, configured)
-    except InputError as error:
-        return fail(_in_short_flags(str(error), flags))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt) and not others_failed():
             raise
-        less = "a smaller --slice_batch or --data.image_size"
-        if subcommand.startswith("fit"):
-            less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-        return fail(f"out of memory ({reason}); give {less}")
-    except (KeyboardInterrupt, SystemExit) as error:
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+        return error.code if isinstance(error.code, int) else 2
+    except Exception as error:
+        line = told(error) or (_lack_of_memory(error, subcommand) if is_out_of_memory(error) else None)
+        if not isinstance(error, InputError) and others_failed():
+            return 2
+        if not first_to_tell():
+            return 2
+        if line is None:
             raise
-        # Lightning takes the interrupt of a run for itself, and exits with the status of an error.
-        print("lightning_mbir: interrupted", file=sys.stderr)
-        return 130
+        notes = getattr(error, "__notes__", [])
+        return fail("; ".join([in_short_flags(with_flags(line, configured), flags), *notes]))
+    finally:
+        finish()
     failures = getattr(cli.model, "failures", [])
     if failures and cli.trainer.is_global_zero:  # what did not fail is in the tables, with the reasons of what did
         fail(f"failed: {'; '.join(failures)}")
         return 1
     return 0
+
+
+def _lack_of_memory(error: Exception, subcommand: str) -> str:
+    less = "a smaller --slice_batch or --data.image_size"
+    if subcommand.startswith("fit"):
+        less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"
+    reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+    return f"out of memory ({reason}); give {less}"
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -185,21 +269,6 @@ def _config_name(arg: str) -> str:
         return f"--config={config_file(value)}"
     except InputError as error:
         raise InputError(f"--config {value}: {error}") from error
-
-
-def _first_reason(message: str) -> str:
-    """The line of jsonargparse's message that says what is wrong."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return "; ".join(lines[:2]) if lines else "the arguments cannot be used"
-
-
-def _in_short_flags(message: str, flags: Sequence[Flag]) -> str:
-    """The message with the flags that the user knows."""
-    for flag in flags:
-        if flag.name != flag.target and flag.name != "--ckpt_path":
-            message = message.replace(f'"{flag.target.removeprefix("--")}"', flag.name)
-            message = re.sub(rf"{re.escape(flag.target)}(?!\w)", flag.name, message)  # --model.method has longer kin
-    return message
 
 
 def _quiet() -> None:

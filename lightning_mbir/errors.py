@@ -1,6 +1,11 @@
 """The one error that a user can cause: bad input, told in one line."""
 
+import difflib
 import sys
+from collections.abc import Iterable
+
+LONG = 300
+"""Characters of a word, such as a path, that are shown whole."""
 
 
 class InputError(ValueError):
@@ -10,7 +15,24 @@ class InputError(ValueError):
     """
 
 
+class WriteError(InputError, OSError):
+    """What the disk refused to take: no space left, something in the way, no permission."""
+
+
 def fail(message: str) -> int:
     """Print one line on standard error; returns the exit status."""
-    print(f"lightning_mbir: error: {' '.join(message.split())}", file=sys.stderr)
+    words = [word if len(word) <= LONG else f"{word[: LONG // 2]}...{word[-20:]}" for word in message.split()]
+    print(f"lightning_mbir: error: {' '.join(words)}", file=sys.stderr)
     return 2
+
+
+def nearest(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
+    """A question for the name that may have been meant, to stand behind an unknown one; empty where none is near.
+
+    Args:
+        name: that there is not.
+        names: that there are.
+        likeness: of the two, from 0 to 1; more where all begin alike.
+    """
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=likeness)
+    return f" (did you mean {near[0]}?)" if near else ""

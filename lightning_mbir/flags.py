@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.lazy import check_trusted
 from lightning_mbir.packaged import PACKAGE, config_file
 
+MOST_STEPS, MOST_SAMPLES, MOST_PIXELS, MOST_SEED = 100_000, 10_000, 16_384, 2**32 - 1
+"""More noise levels, samples or pixels along a side are a slip of the pen; seeds are those that numpy takes."""
 MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
 
 
@@ -45,10 +48,12 @@ class Flag:
             return self.kind(text)
         except InputError as error:
             raise InputError(f"{self.name} {text}: {error}") from error
+        except OSError as error:  # of a path that no disk would have
+            raise InputError(f"{self.name} {text}: {error.strerror}; give a shorter or another path") from error
 
 
-def whole(least: int | None = None) -> Callable[[str], int]:
-    """Whole numbers of at least ``least``."""
+def whole(least: int | None = None, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """Whole numbers of at least ``least`` and at most ``most``."""
 
     def value(text: str) -> int:
         try:
@@ -57,6 +62,8 @@ def whole(least: int | None = None) -> Callable[[str], int]:
             raise InputError("give a whole number") from None
         if least is not None and number < least:
             raise InputError(f"give a whole number of at least {least}")
+        if number > most:
+            raise InputError(f"give a whole number of at most {most}")
         return number
 
     return value
@@ -95,6 +102,11 @@ def existing(right: str) -> Callable[[str], Path]:
     return value
 
 
+def seed(text: str) -> int | bool:
+    """A seed as numpy takes it; ``true`` draws one, ``false`` leaves all as it is."""
+    return truth(text) if text.lower() in ("true", "false") else whole(0, MOST_SEED)(text)
+
+
 VOLUMES = existing("a NIfTI file, a DICOM series or a folder of them")
 MEASUREMENT = existing("an .h5 or .npz file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
@@ -107,12 +119,25 @@ def prior(text: str) -> str:
     if text not in bundled and not Path(text).exists() and not is_class_path(text):
         known = ", ".join(bundled) or "none, which is a damaged install: reinstall lightning_mbir"
         raise InputError(f"no such file or folder, and no bundled prior ({known})")
+    return code(text)
+
+
+def code(text: str) -> str:
+    """A name, or a class path that may be imported."""
+    if is_class_path(text):
+        check_trusted(text)
     return text
+
+
+def folder(text: str) -> Path:
+    """A folder, which need not be there yet."""
+    Path(text).exists()  # raises for a name that no disk would have
+    return Path(text)
 
 
 def is_class_path(text: object) -> bool:
     """Whether this is ``package.module.name`` rather than a name or a file."""
-    if not isinstance(text, str) or Path(text).exists():
+    if not isinstance(text, str) or "." not in text or Path(text).exists():
         return False
     parts = text.split(".")
     known = parts[-1] in ("safetensors", "ckpt", "pth", "pt")
@@ -125,6 +150,22 @@ def slice_range(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
         raise InputError("give first:last+1, such as 20:44")
     return int(parts[0]), int(parts[1])
+
+
+TRUST = Flag("--trust", "--trust", "packages whose class paths may be named, with commas; their code runs [none]")
+"""Counts only where it is typed; see ``lazy.trusting``."""
+CONFIG = Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file)
+
+
+def voxel_size(text: str) -> tuple[float, float, float]:
+    """``3,0.8,0.8`` to ``(3.0, 0.8, 0.8)``."""
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
+        raise InputError("give three lengths in mm, slices first, such as 3,0.8,0.8")
+    return sizes[0], sizes[1], sizes[2]
 
 
 RECONSTRUCTION_FLAGS = (
@@ -147,13 +188,20 @@ RECONSTRUCTION_FLAGS = (
         whole(),
     ),
     Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]", truth),
-    Flag("--method", "--model.method", "how to reconstruct, of those below; or the class path of your own [dds]"),
-    Flag("--samples", "--model.samples", "of the posterior: gives their mean and standard deviation [1]", whole(1)),
-    Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]", whole(1)),
-    Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]", whole()),
+    Flag("--method", "--model.method", "how to reconstruct, of those below; or the class path of your own [dds]", code),
+    Flag(
+        "--samples",
+        "--model.samples",
+        "of the posterior: gives their mean and standard deviation [1]",
+        whole(1, MOST_SAMPLES),
+    ),
+    Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]", whole(1, MOST_STEPS)),
+    Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]", whole(0)),
     Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, or the file of a prior [by the task]", prior),
-    Flag("--prior_network", "--model.prior_network", "class path of its network, where that is another package's"),
-    Flag("--operator", "--model.operator", "class path of your own operator, which simulates instead of the task's"),
+    Flag(
+        "--prior_network", "--model.prior_network", "class path of its network, where that is another package's", code
+    ),
+    Flag("--operator", "--model.operator", "class path of your own operator, that simulates, not the task's", code),
     Flag("--ckpt_path", "--model.prior", "the same as --prior", prior),
     Flag("--second_prior", "--model.second_prior", "tpdm: prior of coronal slices, such as ct_coronal", prior),
     Flag("--network", "--model.network", "file of a trained network, for methods that need one", NETWORK),
@@ -164,15 +212,23 @@ RECONSTRUCTION_FLAGS = (
         "of the prior: float32, bfloat16, or auto: bfloat16 where the device has it in hardware [auto]",
     ),
     Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]", truth),
-    Flag("--output_dir", "--model.output_dir", "where results go [outputs]"),
+    Flag("--output_dir", "--model.output_dir", "where results go [outputs]", folder),
+    Flag("--overwrite", "--model.overwrite", "true: do again what is finished, with the same settings [false]", truth),
     Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
     Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead", MEASUREMENT),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
-    Flag("--data.image_size", "--data.image_size", "slices are reconstructed at this size [their own]", whole(0)),
+    Flag(
+        "--data.image_size",
+        "--data.image_size",
+        "slices are reconstructed at this size [their own]",
+        whole(0, MOST_PIXELS),
+    ),
     Flag("--data.series", "--data.series", "which series of a DICOM folder with several: its number or UID"),
-    Flag("--data.slices", "--data.slices", "part of the volume, such as 20:44 [all]", slice_range),
+    Flag("--data.spacing", "--data.spacing", "voxel size z,y,x in mm of an .npy or .npz array: 3,0.8,0.8", voxel_size),
+    Flag("--data.slices", "--data.slices", "part of the volume, or of a measurement, such as 20:44 [all]", slice_range),
     Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
-    Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file),
+    CONFIG,
+    TRUST,
 )
 SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--coils", "--phase")
 TEST_FLAGS = (
@@ -189,21 +245,29 @@ TRAINING_FLAGS = (
     Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
     Flag("--data.num_workers", "--data.num_workers", "processes that read and vary slices [0]", whole(0)),
     Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
-    Flag("--model.network", "--model.network", "light, ncsnpp or monai [light]"),
+    Flag("--model.network", "--model.network", "light, ncsnpp or monai [light]", code),
     Flag("--model.init", "--model.init", "prior to start from: a name or a file", prior),
     Flag("--model.objective", "--model.objective", "edm or dsm (the paper's) [edm]"),
     Flag("--model.learning_rate", "--model.learning_rate", "[0.0005]", number(positive=True)),
     Flag("--model.compile", "--model.compile", "true: run the network through torch.compile [false]", truth),
     Flag("--steps", "--trainer.max_steps", "optimiser steps [20000]", whole(-1)),
-    Flag("--seed", "--seed_everything", "of weights, order and noise", whole()),
-    Flag("--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the prior go [outputs/fit]"),
+    Flag("--seed", "--seed_everything", "of weights, order and noise", seed),
+    Flag(
+        "--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the prior go [outputs/fit]", folder
+    ),
     Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from", CHECKPOINT),
-    Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file),
+    CONFIG,
+    TRUST,
 )
 UNET_FLAGS = (
     *(flag for flag in RECONSTRUCTION_FLAGS if flag.name in SIMULATION),
     Flag("--data.path", "--data.path", "a folder of volumes, of two patients or more", VOLUMES),
-    Flag("--data.image_size", "--data.image_size", "slices are resized to this, as in predict [128]", whole(1)),
+    Flag(
+        "--data.image_size",
+        "--data.image_size",
+        "slices are resized to this, as in predict [128]",
+        whole(1, MOST_PIXELS),
+    ),
     Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
     Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
     Flag(
@@ -215,10 +279,16 @@ UNET_FLAGS = (
     Flag("--model.loss", "--model.loss", "l2 or l1 [l2]"),
     Flag("--model.learning_rate", "--model.learning_rate", "[0.001]", number(positive=True)),
     Flag("--steps", "--trainer.max_steps", "optimiser steps [2000]", whole(-1)),
-    Flag("--seed", "--model.seed", "of the mask, the weights and the order of slices [0]", whole()),
-    Flag("--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the network go [outputs/unet]"),
+    Flag("--seed", "--model.seed", "of the mask, the weights and the order of slices [0]", whole(0)),
+    Flag(
+        "--output_dir",
+        "--trainer.default_root_dir",
+        "where logs, checkpoints and the network go [outputs/unet]",
+        folder,
+    ),
     Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from", CHECKPOINT),
-    Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file),
+    CONFIG,
+    TRUST,
 )
 SUBCOMMANDS = {
     "predict": ("reconstruct volumes and write them", RECONSTRUCTION_FLAGS),

@@ -110,14 +110,3 @@ def _cgroup_limit(folder: Path) -> int | None:
         except (OSError, ValueError):
             continue
     return None
-
-
-def check_memory(what: str, size: int, instead: str) -> None:
-    """Raise, before anything is made, where ``size`` bytes of ``what`` are more than what is free of main memory.
-
-    Raises:
-        InputError: too little memory; the line ends with what to do ``instead``.
-    """
-    free = free_memory(torch.device("cpu"))
-    if size > free:
-        raise InputError(f"{what} takes {size / 1e9:.3g} GB of memory, {free / 1e9:.3g} GB are free; {instead}")

@@ -76,7 +76,7 @@ for room in (64, 32, 16, 8):  # MiB; how much 24 slices need differs from machin
     resource.setrlimit(resource.RLIMIT_AS, (taken + (room << 20), resource.RLIM_INFINITY))
     denoise = SliceDenoiser(network, load_prior("phantom").unit, slice_batch=24)
     many = denoise(x, 0.5)
-    if denoise._chosen:
+    if denoise.chosen:
         break
 print(float((few - many).abs().max()))
 """

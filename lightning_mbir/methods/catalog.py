@@ -88,7 +88,7 @@ def _own(name: str) -> Method:
 
 def _made(flag: str, name: str, path: str) -> Method:
     """A method called ``name`` of what lies at a class path: one that is declared, or any function."""
-    found = imported(flag, path)
+    found = imported(flag, path, Method)
     if isinstance(found, Method):
         return replace(found, path=name)
     if not callable(found):

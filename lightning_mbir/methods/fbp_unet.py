@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +20,7 @@ from lightning_mbir.files import write_whole
 from lightning_mbir.methods.method import Count, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, ParallelBeam, RealDomain
-from lightning_mbir.prior.checkpoints.weights import check_finite
+from lightning_mbir.prior.checkpoints.weights import check_finite, check_network, read_safetensors, safetensors_bytes
 from lightning_mbir.prior.networks.running import channels_last
 from lightning_mbir.prior.networks.unet import LightUNet
 from lightning_mbir.samplers import SamplerState
@@ -80,10 +78,11 @@ class FBPUNet:
 
     @torch.no_grad()
     def __call__(self, direct: Tensor, slice_batch: int = 8) -> Tensor:
-        """Corrected slices of a direct inversion ``(Z, Y, X)``, both in the prior's unit."""
+        """Corrected slices of a direct inversion ``(Z, Y, X)``, both in the prior's unit; worked out in float32."""
         network = self.network.to(direct.device)
-        out = [network(as_channels(part)) for part in torch.split(direct, slice_batch)]
-        return from_channels(torch.cat(out))
+        single = direct.to(torch.complex64 if direct.is_complex() else torch.float32)
+        out = [network(as_channels(part)) for part in torch.split(single, slice_batch)]
+        return from_channels(torch.cat(out)).to(direct.dtype)
 
 
 def direct_inversion(y: Tensor, operator: LinearOperator) -> Tensor:
@@ -110,6 +109,8 @@ def geometry_of(operator: LinearOperator) -> dict[str, Any]:
     if not isinstance(sampling, FourierSampling | MultiCoilFourier):
         raise InputError(f"fbp_unet is for ParallelBeam and Cartesian k-space of slices, not {type(sampling).__name__}")
     mask = sampling.mask.bool().cpu().numpy()
+    if mask.ndim != 2:
+        raise InputError("fbp_unet is for one mask of all slices, not masks by slice")
     maps = getattr(sampling, "coil_maps", None)
     coils = {} if maps is None else {"coil_maps": _rounded_sha256(maps)}
     return {
@@ -150,7 +151,7 @@ def from_channels(x: Tensor) -> Tensor:
 
 
 def write_unet(path: Path, network: nn.Module, config: dict[str, Any]) -> None:
-    """Write a network and its configuration (``KEYS``), whole or not at all.
+    """Write a network and its configuration (``KEYS``), whole or not at all, and of the same network the same bytes.
 
     Raises:
         InputError: weights that are not finite.
@@ -159,7 +160,7 @@ def write_unet(path: Path, network: nn.Module, config: dict[str, Any]) -> None:
     check_finite(tensors, path)
     metadata = {"format": FORMAT, "config": json.dumps({key: config[key] for key in KEYS})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, safetensors.torch.save(tensors, metadata=metadata))
+    write_whole(path, safetensors_bytes(tensors, metadata))
 
 
 def read_unet(path: Path) -> FBPUNet:
@@ -171,11 +172,9 @@ def read_unet(path: Path) -> FBPUNet:
     if not path.is_file():
         raise InputError(f"--network {path}: no such file; `fit_unet` writes unet.safetensors")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"--network {path}: not a whole safetensors file ({error}); get it again") from error
+        tensors, metadata = read_safetensors(path)
+    except InputError as error:
+        raise InputError(f"--network {error}") from error
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
         raise InputError(f"--network {path}: its format is {found}, not {FORMAT}; give a file that `fit_unet` wrote")
@@ -183,12 +182,14 @@ def read_unet(path: Path) -> FBPUNet:
     try:
         config = json.loads(metadata["config"])
         _checked(config)
-        network = CorrectionUNet(**config["network_options"])
+        options = config["network_options"]
+        check_network(lambda: CorrectionUNet(**options), options, tensors, path)
+        network = CorrectionUNet(**options)
         network.load_state_dict(tensors)
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"--network {path}: damaged, or of another version ({reason}); get it again") from error
-    channels_last(network.eval().requires_grad_(False))
+    channels_last(network.float().eval().requires_grad_(False))
     return FBPUNet(network, config, path)
 
 
@@ -197,8 +198,8 @@ def _checked(config: Any) -> None:
     missing = [key for key in KEYS if key not in config]
     if missing:
         raise LookupError(f"the configuration lacks {', '.join(missing)}")
-    if not isinstance(config["settings"], dict) or not isinstance(config["geometry"], dict):
-        raise TypeError("settings and geometry must be JSON objects")
+    if not all(isinstance(config[key], dict) for key in ("settings", "geometry", "network_options")):
+        raise TypeError("settings, geometry and network_options must be JSON objects")
     describe(config["geometry"])
 
 

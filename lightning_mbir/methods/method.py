@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.limits import check_size
 
 NEEDS = {
     "prior": "a prior: give --prior",
@@ -116,6 +117,7 @@ def _check_number(method: str, option: Option, kind: type, value: Any, checks: S
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         words = "a whole number" if kind is int else "a number"
         raise InputError(f"{method}: {name} is {value!r}; give {words}, such as {default}")
+    check_size(value, f"{method}: {name}")
     limits = next((check for check in checks if isinstance(check, Limits)), Limits())
     if right := limits.wrong(value):
         raise InputError(f"{method}: {name} is {value}; {right}")

@@ -36,7 +36,7 @@ class OwnOperator:
 
     @property
     def _made(self) -> Any:
-        return imported("--operator", self.path)
+        return imported("--operator", self.path, LinearOperator)
 
     @property
     def identity(self) -> dict[str, Any]:

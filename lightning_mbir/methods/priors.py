@@ -53,7 +53,7 @@ def load_task_prior(
     if source is None:
         source = f"{modality}_complex" if complex else modality
     if is_class_path(source):
-        found = imported("--prior", str(source))
+        found = imported("--prior", str(source), SliceDenoiser)
         prior = found if isinstance(found, SliceDenoiser) else found() if callable(found) else None
         if not isinstance(prior, SliceDenoiser):
             raise InputError(f"--prior {source}: gives a {type(prior).__name__}, no SliceDenoiser; {HOW_TO}")

@@ -16,7 +16,9 @@ from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.fbp_unet import read_unet
+from lightning_mbir.methods.limits import check_size, fits
 from lightning_mbir.methods.method import Method
+from lightning_mbir.methods.numbers import usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.units import estimated_scale, mri_scale
@@ -75,7 +77,8 @@ def reconstruct(
 
     Args:
         y: measurement in physical unit: ``(Z, *range_shape)`` of an operator on slices, ``range_shape`` of one on
-            volumes (``separable`` false).
+            volumes (``separable`` false). Of any type; the work is done in that of the operator. The largest value
+            lies between 1e-15 and 1e15, so that sums of squares do.
         operator: ``A``, in physical unit; it may have any norm.
         prior: a denoiser ``(x, sigma) -> x0`` with its ``unit``, or what ``load_prior`` takes; by default the
             bundled one of the modality. Methods without a prior do not look at it.
@@ -96,13 +99,15 @@ def reconstruct(
         **options: of the method; their defaults are in its signature, and in its help.
 
     Raises:
-        InputError: unknown method or option, a measurement of another shape or not finite, a ``noise_std`` that cannot
-            be, a prior that is missing or that is none, something else that the method needs and that is missing,
-            weights that cannot be used or that the method has no use for, options with which the method diverges.
+        InputError: unknown method or option, a measurement of another shape, on another device, without slices, not
+            finite, zero, too large or too small, a ``noise_std`` that cannot be, a prior that is missing or that is
+            none, something else that the method needs and that is missing, weights that cannot be used or that the
+            method has no use for, options with which the method diverges.
     """
     modality = modality or modality_of(operator)
     if not (math.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"noise_std {noise_std:g}: give a standard deviation, 0 where it is not known")
+    check_size(noise_std, "noise_std")
     chosen = check_method(method, modality, options, steps)
     name = chosen.name
     operator.check_range(y)
@@ -111,8 +116,9 @@ def reconstruct(
         raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
     if y.is_complex() and not operator.range_complex:
         raise InputError(f"the measurement is complex; {type(operator).__name__} measures real values")
-    if not bool(torch.isfinite(torch.view_as_real(y) if y.is_complex() else y).all()):
-        raise InputError("the measurement has NaN or infinite values; correct them first")
+    if y.device != operator.device:
+        raise InputError(f"the measurement is on {y.device}, the operator on {operator.device}; bring them together")
+    y = usable(y, operator.range_dtype, f"measurement of {volume}" if isinstance(volume, str) else "measurement")
     if modality == "ct":
         warn_edge_bins(y)
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
@@ -124,7 +130,11 @@ def reconstruct(
         unet.check_geometry(operator)
     if weights is not None and not chosen.weighted:
         raise InputError(f"{name} fits no data term that weights could go into; leave weights out")
-    weighted = None if weights is None else Weighted(operator, weights.to(y.device))
+    weighted = None
+    if weights is not None:
+        weights = weights.to(y.device)
+        weighted = Weighted(operator, weights)
+        weights = usable(weights, operator.real_dtype, "weights")
     denoise: Prior | None = None
     if chosen.needs_prior or (not chosen.ours and prior is not None):  # a plain function does not say what it needs
         denoise = as_prior(prior, modality, operator.domain_complex, y.device)
@@ -140,7 +150,6 @@ def reconstruct(
         second = as_prior(second_prior, modality, operator.domain_complex, y.device)
         assert denoise is not None
         check_pair(denoise, second)
-    y = y.to(operator.range_dtype)
 
     _wait(y)
     started = time.perf_counter()
@@ -160,6 +169,8 @@ def reconstruct(
     norm = operator.norm()
     if norm == 0:
         raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
+    if not fits(norm):
+        raise InputError(f"{type(operator).__name__} has a norm of {norm:g}; check its geometry, lengths are in mm")
     # Of complex volumes the noise of both parts counts, as for the levels of a complex prior.
     noise_unit = noise_std * (2**0.5 if operator.domain_complex else 1.0) / (unit.scale * norm)
     if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air

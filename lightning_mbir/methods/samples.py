@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.priors import Prior, load_task_prior
 from lightning_mbir.methods.reconstruct import Reconstruction, modality_of, reconstruct
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.prior import SliceDenoiser
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Running:
     Attributes:
         count, nfe, seconds: of all samples so far.
         scores: what is to be remembered of each sample, plain data.
+        batches: what ``SliceDenoiser.chosen`` was of each prior, as lists; samples that follow take the same.
         mean: of the volumes.
         centre: of the images: the magnitudes of complex volumes, else the volumes themselves.
         spread: sum of squared distances of the images from their mean.
@@ -56,6 +58,7 @@ class Running:
     nfe: int = 0
     seconds: float = 0.0
     scores: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[list[list[Any]]] = field(default_factory=list)
     mean: Tensor = field(default_factory=lambda: torch.zeros(()))
     centre: Tensor = field(default_factory=lambda: torch.zeros(()))
     spread: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -77,6 +80,16 @@ class Running:
             self.centre += before / self.count
         self.spread += before * (image - self.centre)
 
+    def note_batches(self, priors: Sequence[SliceDenoiser]) -> None:
+        """Keep how many slices passed the priors at once."""
+        self.batches = [[[*key, size] for key, size in prior.chosen.items()] for prior in priors]
+
+    def take_batches(self, priors: Sequence[SliceDenoiser]) -> None:
+        """Give priors the number of slices at once that the samples so far had, where nothing else was asked for."""
+        for prior, batches in zip(priors, self.batches, strict=False):
+            if prior.slice_batch is None:
+                prior.chosen |= {(rows, columns, device, way): size for rows, columns, device, way, size in batches}
+
     @property
     def std(self) -> Tensor:
         """Unbiased standard deviation; of two samples at least."""
@@ -88,7 +101,7 @@ class Running:
         if self.centre is not self.mean:
             arrays["centre"] = self.centre.cpu().numpy()
         plain: dict[str, Any] = {"key": key, "count": self.count, "nfe": self.nfe, "seconds": self.seconds}
-        text = json.dumps({**plain, "scores": self.scores})
+        text = json.dumps({**plain, "scores": self.scores, "batches": self.batches})
         buffer = io.BytesIO()
         np.savez(buffer, plain=np.array(text), **arrays)  # type: ignore[arg-type]
         write_whole(path, buffer.getvalue())
@@ -101,9 +114,11 @@ class Running:
                 plain = json.loads(str(file["plain"]))
                 if plain.pop("key") != key or plain["count"] > most:
                     return cls()
-                tensors = {name: torch.from_numpy(file[name]).to(device) for name in file.files if name != "plain"}
+                arrays = {name: file[name] for name in file.files if name != "plain"}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return cls()
+        # Copies, since sums may be rounded by where in memory a tensor begins, which NumPy leaves to chance.
+        tensors = {name: torch.from_numpy(array).clone().to(device) for name, array in arrays.items()}
         running = cls(**plain)
         running.mean, running.spread = tensors["mean"], tensors["spread"]
         running.centre = tensors.get("centre", running.mean)
@@ -144,9 +159,12 @@ def reconstruct_samples(
     if isinstance(second := arguments.get("second_prior"), str | Path):
         arguments["second_prior"] = load_task_prior(second, modality, operator.domain_complex).to(y.device)
     running = Running() if running is None else running
+    priors = [own for own in (prior, arguments.get("second_prior")) if isinstance(own, SliceDenoiser)]
+    running.take_batches(priors)
     for k in range(running.count, samples):
         result = reconstruct(y, operator, prior, method, sample=k, **arguments)
         running.add(result)
+        running.note_batches(priors)
         if each is not None:
             each(k, result)
     size = float(torch.linalg.vector_norm(y))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import MASKS
+from lightning_mbir.methods.limits import LARGEST
 
 SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
     "sv_ct": ("ct", {"views": 8, "angle_range": 180.0, "photons": None}),
@@ -14,6 +14,9 @@ SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
     "cs_mri": ("mri", {"acc": 8.0, "mask": "gaussian1d", "phase": False, "coils": None, "snr": None}),
 }
 """Each task's modality, and its flags with their defaults: none for noise that is not simulated."""
+
+MOST_VIEWS, MOST_COILS, MOST_ACC = 10_000, 1024, 1e6
+"""More is a slip of the pen, and would take all memory before anything is told."""
 
 
 def check_task(name: str) -> None:
@@ -35,20 +38,23 @@ def checked_settings(task: str, **flags: Any) -> dict[str, Any]:
             own = ", ".join(f"--{flag}" for flag in defaults)
             raise InputError(f"--{name} {value}: not for task {task}, which takes {own}")
     chosen = {name: value for name, value in {**defaults, **given}.items() if value is not None}
-    if "views" in chosen and chosen["views"] < 1:
-        raise InputError(f"--views {chosen['views']}: give at least 1 view")
+    if "views" in chosen and not 1 <= chosen["views"] <= MOST_VIEWS:
+        few = "at least 1 view" if chosen["views"] < 1 else f"at most {MOST_VIEWS} views"
+        raise InputError(f"--views {chosen['views']}: give {few}")
     if "angle_range" in chosen and not 0 < chosen["angle_range"] <= 360:
         given_range = f"--angle_range {chosen['angle_range']:g}"
         raise InputError(f"{given_range}: give degrees above 0, up to 180 (360 of what was measured)")
-    if "acc" in chosen and not (math.isfinite(chosen["acc"]) and chosen["acc"] >= 1):
-        raise InputError(f"--acc {chosen['acc']:g}: an acceleration is at least 1 (8 means one sample in eight)")
+    if "acc" in chosen and not 1 <= chosen["acc"] <= MOST_ACC:
+        right = "at least 1 (8 means one sample in eight)" if not chosen["acc"] > 1 else f"at most {MOST_ACC:g}"
+        raise InputError(f"--acc {chosen['acc']:g}: an acceleration is {right}")
     if "mask" in chosen and chosen["mask"] not in MASKS:
         raise InputError(f"--mask {chosen['mask']}: unknown; there are {', '.join(MASKS)}")
-    if "coils" in chosen and chosen["coils"] < 1:
-        raise InputError(f"--coils {chosen['coils']}: give at least 1 receive coil")
+    if "coils" in chosen and not 1 <= chosen["coils"] <= MOST_COILS:
+        few = "at least 1 receive coil" if chosen["coils"] < 1 else f"at most {MOST_COILS} receive coils"
+        raise InputError(f"--coils {chosen['coils']}: give {few}")
     for name in ("photons", "snr"):
         value = chosen.get(name)
-        if value is not None and not (math.isfinite(value) and (name == "snr" or value > 0)):
-            right = "decibels, such as 30" if name == "snr" else "a positive number a ray, such as 1e5"
+        right = "decibels, such as 30" if name == "snr" else "a positive number a ray, such as 1e5, up to 1e15"
+        if value is not None and not (-300 <= value <= 300 if name == "snr" else 0 < value <= LARGEST):
             raise InputError(f"--{name} {value:g}: give {right}")
     return chosen

@@ -54,18 +54,22 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
         InputError: k-space that is zero.
     """
     inner = operator.operator if isinstance(operator, RealDomain) else operator
-    cartesian = isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D)
+    cartesian = inner if isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D) else None
     image = operator.adjoint(y)
-    if not cartesian:
+    if cartesian is None:
         image = conjugate_gradient(operator.normal, image, max_iterations=10, tolerance=1e-3)
     percentile = magnitude_percentile(image)
     if percentile <= 0:
         raise InputError("the measurement is zero; there is nothing to reconstruct")
-    if not cartesian:
+    if cartesian is None:
         return percentile
     # Over slices and coils; a volume whose slices are coupled is undersampled along z and y instead.
-    mask = inner.mask > 0 if isinstance(inner, CartesianFourier3D) else (y != 0).flatten(0, -3).any(0)
-    along_axis = min(float(mask.any(0).float().mean()), float(mask.any(1).float().mean()))
+    # Masks by slice are told apart, since what they have in common is more than each samples.
+    if isinstance(cartesian, CartesianFourier3D) or cartesian.mask.ndim == 3:
+        mask = cartesian.mask > 0
+    else:
+        mask = (y != 0).flatten(0, -3).any(0)
+    along_axis = min(float(mask.any(-2).float().mean()), float(mask.any(-1).float().mean()))
     if along_axis > 0.9:  # points rather than lines: both axes share the undersampling
         along_axis = float(mask.float().mean()) ** 0.5
     return percentile / operator.norm() ** 2 / (0.65 + 0.35 * along_axis)

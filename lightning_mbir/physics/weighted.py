@@ -35,15 +35,18 @@ class Weighted(LinearOperator):
             raise InputError(f"the weights are {given}; give {one}{more}, as measured")
         if weights.is_complex() or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
             raise InputError("the weights have complex, negative, NaN or infinite values; give inverse variances")
-        if not bool(weights.any()):
+        kept = weights.to(operator.device, operator.real_dtype)
+        if not bool(kept.any()):
             raise InputError("the weights are all zero; nothing would be fitted")
+        if not bool(torch.isfinite(kept).all()):
+            raise InputError(f"the weights reach {float(weights.max()):.3g}, more than fits; only their ratios matter")
         slices = given[:1] if by_slice else ()
         self.operator = operator
         self.domain_shape, self.range_shape = (*slices, *operator.domain_shape), (*slices, *one)
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
         self.separable = operator.separable and not by_slice
         self._probe = operator._probe
-        self.register_buffer("root", weights.to(operator.device, operator.real_dtype).sqrt())
+        self.register_buffer("root", kept.sqrt())
 
     def of_slice(self, k: int) -> LinearOperator | None:
         by_slice = self.root.ndim > len(self.operator.range_shape)

@@ -114,6 +114,7 @@ class SliceDenoiser:
 
     Attributes:
         largest: side of the largest slices of its training, where that is known.
+        chosen: slices at once, by rows, columns, device and whether for ``vjp``, as far as they were settled here.
 
     Raises:
         InputError: a slice batch below 1, an unknown precision, a network of three or more channels.
@@ -135,7 +136,7 @@ class SliceDenoiser:
         channels = int(getattr(network, "in_channels", 1))
         if channels not in (1, 2):
             raise InputError(f"a network of {channels} channels is no prior; give 1, or 2 (real and imaginary part)")
-        self.network = channels_last(network.eval().requires_grad_(False))
+        self.network = channels_last(network.float().eval().requires_grad_(False))
         self.unit = unit
         self.modality = modality
         self.slice_batch = slice_batch
@@ -143,7 +144,7 @@ class SliceDenoiser:
         self.complex = channels == 2
         self.largest: int | None = None
         self._run: Callable[..., Tensor] = compiled(self.network) if compile else self.network
-        self._chosen: dict[tuple[int, int, str, bool], int] = {}
+        self.chosen: dict[tuple[int, int, str, bool], int] = {}
 
     def to(self, device: torch.device | str) -> SliceDenoiser:
         """Move the network; returns itself."""
@@ -203,14 +204,14 @@ class SliceDenoiser:
         rows, columns = shape[-2:]
         device = torch.device(device)
         key = (rows, columns, str(device), gradients)
-        if self.slice_batch is None and key not in self._chosen:
-            self._chosen[key] = self._affordable(rows, columns, device, gradients)
-        return self._chosen.get(key) or self.slice_batch or 1
+        if self.slice_batch is None and key not in self.chosen:
+            self.chosen[key] = self._affordable(rows, columns, device, gradients)
+        return self.chosen.get(key) or self.slice_batch or 1
 
     def but(self, **changes: Any) -> SliceDenoiser:
         """The same network with other attributes, such as ``unit`` or ``slice_batch``; this one stays as it is."""
         other = copy.copy(self)
-        other._chosen = {}
+        other.chosen = {}
         for name, value in changes.items():
             setattr(other, name, value)
         return other
@@ -249,7 +250,7 @@ class SliceDenoiser:
             done = self._one_batch(run, slices[batch], level, None if cotangents is None else cotangents[batch])
             if done is None:
                 key = (*slices.shape[-2:], str(slices.device), gradients)
-                self._chosen[key] = size // 2
+                self.chosen[key] = size // 2
                 log.warning(
                     "out of memory with %d slices at once; going on with %d, which changes rounding", size, size // 2
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from torch import Tensor
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.phantoms.phase import smooth_phase
 from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.free_memory import check_fits
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.reconstruction.measured import measured_operator
@@ -59,7 +61,11 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
     image = x
     if has_phase:
         image = torch.polar(x, smooth_phase(x.shape, np.random.RandomState(seed)).to(x))
-    clean = operator(has_phase)(image)
+    measuring = operator(has_phase)
+    values = math.prod(measuring.range_shape) * (len(x) if measuring.separable else 1)
+    what = f"{scan.name}: its measurement"  # once clean and once with noise, beside what is computed on the way
+    check_fits(what, 3 * values * measuring.range_dtype.itemsize, "take part of the slices (--data.slices), or less")
+    clean = measuring(image)
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
     return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=task.noise_std(clean, **settings))
 

@@ -10,28 +10,29 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.files import write_whole
+from lightning_mbir.files import remove_stale, write_whole, writing
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.samples import PosteriorSamples
 from lightning_mbir.prior.networks.running import is_out_of_memory
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.memory import PeakMemory
-from lightning_mbir.reconstruction.provenance import digest, git_revision
+from lightning_mbir.reconstruction.provenance import device_name, digest, git_revision
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.writer import write_figure
 from lightning_mbir.report.calibration import calibrate
 from lightning_mbir.report.figures import Scale, comparison_figure
-from lightning_mbir.report.metrics import PLANES
+from lightning_mbir.report.metrics import PLANES, decibels
 from lightning_mbir.report.montage import Planes, middle_planes
-from lightning_mbir.report.tables import Row, settings_text, to_json
+from lightning_mbir.report.tables import Row, finite, settings_text, to_json
 
 
-def compare_volume(runner: Runner, scan: Volume, plans: list[Plan], folder: Path, title: str) -> list[Row]:
+def compare_volume(
+    runner: Runner, scan: Volume, plans: list[Plan], folder: Path, title: str, overwrite: bool = False
+) -> list[Row]:
     """The rows of all methods on one volume, in their order, and ``comparison_<volume>.png``.
 
     Args:
@@ -40,22 +41,24 @@ def compare_volume(runner: Runner, scan: Volume, plans: list[Plan], folder: Path
         plans: the methods.
         folder: of the comparison; rows lie in its folder ``rows``.
         title: what stands before the progress bars.
+        overwrite: whether rows are worked out again that are there.
     """
     case = cache(partial(runner.case, scan))  # nothing is measured where all is known
-    device = scan.data.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    notes = {"device": name, "revision": git_revision()}
+    notes = {"device": device_name(scan.data.device), "revision": git_revision()}
+    for written in (folder, folder / "rows"):
+        remove_stale(written)
     results: list[tuple[Row, Planes | None]] = []
     for plan in plans:
         work = partial(_figures, runner, case, plan, title)
-        row, planes, known = scored(folder / "rows", runner.identity(scan, plan), work, notes)
+        row, planes, known = scored(folder / "rows", runner.identity(scan, plan), work, notes, overwrite)
         results.append((row, planes))
-        told = f"failed: {row['error']}" if "error" in row else f"PSNR {row['volume_psnr']:.2f} dB"
+        told = f"failed: {row['error']}" if "error" in row else f"PSNR {decibels(row['volume_psnr'])}"
         print(f"{scan.name} {plan.method}: {told}{', scored before' if known else ''}", flush=True)
     scale = Scale.of(runner.task.modality, runner.window(scan.data))
     heading = f"{scan.name}: {runner.task.name}, {settings_text(runner.settings)}"
     figure = comparison_figure(heading, scan.data, results, scan.spacing, scale)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_figure(folder / f"comparison_{scan.name}.png", figure)
     return [row for row, _ in results]
 
@@ -79,7 +82,7 @@ def _figures(runner: Runner, case: Callable[[], Case], plan: Plan, title: str) -
 
 
 def scored(
-    folder: Path, identity: Row, work: Callable[[], tuple[Row, Tensor]], notes: Row
+    folder: Path, identity: Row, work: Callable[[], tuple[Row, Tensor]], notes: Row, overwrite: bool = False
 ) -> tuple[Row, Planes | None, bool]:
     """The row of ``identity``: read where it was scored before, else worked out and written.
 
@@ -89,13 +92,14 @@ def scored(
         work: gives the figures and the image ``(Z, Y, X)``; an ``InputError`` or a lack of memory becomes a row with
             its reason as ``error``, which is not kept, so that it is tried again.
         notes: what else goes into a new row.
+        overwrite: whether it is worked out again where it is there.
 
     Returns:
         the row, the middle planes (none of a failure), and whether they had been there.
     """
     key = digest(identity)
     stem = f"{identity['volume']['name']}_{identity['method']}_{key[:16]}"
-    known = _read(folder, stem, key)
+    known = None if overwrite else _read(folder, stem, key)
     if known is not None:
         return *known, True
     row = {"key": key, **identity, **notes}
@@ -106,9 +110,10 @@ def scored(
             raise
         lacking = "" if isinstance(error, InputError) else "out of memory: "
         return {**row, "error": f"{lacking}{' '.join(str(error).split())}"}, None, False
-    row |= figures
+    row = finite(row | figures)  # as it will be read again
     planes = middle_planes(image)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **planes)  # type: ignore[arg-type]
     write_whole(folder / f"{stem}.npz", buffer.getvalue())

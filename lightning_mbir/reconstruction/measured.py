@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_mbir.data.measurements.angles import SAME, from_start, spread_evenly
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
@@ -30,7 +31,11 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
     """The operator of a measurement, on its device; that of MRI acts on complex volumes, or on magnitudes.
 
     Maps of several coils are those of the file, or estimated from the middle of k-space.
+
+    Raises:
+        InputError: a measurement whose file leaves something open, a geometry that cannot be.
     """
+    _check_answered(measurement)
     if measurement.modality == "ct":
         geometry = dict(measurement.geometry)
         return BEAMS[geometry.pop("beam")](**geometry).to(measurement.y.device)
@@ -52,12 +57,14 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
     Args:
         measurement: everything that was measured.
         seed: of the mask.
-        **flags: ``views`` and ``angle_range`` (degrees, from the first view on), or ``acc`` and ``mask``; those that
-            are None change nothing.
+        **flags: ``views`` (spread evenly in angle) and ``angle_range`` (degrees from the start of the scan, see
+            ``from_start``), or ``acc`` and ``mask``; those that are None change nothing.
 
     Raises:
-        InputError: more views than were measured, a flag of what is simulated, k-space that is undersampled already.
+        InputError: more views than were measured, a flag of what is simulated, k-space that is undersampled already,
+            a measurement whose file leaves something open.
     """
+    _check_answered(measurement)
     given = {name: value for name, value in flags.items() if value is not None}
     if not given:
         return measurement
@@ -74,30 +81,38 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
             f"--{flag}: {measurement.name} is undersampled {acceleration:.3g}-fold already; leave --{flag} out"
         )
     kind, acc = given.get("mask", "gaussian1d"), given.get("acc", 8.0)
-    mask = make_mask(kind, (measured.shape[0], measured.shape[1]), acc, seed=seed) * measured.cpu()
+    mask = make_mask(kind, (measured.shape[-2], measured.shape[-1]), acc, seed=seed) * measured.cpu()
     geometry = {**measurement.geometry, "mask": mask}
     note = f"{kind} mask keeps 1 of {mask.numel() / float(mask.sum()):.3g} samples"
     y = measurement.y * mask.to(measurement.y.device)
     return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))
 
 
+def _check_answered(measurement: Measurement) -> None:
+    if measurement.question:
+        raise InputError(measurement.question)
+
+
 def _is_block(mask: torch.Tensor) -> bool:
-    """Whether all is sampled but for a margin of zeros, as scanners pad k-space."""
+    """Whether all is sampled but for a margin of zeros, as scanners pad k-space; the same in all slices."""
+    if mask.ndim == 3:
+        return False
     rows, columns = (torch.nonzero(mask.any(dim)).flatten() for dim in (1, 0))
     return bool(mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1].all())
 
 
 def _fewer_views(measurement: Measurement, views: int | None = None, angle_range: float | None = None) -> Measurement:
-    angles = np.asarray(measurement.geometry["angles"])
-    inside = np.arange(len(angles))
-    if angle_range is not None:
-        inside = inside[np.abs(angles - angles[0]) < angle_range]
+    beam, angles = measurement.geometry["beam"], np.asarray(measurement.geometry["angles"])
+    places = from_start(angles)
+    inside = np.arange(len(angles)) if angle_range is None else np.flatnonzero(places < max(angle_range - SAME, SAME))
     count = len(inside) if views is None else views
-    if count > len(inside):
-        raise InputError(f"--views {count}: {measurement.name} has {len(inside)} views in that range; give fewer")
-    chosen = inside[np.arange(count) * len(inside) // count]
+    if not 1 <= count <= len(inside):
+        most = len(inside)
+        raise InputError(f"--views {count}: {measurement.name} has {most} views in that range; give 1 to {most}")
+    # The rays of a parallel beam are the same half a turn later.
+    chosen = inside[spread_evenly(places[inside], count, 180 if beam == "parallel" else 360)]
     geometry = {**measurement.geometry, "angles": angles[chosen].tolist()}
-    axis = 0 if measurement.geometry["beam"] == "cone" else 1
+    axis = 0 if beam == "cone" else 1
     y = measurement.y.index_select(axis, torch.from_numpy(chosen).to(measurement.y.device))
     note = f"{count} of {len(angles)} views"
     return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))

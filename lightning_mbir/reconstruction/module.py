@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,41 +19,33 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.files import check_writable
+from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
-from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.comparison import compare_volume
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.prediction import predict_volume
+from lightning_mbir.reconstruction.prediction import Job, predict_volume
+from lightning_mbir.reconstruction.record import Record, scalars, summary
 from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.writer import STATE
 from lightning_mbir.report.lpips import check_lpips
-from lightning_mbir.report.metrics import PLANES
 from lightning_mbir.report.montage import planes_image
 from lightning_mbir.report.tables import Row, write_tables
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Record:
-    """What TensorBoard is told of one volume."""
-
-    index: int
-    metrics: dict[str, Any]
-    picture: Tensor
-
-
 class ReconstructionModule(L.LightningModule):
     """Reconstructs each volume of a ``VolumeDataModule``.
 
-    ``predict`` writes results into ``<output_dir>/<task>/<volume>``; ``test`` only scores one method, or compares
-    several and writes tables and figures into ``<output_dir>/<task>/comparison``. There is nothing to train and
-    nothing of this goes into a checkpoint, so no checkpoint can overrule a flag.
+    ``predict`` writes results into ``<output_dir>/<task>/<volume>``, and leaves those that are finished with the same
+    settings as they are; ``test`` only scores one method, or compares several and writes tables and figures into
+    ``<output_dir>/<task>/comparison``. There is nothing to train and nothing of this goes into a checkpoint, so no
+    checkpoint can overrule a flag.
 
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
@@ -85,6 +77,8 @@ class ReconstructionModule(L.LightningModule):
         operator: class path of an operator of your own (``package.module.name``), which simulates the measurement
             instead of the task's; ``operator_options`` are its further arguments. The task still says the modality.
         prior_network: class path of the network of ``prior`` and ``second_prior``, where it is another package's.
+        overwrite: do again what is finished in ``output_dir`` with the same settings: volumes of ``predict``, rows of
+            a comparison.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -118,6 +112,7 @@ class ReconstructionModule(L.LightningModule):
         operator: str | None = None,
         operator_options: dict[str, Any] | None = None,
         prior_network: str | None = None,
+        overwrite: bool = False,
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -147,7 +142,7 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
         self.unet = read_unet(network) if network is not None else None
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.overwrite = Path(output_dir), overwrite
         check_writable(self.output_dir)
         if lpips:
             check_lpips()
@@ -198,6 +193,10 @@ class ReconstructionModule(L.LightningModule):
         if data is not None:
             self._check_data(data, devices)
         self._settle_precision()
+        if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:
+            settle_folders(self._results, STATE)
+            for name in [] if data is None else map(data.filed_as, range(len(data.scans))):
+                check_free(self._results / name)
         return []
 
     def _settle_precision(self) -> None:
@@ -261,24 +260,34 @@ class ReconstructionModule(L.LightningModule):
         return batch.with_data(batch.data.to(device))
 
     def predict_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
-        case, plan = self.runner.case(batch), self.plans[0]
-        folder = self.output_dir / self.task.name / case.name
-        title = self._title(case.name, batch_idx, self.trainer.num_predict_batches)
-        metrics, image = predict_volume(self.runner, batch, case, plan, folder, title, self.config_yaml)
-        self._record(batch_idx, metrics, image, case)
-        print(_summary(metrics, folder), flush=True)
+        source = None if self.data is None else self.data.scans[self._index(batch_idx)]
+        job = Job(
+            self.runner, batch, self.plans[0], self._results / batch.name,
+            title=self._title(batch.name, batch_idx, self.trainer.num_predict_batches),
+            config=self.config_yaml,
+            source=source if isinstance(source, Path) and source.is_file() else None,
+            overwrite=self.overwrite,
+        )  # fmt: skip
+        metrics, picture = predict_volume(job)
+        self._record(batch_idx, metrics, picture)
+        if picture is not None:
+            print(summary(metrics, job.folder), flush=True)
 
     def test_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
         title = self._title(batch.name, batch_idx, self.trainer.num_test_batches)
         if self.compares:
-            index = batch_idx * self.trainer.world_size + self.global_rank
+            index = self._index(batch_idx)
             if self.data is None or index < len(self.data.scans):  # further ones are repeated to make the ranks even
-                rows = compare_volume(self.runner, cast(Volume, batch), self.plans, self._comparison, title)
+                rows = compare_volume(
+                    self.runner, cast(Volume, batch), self.plans, self._comparison, title, self.overwrite
+                )
                 self.rows += [(index, row) for row in rows]
             return
         case, plan = self.runner.case(batch), self.plans[0]
         result = self.runner.run(case, plan, title)
-        self._record(batch_idx, self.runner.metrics(batch, case, plan, result), result.image, case)
+        window = self.runner.window(result.image if case.truth is None else case.truth, case.calibrated)
+        metrics = self.runner.metrics(batch, case, plan, result)
+        self._record(batch_idx, metrics, planes_image(result.image, window))
 
     def on_predict_epoch_end(self) -> None:
         self._log_gathered()
@@ -290,13 +299,17 @@ class ReconstructionModule(L.LightningModule):
             return
         scores: dict[str, list[float]] = {}
         for record in self._log_gathered():
-            for name, value in _scalars(record.metrics).items():
+            for name, value in scalars(record.metrics).items():
                 scores.setdefault(f"{self.task.name}/{name}", []).append(value)
         self.log_dict({name: sum(values) / len(values) for name, values in scores.items()}, sync_dist=True)
 
     @property
+    def _results(self) -> Path:
+        return self.output_dir / self.task.name
+
+    @property
     def _comparison(self) -> Path:
-        return self.output_dir / self.task.name / "comparison"
+        return self._results / "comparison"
 
     def _write_comparison(self) -> None:
         """The tables of the rows of all ranks, in the order of the volumes, by the first rank."""
@@ -315,10 +328,12 @@ class ReconstructionModule(L.LightningModule):
         count = f"volume {batch_idx + 1} of {loop[0]}: " if loop and loop[0] > 1 else ""
         return f"{count}{name}"
 
-    def _record(self, batch_idx: int, metrics: dict[str, Any], image: Tensor, case: Case) -> None:
-        index = batch_idx * self.trainer.world_size + self.global_rank
-        window = self.runner.window(image if case.truth is None else case.truth, case.calibrated)
-        self.records.append(Record(index, metrics, planes_image(image, window)))
+    def _index(self, batch_idx: int) -> int:
+        """The number of a volume among all."""
+        return batch_idx * self.trainer.world_size + self.global_rank
+
+    def _record(self, batch_idx: int, metrics: dict[str, Any], picture: Tensor | None) -> None:
+        self.records.append(Record(self._index(batch_idx), metrics, picture))
         if self.global_rank == 0:
             self._log(self.records[-1])
 
@@ -326,10 +341,11 @@ class ReconstructionModule(L.LightningModule):
         if not isinstance(self.logger, TensorBoardLogger):
             return
         board = self.logger.experiment
-        for name, value in _scalars(record.metrics).items():
+        for name, value in scalars(record.metrics).items():
             board.add_scalar(f"{self.task.name}/{name}", value, record.index)
-        tag = f"{self.task.name}/{record.metrics['volume']}"
-        board.add_image(tag, record.picture, record.index, dataformats="HW")
+        if record.picture is not None:
+            tag = f"{self.task.name}/{record.metrics['volume']}"
+            board.add_image(tag, record.picture, record.index, dataformats="HW")
         board.flush()
 
     def _log_gathered(self) -> list[Record]:
@@ -356,19 +372,3 @@ class ReconstructionModule(L.LightningModule):
             gathered = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(gathered, own)
         return gathered
-
-
-def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures of one volume, ``plane/name`` where they are of a plane."""
-    names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "seconds", "nfe")
-    scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
-    return {**scalars, **{name: float(metrics[name]) for name in names if name in metrics}}
-
-
-def _summary(metrics: dict[str, Any], folder: Path) -> str:
-    scores = ", ".join(f"{plane} {metrics[plane]['psnr']:.2f}" for plane in PLANES if plane in metrics)
-    scores = f"PSNR {scores} dB, " if scores else ""
-    if "acceleration" in metrics:
-        scores = f"acceleration {metrics['acceleration']:.2f}, {scores}"
-    work = f"data residual {metrics['residual']:.2e}, {metrics['seconds']:.0f} s"
-    return f"{metrics['volume']}: {scores}{work} -> {folder}"

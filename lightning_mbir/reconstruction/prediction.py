@@ -2,51 +2,113 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.data.volumes.writing import write_volume
+from lightning_mbir.errors import WriteError
+from lightning_mbir.files import check_room, whole_folder, write_whole, writing
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
 from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.reconstruction.case import Case
-from lightning_mbir.reconstruction.provenance import digest
+from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.writer import write_results, write_spread
+from lightning_mbir.reconstruction.writer import STATE, check_replaceable, finished, write_results, write_spread
 from lightning_mbir.report.calibration import calibrate
 from lightning_mbir.report.figures import Scale, calibration_figure
-from lightning_mbir.report.montage import montage
+from lightning_mbir.report.montage import montage, planes_image
 
 
-def predict_volume(
-    runner: Runner, scan: Volume | Measurement, case: Case, plan: Plan, folder: Path, title: str, config: str | None
-) -> tuple[dict[str, Any], Tensor]:
-    """Reconstruct one volume and write what ``docs/comparison.md`` and the README say into ``folder``.
+@dataclass(frozen=True)
+class Job:
+    """What is to become of one volume.
+
+    Attributes:
+        runner: what runs the method.
+        scan: the volume, or a measurement, on the device to work on.
+        plan: the method.
+        folder: of the results.
+        title: what stands before the progress bar.
+        config: of the run, to be kept with the results.
+        source: the file that ``scan`` was read from, where it is one.
+        overwrite: whether it is done again where it is finished.
+    """
+
+    runner: Runner
+    scan: Volume | Measurement
+    plan: Plan
+    folder: Path
+    title: str
+    config: str | None = None
+    source: Path | None = None
+    overwrite: bool = False
+
+
+def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
+    """Reconstruct one volume into a folder that is its results, whole, as ``docs/comparison.md`` says.
 
     Returns:
-        the metrics, and the image ``(Z, Y, X)``.
+        the metrics, and the three middle slices as a picture; none where the volume was finished before.
+
+    Raises:
+        InputError: files in the folder that are none of ours, another process that writes there, and whatever is
+            wrong with the volume.
+        WriteError: a disk that is full, or does not let us write; it says what is kept.
     """
-    modality = runner.task.modality
-    running, each = Running(), None
-    if plan.samples > 1:
-        running, each = _kept_samples(runner, scan, case, plan, folder / "samples")
-    result = runner.run(case, plan, title, running, each)
-    image = result.image
-    metrics = runner.metrics(scan, case, plan, result)
+    runner, scan, plan, folder = job.runner, job.scan, job.plan, job.folder
+    identity = _identity(runner, scan, plan)
+    key = digest(identity)
+    if not job.overwrite and (known := finished(folder, key)) is not None:
+        print(f"{scan.name}: finished before, with the same settings; --overwrite true does it again -> {folder}")
+        return known, None
+    check_replaceable(folder)
+    running, started = Running(), False
+    try:
+        with whole_folder(folder, STATE) as new:
+            started = True
+            check_room(new, _bytes(scan, plan))
+            case, each = runner.case(scan), None
+            if plan.samples > 1:
+                running, each = _kept_samples(job, identity, case, new / "samples")
+            else:
+                shutil.rmtree(new / "samples", ignore_errors=True)
+            result = runner.run(case, plan, job.title, running, each)
+            metrics = {"key": key, **_provenance(job, identity), **runner.metrics(scan, case, plan, result)}
+            return _written(job, new, case, result, metrics, running)
+    except WriteError as error:
+        if not started:
+            raise
+        samples = f"the {running.count} samples so far and " if running.count else ""
+        raise WriteError(
+            f"{error}; {samples}the volumes that are finished are kept, and the same command goes on"
+        ) from error
+
+
+def _written(
+    job: Job, folder: Path, case: Case, result: Reconstruction, metrics: dict[str, Any], running: Running
+) -> tuple[dict[str, Any], Tensor]:
+    """Write all that there is of a volume; returns the metrics and the picture."""
+    runner, plan, modality, image = job.runner, job.plan, job.runner.task.modality, result.image
     window = runner.window(image if case.truth is None else case.truth, case.calibrated)
-    spread = None
+    volume = placed(job.scan, image, case)
     if isinstance(result, PosteriorSamples):
         metrics["samples"] = running.scores
+        spread = None
         if case.truth is not None:
             calibration = calibrate(image, result.std, case.truth, result.samples)
             metrics["calibration"] = calibration.figures
             scale = Scale.of(modality, window, case.calibrated)
             spread = calibration_figure(calibration, image, result.std, case.truth, result.samples, case.spacing, scale)
+        write_spread(folder, volume, result.std, spread)
     direct_name, direct_title = ("fbp", "FBP") if modality == "ct" else ("zero_filled", "zero-filled")
     if runner.task.operator is not None:  # of which no direct inversion is known
         direct_name, direct_title = "cgls", "least squares"
@@ -54,14 +116,11 @@ def predict_volume(
     if plan.method != direct_name:
         operator = case.operator(runner.takes_complex(plan))
         direct = reconstruct(case.y, operator, method=direct_name, modality=modality).image
-    volume = placed(scan, image, case)
     titles = (direct_title, plan.method.rpartition(".")[2])
     scores = None if case.truth is None else metrics
     figure = montage(image, direct, case.truth, case.spacing, window, titles, scores)
-    write_results(folder, volume, metrics, figure, config)
-    if isinstance(result, PosteriorSamples):
-        write_spread(folder, volume, result.std, spread)
-    return metrics, image
+    write_results(folder, volume, metrics, figure, job.config)
+    return metrics, planes_image(image, window)
 
 
 def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
@@ -71,26 +130,71 @@ def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
     return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated)
 
 
-def _kept_samples(
-    runner: Runner, scan: Volume | Measurement, case: Case, plan: Plan, folder: Path
-) -> tuple[Running, Callable[[int, Reconstruction], None]]:
-    """The samples that were written with the same settings, and what writes another.
+def _identity(runner: Runner, scan: Volume | Measurement, plan: Plan) -> dict[str, Any]:
+    """What the files of a result depend on: beside what the voxels do, where they lie."""
+    grid = scan.grid if isinstance(scan, Volume) else None
+    place = {"affine": scan.affine, "grid": grid and {"shape": grid.shape, "affine": grid.affine}}
+    return {**runner.identity(scan, plan), "place": plain_data(place)}
 
-    Mean and spread are kept beside the samples rather than read from these: files hold magnitudes, in HU where CT, from
-    which a complex mean cannot be had, nor the very bits of a run that was not interrupted.
+
+def _provenance(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
+    """Where a result comes from, beside what ``Runner.metrics`` says."""
+    scan = job.scan
+    data = scan.y if isinstance(scan, Measurement) else scan.data
+    file = {} if job.source is None else {"file_sha256": file_sha256(job.source)}
+    names = ("method_sha256", "options", "steps", "prior", "second_prior", "network", "precision")
+    return {
+        "version": __version__,
+        "revision": git_revision(),
+        "device": device_name(data.device),
+        "input": {**identity["volume"], **file},
+        **{name: identity[name] for name in names if name in identity},
+    }
+
+
+def _bytes(scan: Volume | Measurement, plan: Plan) -> int:
+    """What the results of a volume take on the disk at least: they are compressed, but to no quarter."""
+    if isinstance(scan, Measurement):
+        return 0
+    i, j, k = scan.data.shape if scan.grid is None else scan.grid.shape
+    return i * j * k * (1 if plan.samples == 1 else plan.samples + 2)
+
+
+def _kept_samples(
+    job: Job, identity: dict[str, Any], case: Case, folder: Path
+) -> tuple[Running, Callable[[int, Reconstruction], None]]:
+    """The samples that were taken with the same settings, in ``folder``, and what writes another.
+
+    They are of a run that was killed, or of results with fewer samples, which are copied. Mean and spread are kept
+    beside the samples rather than read from these: files hold magnitudes, in HU where CT, from which a complex mean
+    cannot be had, nor the very bits of a run that was not interrupted.
     """
-    key = digest({**runner.identity(scan, plan), "samples": None})
-    running = Running.load(folder / "running.npz", key, plan.samples, case.y.device)
-    if running.count == 0:
-        for old in folder.glob("sample_*.nii.gz"):  # of other settings
-            old.unlink()
+    runner, most = job.runner, job.plan.samples
+    key, state = digest({**identity, "samples": None}), Path(STATE).name
+
+    def kept(place: Path) -> Running:
+        known = Running.load(place / state, key, most, case.y.device)
+        return known if all((place / _sample(k)).is_file() for k in range(known.count)) else Running()
+
+    running, before = kept(folder), job.folder / "samples"
+    earlier = Running() if job.overwrite else kept(before)
+    if max(running.count, earlier.count) == 0 or earlier.count > running.count:
+        shutil.rmtree(folder, ignore_errors=True)  # of other settings, or fewer
+    with writing(job.folder):
+        folder.mkdir(exist_ok=True)
+        if earlier.count > running.count:
+            running = earlier
+            for name in (*map(_sample, range(running.count)), state):
+                write_whole(folder / name, (before / name).read_bytes())
 
     def each(k: int, result: Reconstruction) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        volume = placed(scan, result.image, case)
-        write_volume(folder / f"sample_{k:02d}.nii.gz", volume)
+        write_volume(folder / _sample(k), placed(job.scan, result.image, case))
         work = {"nfe": result.nfe, "seconds": round(result.seconds, 3), "residual": result.residual}
         running.scores.append({"sample": k, **work, **runner.scores(case, result.image)})
-        running.save(folder / "running.npz", key)
+        running.save(folder / state, key)
 
     return running, each
+
+
+def _sample(k: int) -> str:
+    return f"sample_{k:02d}.nii.gz"

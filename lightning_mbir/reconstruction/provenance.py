@@ -51,7 +51,7 @@ def prior_identity(source: str | None, modality: Modality, prior: SliceDenoiser)
     name = source or (f"{modality}_complex" if prior.complex else modality)
     if is_class_path(name):
         weights = digest(plain_data(dict(prior.network.state_dict())))
-        return {"name": name, "sha256": weights, "module_sha256": source_sha256(imported("--prior", name))}
+        return {"name": name, "sha256": weights, "module_sha256": source_sha256(imported("--prior", name, SliceDenoiser))}
     bundled = bundled_sums()
     if name in bundled:
         return {"name": name, "sha256": bundled[name]}
@@ -70,6 +70,11 @@ def file_sha256(path: Path) -> str:
 @cache
 def _sha256(path: Path, *_: int) -> str:
     return sha256(path)
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU; of others what torch calls them."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 @cache

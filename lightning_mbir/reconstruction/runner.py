@@ -134,6 +134,7 @@ class Runner:
             "method": plan.method,
             "volume": case.name,
             "seed": self.seed,
+            "image_size": list(result.image.shape[-2:]),
             "settings": {"measured": case.notes, **self.given} if isinstance(scan, Measurement) else self.settings,
             "seconds": round(result.seconds, 3),
             "nfe": result.nfe,

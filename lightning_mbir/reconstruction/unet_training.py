@@ -266,9 +266,13 @@ class PairDataModule(L.LightningDataModule):
         """Read and measure all volumes once."""
         if self._train:
             return
-        scans = self.volumes.scans
+        scans, first = self.volumes.scans, self._module.global_rank == 0
+        if first and self.volumes.passed_over:
+            print(self.volumes.passed_over, flush=True)
         for i in track(range(len(scans)), "measuring volumes", transient=True):
             volume, name = cast(Volume, self.volumes.scan(i)), patient(cast(Path, scans[i]))
+            if first and volume.notes:
+                print("; ".join((volume.name, *volume.notes)), flush=True)
             for variant in range(1 if name == self.held_out else self.variants):
                 pairs = self._module.pairs(volume, variant)
                 kept = pairs[_has_signal(pairs[:, 1])]

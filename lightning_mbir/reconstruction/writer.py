@@ -1,4 +1,4 @@
-"""Results on the disk, each file whole or not there."""
+"""What lies in the folder of a volume's results: written, found again, and told from what is not ours."""
 
 from __future__ import annotations
 
@@ -13,27 +13,61 @@ from torch import Tensor
 from lightning_mbir.data.units import MU_WATER
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.data.volumes.writing import write_volume
+from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
+from lightning_mbir.report.tables import to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+METRICS = "metrics.json"
+STATE = "samples/running.npz"
+"""The samples so far, from which a run that was killed goes on."""
+OURS = {"recon.nii.gz", "std.nii.gz", METRICS, "montage.png", "calibration.png", "predict_config.yaml"}
+FOLDERS = {"samples", "dicom"}
 
 
 def write_results(
     folder: Path, volume: Volume, metrics: dict[str, Any], figure: Figure, config_yaml: str | None
 ) -> None:
-    """``recon.nii.gz``, ``metrics.json``, ``montage.png`` and ``predict_config.yaml`` into ``folder``.
+    """``recon.nii.gz``, ``montage.png`` and ``predict_config.yaml`` into ``folder``.
 
-    What an earlier run told of the spread of samples goes away: it is not of this volume.
+    At last ``metrics.json``, with the names of all files that lie there then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("std.nii.gz", "calibration.png"):
-        (folder / name).unlink(missing_ok=True)
     write_volume(folder / "recon.nii.gz", volume)
-    write_whole(folder / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     write_figure(folder / "montage.png", figure)
     if config_yaml is not None:
         write_whole(folder / "predict_config.yaml", config_yaml.encode())
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    write_whole(folder / METRICS, to_json({**metrics, "files": [name for name in names if name != STATE]}))
+
+
+def finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """The metrics of the results in a folder, if these are of the identity ``key`` and all there."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text())
+        if metrics["key"] == key and all((folder / name).is_file() for name in metrics["files"]):
+            return dict(metrics)
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of another version
+        pass
+    return None
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise where a folder holds what would be lost with the results that are replaced.
+
+    Raises:
+        InputError: files that no run has written; hidden ones do not count.
+    """
+    if not folder.is_dir():
+        return
+    ours = {path.name for path in folder.iterdir() if path.name in (FOLDERS if path.is_dir() else OURS)}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in ours and path.name[0] != ".")
+    if others:
+        raise InputError(
+            f"{folder}: new results take the place of the folder, and {', '.join(others[:3])} in it is none of them; "
+            "move that, or give another --output_dir"
+        )
 
 
 def write_figure(path: Path, figure: Figure) -> None:
@@ -44,7 +78,7 @@ def write_figure(path: Path, figure: Figure) -> None:
 
 
 def write_spread(folder: Path, volume: Volume, std: Tensor, calibration: Figure | None) -> None:
-    """``std.nii.gz``, of CT in HU, and with ground truth ``calibration.png`` beside the results of ``volume``."""
+    """``std.nii.gz``, of CT in HU, and with ground truth ``calibration.png``, before the other results."""
     hounsfield = volume.modality == "ct" and volume.calibrated
     # A deviation is scaled, not shifted as HU are: for the writer it is a volume without a unit.
     data = std.cpu() * (1000 / MU_WATER if hounsfield else 1.0)

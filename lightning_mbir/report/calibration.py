@@ -66,7 +66,9 @@ def calibrate(
     shares = [float((error <= k * predicted).float().mean()) for k in (1, 2)]
     expected = [float(2 * scipy.stats.t.cdf(k, samples - 1) - 1) for k in (1, 2)]
     variance = (std * factor).square()[None, None]
-    local = F.avg_pool3d(variance, 3, stride=1, padding=1, count_include_pad=False).flatten()
+    # Padded here: torch takes no volume that is thinner than its window, whatever the padding.
+    total, count = (F.avg_pool3d(F.pad(x, (1,) * 6), 3, stride=1) for x in (variance, torch.ones_like(variance)))
+    local = (total / count).flatten()
     order = torch.argsort(local)
     rms = [
         (float(local[part].mean().sqrt()), float(error[part].square().mean().sqrt()))

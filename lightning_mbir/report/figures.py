@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.report.calibration import Calibration
-from lightning_mbir.report.metrics import PLANES
+from lightning_mbir.report.metrics import PLANES, decibels
 from lightning_mbir.report.montage import FEW, Planes, aspect, middle_planes, new_figure, show
 from lightning_mbir.report.tables import Row
 
@@ -231,4 +231,4 @@ def _pixel(plane: str, spacing: tuple[float, float, float]) -> tuple[float, floa
 
 
 def _scores(score: dict[str, float]) -> str:
-    return f"{score['psnr']:.2f} dB" + (f"  {score['ssim']:.3f}" if "ssim" in score else "")
+    return decibels(score["psnr"]) + (f"  {score['ssim']:.3f}" if "ssim" in score else "")

@@ -18,6 +18,11 @@ SLAB = 16  # slices of windows at once, of a volume
 CHUNK = 64  # slices at once: SSIM holds five filtered copies of them
 
 
+def decibels(value: float | None) -> str:
+    """A PSNR for people; None is what no finite number becomes in files."""
+    return "not finite" if value is None else f"{value:.2f} dB"
+
+
 def image_metrics(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], data_range: float) -> dict[str, Any]:
     """PSNR and SSIM a plane and of the volume, and the normalised root-mean-square error.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -130,5 +131,14 @@ def _at(row: Row, path: Iterable[str]) -> float | None:
 
 
 def to_json(value: Any) -> bytes:
-    """Plain data as a file of JSON."""
-    return (json.dumps(value, indent=2) + "\n").encode()
+    """Plain data as a file of JSON, which knows neither NaN nor infinities: they become null."""
+    return (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode()
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None for what is no finite number, and lists for tuples, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

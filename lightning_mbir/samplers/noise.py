@@ -46,15 +46,16 @@ class KeyedNoise:
             slices: global indices of the slices, 0 .. Z - 1 by default.
         """
         indices = range(shape[0]) if slices is None else slices
-        # Drawn on the CPU: a GPU's generator would give other numbers.
-        drawn = torch.empty((len(indices), *shape[1:]), dtype=dtype)
+        # Drawn on the CPU in single precision: a GPU's generator, and double precision, would give other numbers.
+        single = torch.complex64 if dtype.is_complex else torch.float32
+        drawn = torch.empty((len(indices), *shape[1:]), dtype=single)
         for k, out in zip(indices, drawn, strict=True):
-            torch.randn(out.shape, generator=self._generator(k, step, stream), dtype=dtype, out=out)
+            torch.randn(out.shape, generator=self._generator(k, step, stream), dtype=single, out=out)
         if self.correlation:
-            common = torch.empty(shape[1:], dtype=dtype)
-            torch.randn(common.shape, generator=self._generator(COMMON, step, stream), dtype=dtype, out=common)
+            common = torch.empty(shape[1:], dtype=single)
+            torch.randn(common.shape, generator=self._generator(COMMON, step, stream), dtype=single, out=common)
             drawn.mul_((1 - self.correlation) ** 0.5).add_(common, alpha=self.correlation**0.5)
-        return drawn.to(device)
+        return drawn.to(device=device, dtype=dtype)
 
     def _generator(self, k: int, step: int, stream: int) -> torch.Generator:
         return keyed_generator(self.seed, str(self.volume), self.sample, int(k), step, stream)

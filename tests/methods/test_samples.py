@@ -12,6 +12,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import CT_SCALE
 from lightning_mbir.data.volumes.volume import mu_to_hu
 from lightning_mbir.errors import InputError
@@ -95,6 +96,18 @@ def test_the_spread_of_an_exact_posterior_is_calibrated(samples: int) -> None:
     assert twice.ratio == pytest.approx(result.ratio / 2) and twice.within[0] > result.within[0]
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_few_slices_have_a_neighbourhood_too(slices: int) -> None:
+    """Of a voxel all that there is within 3 x 3 x 3: here the whole volume, whose deviations are then all alike."""
+    torch.manual_seed(0)
+    std = torch.rand(slices, 2, 2)
+    result = calibrate(torch.zeros(slices, 2, 2), std, torch.ones(slices, 2, 2), 2)
+    assert result.error == pytest.approx([1.0] * len(result.error))
+    if slices < 3:
+        whole = float((1.5 * std.square().mean()).sqrt())
+        assert len(result.predicted) == 4 * slices and result.predicted == pytest.approx([whole] * 4 * slices)
+
+
 def test_the_reliability_diagram_follows_the_diagonal_where_deviations_are_right() -> None:
     torch.manual_seed(0)
     sigma = torch.linspace(0.1, 2, 32).expand(24, 32, 32)
@@ -159,6 +172,18 @@ def test_predict_writes_mean_deviation_and_samples(
     assert width > 1000 and height > 500
     run(tmp_path, 1, task)
     assert not (folder / "std.nii.gz").exists() and not (folder / "calibration.png").exists()
+
+
+@pytest.mark.parametrize("slices", ["4:5", "4:6"])
+def test_one_slice_and_two_have_samples(slices: str, tmp_path: Path) -> None:
+    module = ReconstructionModule(task="cs_mri", samples=2, steps=2, output_dir=tmp_path)
+    data = VolumeDataModule(modality="mri", image_size=32, slices=slices)
+    predict(module, data, tmp_path)
+    folder = next((tmp_path / "cs_mri").iterdir())
+    assert array(folder / "std.nii.gz").shape == (int(slices[2]) - 4, 32, 32)
+    stack = np.stack([array(folder / f"samples/sample_{k:02d}.nii.gz") for k in range(2)])
+    np.testing.assert_allclose(array(folder / "std.nii.gz"), stack.std(0, ddof=1), rtol=1e-3, atol=2e-3)
+    assert json.loads((folder / "metrics.json").read_text())["calibration"]["ratio"] > 0
 
 
 def test_samples_that_are_written_are_not_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,18 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     ),
     "fourier_even": lambda: FourierSampling(make_mask("gaussian1d", (16, 32), 4)),
     "fourier_odd": lambda: FourierSampling(random_mask(15, 9)),
+    "fourier_by_slice": lambda: FourierSampling(random_mask(9, 10).unflatten(0, (3, 3)).repeat(1, 2, 1)),
+    "fourier_real_by_slice": lambda: RealDomain(FourierSampling(random_mask(10, 7).unflatten(0, (2, 5)))),
     "fourier_real": lambda: RealDomain(FourierSampling(random_mask(12, 15))),
     "multi_coil_even": lambda: MultiCoilFourier(random_mask(8, 10), random_maps(3, 8, 10)),
     "multi_coil_odd": lambda: MultiCoilFourier(random_mask(7, 9), random_maps(2, 7, 9)),
     "multi_coil_by_slice": lambda: MultiCoilFourier(random_mask(5, 6), random_maps(3, 2, 5, 6)),
+    "multi_coil_masks_by_slice": lambda: MultiCoilFourier(
+        random_mask(12, 5).unflatten(0, (3, 4)), random_maps(2, 4, 5)
+    ),
+    "multi_coil_both_by_slice": lambda: MultiCoilFourier(
+        random_mask(15, 6).unflatten(0, (3, 5)), random_maps(3, 2, 5, 6)
+    ),
     "multi_coil_real": lambda: RealDomain(MultiCoilFourier(random_mask(8, 7), random_maps(3, 8, 7))),
     "cartesian_3d_even": lambda: CartesianFourier3D(random_mask(4, 6), (4, 6, 8)),
     "cartesian_3d_odd": lambda: CartesianFourier3D(random_mask(5, 3), (5, 3, 7)),

@@ -239,14 +239,17 @@ def damaged(folder: Path, good: Path) -> dict[str, str]:
     tensors = safetensors.torch.load_file(good)
     with safetensors.safe_open(good, framework="pt") as file:
         metadata = file.metadata()
+    checksum = metadata.pop("sum")
     config = json.loads(metadata["config"])
     wider = {**metadata, "config": json.dumps({**config, "network_options": {"channels": [16, 16]}})}
     lacking = {**metadata, "config": json.dumps({k: v for k, v in config.items() if k != "geometry"})}
     safetensors.torch.save_file(tensors, folder / "wider", wider)
     safetensors.torch.save_file(tensors, folder / "lacking", lacking)
     safetensors.torch.save_file({k: v * float("nan") for k, v in tensors.items()}, folder / "nan", metadata)
+    safetensors.torch.save_file(tensors, folder / "other", {**lacking, "sum": checksum})
     return {
         "cut": "not a whole safetensors file",
+        "other": "damaged, its checksum is another",
         "text": "not a whole safetensors file",
         "prior.safetensors": "its format is lightning_mbir.prior.1",
         "wider": "damaged, or of another version",

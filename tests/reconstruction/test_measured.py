@@ -42,6 +42,48 @@ def test_fewer_views_are_spread_evenly_over_those_that_were_measured() -> None:
             part_of(whole, **flags)
 
 
+def test_parts_are_those_of_the_angles_not_of_their_order() -> None:
+    """Past 360 and shuffled: the same views as of the scan in order."""
+    whole = scan()
+    angles = np.array(GEOMETRY["angles"]) + 250  # to 437
+    order = np.random.default_rng(0).permutation(60)
+    wrapped = replace(whole, geometry={**whole.geometry, "angles": (angles % 360).tolist()})
+    shuffled = replace(
+        whole, y=whole.y[:, order], geometry={**whole.geometry, "angles": (angles % 360)[order].tolist()}
+    )
+    for flags, views in (({"views": 12}, range(0, 60, 5)), ({"angle_range": 90.0, "views": 10}, range(0, 30, 3))):
+        for one in (wrapped, shuffled):
+            part = part_of(one, **flags)
+            sort = np.argsort((np.array(part.geometry["angles"]) - 260) % 360)
+            np.testing.assert_allclose((np.array(part.geometry["angles"])[sort] - 260) % 360, 3.0 * np.array(views))
+            torch.testing.assert_close(part.y[:, sort], whole.y[:, list(views)])
+
+
+def test_views_of_a_full_turn_are_spread_by_what_they_see() -> None:
+    """Of a parallel beam no two are mirror images; of a fan they go all around."""
+    angles = [float(k) for k in range(360)]
+    y = torch.arange(360.0).expand(2, 360)[..., None].expand(2, 360, 46)
+    parallel = Measurement(y, {"beam": "parallel", "angles": angles}, np.eye(4), "scan", "ct")
+    part = part_of(parallel, views=36)
+    np.testing.assert_array_equal(np.sort(np.array(part.geometry["angles"]) % 180), np.arange(0, 180, 5))
+    np.testing.assert_array_equal(part.y[0, :, 0], part.geometry["angles"])
+    part = part_of(replace(parallel, geometry={"beam": "fan", "angles": angles}), views=36)
+    np.testing.assert_array_equal(part.geometry["angles"], np.arange(0, 360, 10))
+
+
+def test_slices_of_a_measurement_are_reconstructed_as_they_are_in_the_whole(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", measurement=scan().y.numpy(), **GEOMETRY, pixel_size=1.0)
+    volumes = []
+    for slices in (None, "2:4"):
+        data = VolumeDataModule(measurement=tmp_path / "scan.npz", modality="ct", slices=slices)
+        out = tmp_path / f"{slices}".replace(":", "_")
+        predict(ReconstructionModule(task="sv_ct", method="fbp", output_dir=out), data, tmp_path)
+        volumes.append(nib.load(out / "sv_ct/scan/recon.nii.gz"))
+    whole, part = volumes
+    np.testing.assert_allclose(part.get_fdata(), whole.get_fdata()[..., 2:4], atol=0.1)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(part.affine @ [0, 0, 0, 1], whole.affine @ [0, 0, 2, 1])  # type: ignore[attr-defined]
+
+
 def test_k_space_is_undersampled_once() -> None:
     y = torch.randn(2, 3, 16, 32, dtype=torch.complex64)
     whole = Measurement(y, {"mask": torch.ones(16, 32)}, np.eye(4), "raw", "mri")
@@ -114,7 +156,7 @@ def test_one_measured_coil_is_none_for_sense(tmp_path: Path) -> None:
 def test_measured_coils_are_combined_by_maps_that_are_estimated(tmp_path: Path) -> None:
     file, magnitude = coil_scan(tmp_path)
     for acc, error in ((None, 0.05), (2.0, 0.08)):  # some of it by options for noise, of which there is none here
-        data = VolumeDataModule(measurement=file, modality="mri")
+        data = VolumeDataModule(measurement=file, modality="mri", axes="slice coil y x")
         module = ReconstructionModule(task="cs_mri", method="admm_tv", acc=acc, output_dir=tmp_path)
         predict(module, data, tmp_path)
         assert module.plans[0].options == TASKS["cs_mri"].tuned("admm_tv", noisy=True)  # what is measured has noise

@@ -261,4 +261,4 @@ def test_how_the_prior_runs_is_what_was_asked_for(tmp_path: Path) -> None:
     assert prior is not None and (prior.slice_batch, prior.precision) == (3, "bfloat16")
     assert isinstance(prior._run, Compiled)
     plain = ReconstructionModule(task="sv_ct", output_dir=tmp_path).runner.prior
-    assert plain is not None and plain.precision == "float32" and plain._run is plain.network
+    assert plain is not None and plain.precision == "auto" and plain._run is plain.network

@@ -40,8 +40,8 @@ def read_angles(item: Item, views: int) -> tuple[np.ndarray, tuple[str, ...]]:
     covered = float(np.ptp(angles)) if views else 0.0
     if not unit and views > 8 and covered < 7:
         raise InputError(
-            f"{item.path}: {item.name} covers {covered:.4g} with {views} views, which looks like radians; convert it to "
-            "degrees (HDF5: or give the dataset an attribute units, 'radians' or 'degrees')"
+            f"{item.path}: {item.name} covers {covered:.4g} with {views} views, which looks like radians; convert it "
+            "to degrees (HDF5: or give the dataset an attribute units, 'radians' or 'degrees')"
         )
     if UNITS.get(unit, 1.0) == 1.0:
         return angles, ()
@@ -59,7 +59,8 @@ def from_start(angles: np.ndarray) -> np.ndarray:
     """
     turns = (np.diff(angles) + 180) % 360 - 180
     turned = np.concatenate(([0.0], np.cumsum(turns)))
-    one_way = bool((turns >= 0).all() or (turns <= 0).all())
+    jitter = 0.1 * float(np.median(np.abs(turns))) if len(turns) else 0.0
+    one_way = bool((turns >= -jitter).all() or (turns <= jitter).all())
     if one_way and abs(turned[-1]) <= 360 + SAME:
         return np.asarray(np.abs(turned))
     around = np.sort(angles % 360)
@@ -79,7 +80,7 @@ def spread_evenly(places: np.ndarray, count: int, period: float) -> np.ndarray:
         period: degrees after which the rays are the same: 180 for a parallel beam, else 360. Views of the same rays
             are taken more than once only where there are too few others.
     """
-    directions = np.where(places < period - SAME, places, places % period)
+    directions = (places + SAME) % period - SAME
     order = np.argsort(directions, kind="stable")
     first = np.concatenate(([True], np.diff(directions[order]) > SAME))
     groups = np.split(order, np.flatnonzero(first)[1:])  # the same rays, each time that they were measured
@@ -87,10 +88,11 @@ def spread_evenly(places: np.ndarray, count: int, period: float) -> np.ndarray:
         groups = [np.array([view]) for view in order]
     at = directions[[group[0] for group in groups]]
     steps = np.diff(at)
-    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else period
+    steps = steps[steps > 0] if (steps > 0).any() else np.array([period])
     # A gap wider than three steps was not measured: the views then stand over an arc, and one step beyond its end.
-    closed = period - (at[-1] - at[0]) <= 3 * usual
-    length = period if closed else at[-1] - at[0] + usual
+    ends = (steps[0] + steps[-1]) / 2
+    closed = period - (at[-1] - at[0]) <= 3 * max(ends, float(np.median(steps)))
+    length = period if closed else at[-1] - at[0] + ends
     chosen: list[int] = []
     for k in range(count):
         least, most = (chosen[-1] + 1 if chosen else 0), len(groups) - count + k

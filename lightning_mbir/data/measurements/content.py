@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_mbir.data.measurements.item import Item, told
 from lightning_mbir.errors import InputError
-from lightning_mbir.free_memory import check_memory
+from lightning_mbir.free_memory import check_fits
 
 
 class Content:
@@ -70,7 +70,7 @@ def _npz_item(path: Path, archive: zipfile.ZipFile, name: str) -> Item | None:
 
     @cache
     def whole() -> np.ndarray:
-        check_memory(f"{path}: {name}", size, "store fewer slices a file, or HDF5, which is read in parts")
+        check_fits(f"{path}: {name}", size, "store fewer slices a file, or HDF5, which is read in parts")
         with archive.open(f"{name}.npy") as stream:
             array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # to the end, where the checksum is compared

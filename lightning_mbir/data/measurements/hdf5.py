@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -51,6 +51,8 @@ class HDF5File:
             shape, dtype = found.shape, found.dtype
             if shape is None:
                 raise InputError(f"{self.path}: {name} is empty")
+            if _overlaps(dtype):
+                raise InputError(f"{self.path}: {name} is a compound whose members overlap; the file may be damaged")
             texts = {key: _text(found.attrs[key]) for key in ("units", "axes") if key in found.attrs}
             chunks = found.chunks or (1,) * len(shape)
             return Item(self.path, name, shape, dtype, found.__getitem__, chunks, texts)
@@ -81,6 +83,16 @@ class HDF5File:
             else:
                 here = here[part]
         return here
+
+
+def _overlaps(dtype: np.dtype[Any]) -> bool:
+    """Whether members of a compound lie over each other or its end, on which HDF5 writes beyond its memory."""
+    ends = 0
+    for kind, offset, *_ in sorted((dtype.fields or {}).values(), key=lambda member: member[1]):
+        if offset < ends:
+            return True
+        ends = offset + kind.itemsize
+    return ends > dtype.itemsize
 
 
 def _text(value: object) -> str:

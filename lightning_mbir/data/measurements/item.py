@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.free_memory import check_memory
+from lightning_mbir.free_memory import check_fits
 
-PART = 1 << 20
+PART = 1 << 18
 """Values that are read and converted at once."""
 
 DAMAGED = (
@@ -77,7 +77,7 @@ class Item:
         """
         sizes = [stop - start for start, stop in self._bounds(chosen)]
         values = math.prod(sizes) + math.prod(self.chunks)
-        check_memory(f"{self.path}: {self.name}", values * self.dtype.itemsize, "take fewer slices (--data.slices)")
+        check_fits(f"{self.path}: {self.name}", values * self.dtype.itemsize, "take fewer slices (--data.slices)")
         with told(self.path, self.name):
             return np.asarray(self.load(chosen))
 

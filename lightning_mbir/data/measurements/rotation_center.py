@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mbir.data.measurements.angles import SAME, from_start
 from lightning_mbir.errors import InputError
 
 MARGIN = 4  # angular frequencies beside the double wedge that leak out of it through the end of the scan
@@ -26,18 +27,22 @@ def find_rotation_center(sinograms: Tensor, angles: np.ndarray) -> float:
 
     Args:
         sinograms: ``(Z, views, bins)`` line integrals of an object inside the field of view.
-        angles: of the views in degrees, evenly spread over half a turn.
+        angles: of the views in degrees, evenly spread over half a turn or more, in any order.
 
     Raises:
         InputError: fewer than 8 views, or views that do not cover half a turn evenly.
     """
-    steps = np.abs(np.diff(angles))
+    places = from_start(angles)
+    order = np.argsort(places, kind="stable")
+    order = order[places[order] < 180 - SAME]
+    angles = places[order]
+    steps = np.diff(angles)
     if len(angles) < 8 or np.ptp(steps) > 0.1 * steps.mean() or abs(steps.sum() + steps.mean() - 180) > steps.mean():
         raise InputError(
             "the rotation centre can be searched where 8 views or more cover 180 degrees evenly; give it with "
             "--data.rotation_center (in bins, counted from 0)"
         )
-    views = sinograms[:: math.ceil(len(sinograms) / ROWS)].double()
+    views = sinograms[:: math.ceil(len(sinograms) / ROWS), order].double()
     start = _mean_centre_of_mass(views, np.deg2rad(angles))
     bins = views.shape[-1]
     reach = max(4, round(0.04 * bins))

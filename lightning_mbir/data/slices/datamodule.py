@@ -28,7 +28,7 @@ from lightning_mbir.data.slices.sampling import (
     augmentation,
 )
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.listing import list_volumes, volume_name
+from lightning_mbir.data.volumes.listing import list_volumes, passed_over, volume_name
 from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class SliceDataModule(L.LightningDataModule):
     on the number of workers.
 
     Args:
-        path: a volume or a folder of volumes (NIfTI, DICOM series); none trains on phantoms alone.
+        path: a volume or a folder of volumes (see ``read_volume``); none trains on phantoms alone.
         modality: ``ct`` or ``mri``; none, for phantoms alone, draws chests and heads.
         axis: ``axial``, ``coronal`` or ``sagittal`` slices. The latter two are those of a volume whose axial slices
             have ``image_size``, as reconstructions meet them: z keeps its spacing and its length, and is mirrored up to
@@ -116,8 +116,14 @@ class SliceDataModule(L.LightningDataModule):
             raise InputError("--data.complex: only MRI has a phase; give --data.modality mri")
         if crop_size is not None and crop_size > min(sizes):
             raise InputError(f"--data.crop_size {crop_size}: larger than --data.image_size {min(sizes)}")
+        if whole_fraction and axis == "axial" and crop_size is not None and crop_size >= max(sizes):
+            raise InputError(
+                f"--data.whole_fraction {whole_fraction}: no slice of --data.image_size {max(sizes)} is larger than crops "
+                f"of {crop_size}; give --data.whole_fraction 0 too"
+            )
         # Looked at here, so that a wrong folder is told before anything is written.
         self.files = [] if path is None else list_volumes(path)
+        self._passed_over = "" if path is None else passed_over(path)
         patients = sorted({patient(file) for file in self.files})
         if held_out is not None and held_out not in patients:
             raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients) or 'none'}")
@@ -156,6 +162,8 @@ class SliceDataModule(L.LightningDataModule):
         """Read all volumes once."""
         if self._train is not None:
             return
+        if self._passed_over and not (self.trainer and self.trainer.global_rank):
+            print(self._passed_over, flush=True)
         if len(self.files) > 1 and self.held_out is None and not (self.trainer and self.trainer.global_rank):
             log.warning(
                 "%s: all %d volumes are of one patient (%s, what stands before the last underscore of a name), so that "

@@ -80,6 +80,8 @@ class ReadSlices(Transform):  # type: ignore[misc]
     def __call__(self, item: dict[str, Any]) -> list[Tensor]:
         stacks = []
         volume = None if "seed" in item else square_pixels(read_volume(Path(item["file"]), item["modality"]))
+        if volume is not None and volume.notes:
+            log.warning("%s", "; ".join((item["file"], *volume.notes)))
         for size in item["sizes"]:
             if volume is None:
                 phantom = chest_phantom if item["phantom"] == "chest" else head_phantom

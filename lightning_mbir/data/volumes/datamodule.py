@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.listing import list_volumes, volume_name
+from lightning_mbir.data.volumes.listing import list_volumes, passed_over, volume_name
 from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.data.volumes.resample import cut_slices, has_square_pixels, resize_in_plane, square_in_plane
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.flags import slice_range
+from lightning_mbir.flags import slice_range, voxel_size
 
-DEMO_SLICES, DEMO_SIZE = 32, 128
+DEMO_SLICES, DEMO_SIZE, MOST_DEMOS = 32, 128, 1000
 DEMO_SEED = 10_000
 """Demo phantoms are drawn from here on; priors are trained on phantoms with low seeds."""
 
@@ -29,19 +29,23 @@ class VolumeDataModule(L.LightningDataModule):
     """Hands out one volume at a time; Lightning spreads them over the ranks.
 
     Args:
-        path: a NIfTI file, a folder with a DICOM series, or a folder of those; none gives demo phantoms.
+        path: a volume (see ``read_volume``), a folder with a DICOM series, or a folder of those; none gives demo
+            phantoms.
         measurement: instead of ``path``, an HDF5 or NPZ file with a measurement (see ``read_measurement``).
         detector_spacing, rotation_center, axes: what that file leaves open, see ``MeasurementOptions``.
         modality: ``ct`` or ``mri``; follows from the task on the command line.
         image_size: slices are padded to a square and resized to this, by averages over areas; by default, and at 0,
             they keep their size. Measured projections are reconstructed at this size (by default that of the
             detector), k-space at its own.
-        slices: part of each volume, as ``"20:44"``.
+        slices: part of each volume, as ``"20:44"``; of a measurement no other rows of the detector, or slices of
+            k-space, are read.
         series: of a DICOM folder with several series, which one: its number or UID.
+        spacing: of a NumPy array, its voxel size in mm, slices first, as ``"3,0.8,0.8"``.
         demo_volumes: how many phantoms, where there is no path.
 
     Attributes:
         sizes: pixels along the side of the slices to reconstruct, of all volumes; known after ``check``.
+        passed_over: what in the folder is no volume, in a line.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class VolumeDataModule(L.LightningDataModule):
         image_size: int | None = None,
         slices: str | None = None,
         series: str | None = None,
+        spacing: str | None = None,
         demo_volumes: int = 1,
         detector_spacing: float | None = None,
         rotation_center: float | None = None,
@@ -63,27 +68,30 @@ class VolumeDataModule(L.LightningDataModule):
         image_size = image_size or 0
         if image_size < 0 or 0 < image_size < 16:
             raise InputError(f"--data.image_size {image_size}: give at least 16, or 0 to keep the size")
-        if demo_volumes < 1:
-            raise InputError(f"--data.demo_volumes {demo_volumes}: give at least 1")
-        if measurement is not None and slices is not None:
-            raise InputError(f"--data.slices {slices}: a measurement is reconstructed whole; leave it out")
+        if not 1 <= demo_volumes <= MOST_DEMOS:
+            raise InputError(f"--data.demo_volumes {demo_volumes}: give from 1 to {MOST_DEMOS}")
         told = {"detector_spacing": detector_spacing, "rotation_center": rotation_center, "axes": axes}
         for name, value in told.items():
             if measurement is None and value is not None:
                 raise InputError(f"--data.{name} {value}: tells about the file of --data.measurement; give that too")
+        if spacing is not None and path is None:
+            raise InputError(f"--data.spacing {spacing}: tells about an array of --data.path; give that too")
         if detector_spacing is not None and not detector_spacing > 0:
             raise InputError(f"--data.detector_spacing {detector_spacing}: give the distance of bins in mm")
         self.modality: Modality = modality
-        self.options = MeasurementOptions(image_size, detector_spacing, rotation_center, axes)
         self.image_size = image_size
         self.series = series
+        self.spacing = parse_spacing(spacing)
         self.slices = parse_slices(slices)
+        self.options = MeasurementOptions(image_size, detector_spacing, rotation_center, axes, self.slices)
         self.scans: list[Path | int]
+        self.passed_over = ""
         if measurement is not None:
             self._measurement = read_measurement(measurement, modality, self.options)  # a wrong file is told at once
             self.scans = [measurement]
         elif path is not None:
             paths = list_volumes(path)
+            self.passed_over = passed_over(path)
             _check_names(paths)
             self.scans = list(paths)
         else:
@@ -104,6 +112,8 @@ class VolumeDataModule(L.LightningDataModule):
             InputError: the first volume that cannot be used, and why.
         """
         if not self.checked:
+            if self.passed_over and not (self.trainer and self.trainer.global_rank):
+                print(self.passed_over, flush=True)
             for i, source in enumerate(self.scans):
                 if isinstance(source, int):  # phantoms take seconds, and are what they should be
                     self.sizes.add(self.image_size or DEMO_SIZE)
@@ -119,9 +129,16 @@ class VolumeDataModule(L.LightningDataModule):
             return self._cut(demo, demo.name)
         if self.measured:
             return self._measurement
-        volume = self._cut(read_volume(source, self.modality, self.series), source)
+        volume = self._cut(read_volume(source, self.modality, self.series, self.spacing), source)
         fitted = resize_in_plane(volume, self.image_size) if self.image_size else square_in_plane(volume)
         return replace(fitted, notes=(*volume.notes, *_fitting(volume, fitted)))
+
+    def filed_as(self, index: int) -> str:
+        """What the results of volume or measurement number ``index`` are filed under; nothing is read for it."""
+        source = self.scans[index]
+        if isinstance(source, int):
+            return demo_name(self.modality, source)
+        return self._measurement.name if self.measured else volume_name(source)
 
     def predict_dataloader(self) -> DataLoader[Volume | Measurement]:
         return DataLoader(_Scans(self), batch_size=1, collate_fn=_first)
@@ -176,8 +193,13 @@ def demo_volume(modality: Modality, number: int, image_size: int) -> Volume:
     affine = np.diag([pixel, pixel, thickness, 1.0])
     corner = -(field_of_view - pixel) / 2
     affine[:3, 3] = [corner, corner, -(DEMO_SLICES - 1) / 2 * thickness]
-    name = f"demo_{'chest' if modality == 'ct' else 'head'}_{number}"
+    name = demo_name(modality, number)
     return Volume(data, affine, name, modality)
+
+
+def demo_name(modality: Modality, number: int) -> str:
+    """What a phantom of ``demo_volume`` is called."""
+    return f"demo_{'chest' if modality == 'ct' else 'head'}_{number}"
 
 
 def _check_names(paths: list[Path]) -> None:
@@ -195,3 +217,11 @@ def parse_slices(text: str | None) -> tuple[int, int] | None:
         return None if text is None else slice_range(text)
     except InputError as error:
         raise InputError(f"--data.slices {text}: {error}") from error
+
+
+def parse_spacing(text: str | None) -> tuple[float, float, float] | None:
+    """``"3,0.8,0.8"`` to ``(3.0, 0.8, 0.8)``."""
+    try:
+        return None if text is None else voxel_size(text)
+    except InputError as error:
+        raise InputError(f"--data.spacing {text}: {error}") from error

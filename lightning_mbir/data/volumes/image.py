@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_mbir.data.volumes.dicom_stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
 
 
@@ -18,9 +19,11 @@ class Image:
         affine: ``(4, 4)`` float64, from array indices to RAS millimetres.
         notes: what was changed, left out or assumed, a line each.
         written: the grid that results are written on, where it is not that of the file.
+        stack: the slices of a DICOM series, which the array is of.
     """
 
     array: np.ndarray
     affine: np.ndarray
     notes: tuple[str, ...] = ()
     written: Grid | None = None
+    stack: Stack | None = None

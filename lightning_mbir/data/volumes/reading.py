@@ -2,79 +2,142 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_mbir.data.units import Modality
+from lightning_mbir.data.volumes.arrays import read_array
 from lightning_mbir.data.volumes.dicom import read_dicom
 from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.data.volumes.image import Image
-from lightning_mbir.data.volumes.listing import is_volume, volume_name
+from lightning_mbir.data.volumes.itk_formats import read_itk
+from lightning_mbir.data.volumes.listing import GIVE, is_folder, kind_of, volume_name
+from lightning_mbir.data.volumes.mgh import read_mgh
 from lightning_mbir.data.volumes.nifti import read_nifti
+from lightning_mbir.data.volumes.values import three_axes
 from lightning_mbir.data.volumes.volume import Volume, hu_to_mu
 from lightning_mbir.errors import InputError
 
-log = logging.getLogger(__name__)
+SMALLEST, LARGEST = 1e-6, 1e3
+"""Lengths of a voxel in mm that can be."""
+USUAL = (1e-3, 20.0)
+"""Those that are not remarked on."""
+FARTHEST = 1e6
+"""mm from the origin where voxels may lie."""
+PADDING = -1024.0
+"""HU below which values are padding, as scanners write it outside their field of view."""
+DENSEST = 1e5
+"""HU above which no matter lies."""
+SLAB = 8
+"""Slices that are looked at and converted at once."""
 
 
-def read_volume(path: str | Path, modality: Modality, series: str | None = None) -> Volume:
-    """Read a file or a folder with one DICOM series.
+def read_volume(
+    path: str | Path,
+    modality: Modality,
+    series: str | None = None,
+    spacing: tuple[float, float, float] | None = None,
+) -> Volume:
+    """Read a file, or a folder with one DICOM series.
 
     The volume is turned to RAS (slices from foot to head first, then posterior to anterior, then left to right),
-    so that the first axis is axial; CT is converted from Hounsfield units to attenuation in 1/mm.
+    so that the first axis is axial; CT is converted from Hounsfield units to attenuation in 1/mm. What was changed,
+    left out or assumed stands in ``notes``.
 
     Args:
-        path: the file or folder.
-        modality: ``"ct"`` or ``"mri"``, which the files do not tell.
+        path: the file or folder: NIfTI, NRRD, MetaImage, FreeSurfer's MGH, NumPy or DICOM (docs/volumes.md).
+        modality: ``"ct"`` or ``"mri"``, which most files do not tell.
         series: of a DICOM folder, which one: its number or UID.
+        spacing: of a NumPy array, its voxel size ``(z, y, x)`` in mm.
 
     Raises:
         InputError: no such file, not readable, not three-dimensional, a geometry that cannot be, or values that are
             not finite.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give a NIfTI file or a folder with a DICOM series")
-    if not is_volume(path):
-        raise InputError(f"{path}: not a volume; give a .nii or .nii.gz file, or a folder with a DICOM series")
-    image = _read(path, series)
+    image = _read(path, modality, series, spacing)
     _check(path, image)
+    shape, notes = three_axes(path, image.array.shape), (*image.notes, *_sizes(image))
+    grid, stack = image.written or Grid(shape, image.affine), image.stack
     array, affine = _turned(image)
+    del image  # so that no more than what is read and what is turned is held at once
     data = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0)))
-    notes = image.notes
+    del array
     if modality == "ct":
-        if float(data.min()) >= 0:
-            log.warning(
-                "%s: nothing is below 0 HU, as air is: is it CT? (`fit` takes MRI with --data.modality mri)", path
-            )
-        data = hu_to_mu(data)
-    grid = image.written or Grid(_three(image.array.shape), image.affine)
-    return Volume(data, affine, volume_name(path), modality, grid=grid, notes=notes)
+        notes = (*notes, *_hounsfield(data))
+        for slab in _slabs(data):
+            slab.copy_(hu_to_mu(slab))
+    return Volume(data, affine, volume_name(path), modality, grid=grid, notes=notes, stack=stack)
 
 
-def _read(path: Path, series: str | None) -> Image:
-    if path.is_dir():
-        return read_dicom(path, series)
-    if series is not None:
+def _read(path: Path, modality: Modality, series: str | None, spacing: tuple[float, float, float] | None) -> Image:
+    kind = "dicom" if is_folder(path) else kind_of(path)
+    if kind is None:
+        raise InputError(f"{path}: not a volume; {GIVE}")
+    if series is not None and kind != "dicom":
         raise InputError(f"--data.series {series}: {path} is no folder with DICOM series; leave it out")
-    return read_nifti(path)
+    if spacing is not None and kind != "array":
+        raise InputError(f"--data.spacing: {path} tells its own voxel size; leave it out")
+    if kind == "dicom":
+        return read_dicom(path, series, modality)
+    if kind == "array":
+        return read_array(path, modality, spacing)
+    return {"nifti": read_nifti, "mgh": read_mgh, "itk": read_itk}[kind](path, modality)
 
 
 def _check(path: Path, image: Image) -> None:
     """Refuse what is no volume, whatever the reader."""
-    shape = " x ".join(str(n) for n in image.array.shape)
-    if image.array.ndim != 3:
-        raise InputError(f"{path}: not one 3D volume but an array of {shape}; give a file with three axes")
-    if min(image.array.shape) < 2:
-        raise InputError(f"{path}: not a 3D volume but a single slice of {shape}; give a file with three axes")
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
-        raise InputError(f"{path}: its affine has NaN, or an axis without length; correct the header first")
-    if not np.isfinite(image.array).all():
-        bad = int((~np.isfinite(image.array)).sum())
+    three_axes(path, image.array.shape)
+    axes, sizes = image.affine[:3, :3], np.abs(image.affine)
+    if not np.isfinite(image.affine).all():
+        raise InputError(f"{path}: its affine has NaN or infinite values; correct its header")
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(axes, axis=0)
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()) or abs(np.linalg.det(axes / lengths)) < 1e-3:
+        raise InputError(f"{path}: its affine has an axis without length, or two that are one; correct its header")
+    if lengths.min() < SMALLEST or lengths.max() > LARGEST or sizes[:3, 3].max() > FARTHEST:
+        shown = " x ".join(f"{length:.3g}" for length in lengths)
+        raise InputError(
+            f"{path}: voxels of {shown} mm, up to {sizes[:3, 3].max():.3g} mm from the origin, cannot be; correct its "
+            "header"
+        )
+    bad = sum(int((~np.isfinite(slab)).sum()) for slab in np.array_split(image.array, image.array.shape[2], axis=2))
+    if bad:
         raise InputError(f"{path}: {bad} voxels are NaN or infinite; replace them by finite values first")
+
+
+def _sizes(image: Image) -> Iterator[str]:
+    """What is said of voxels that no scanner has."""
+    lengths = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if lengths.min() < USUAL[0] or lengths.max() > USUAL[1]:
+        shown = " x ".join(f"{length:.3g}" for length in lengths)
+        yield f"voxels of {shown} mm are unusual: is the unit of its header right?"
+
+
+def _hounsfield(data: Tensor) -> Iterator[str]:
+    """What is said of values that are to be Hounsfield units, none of which is changed."""
+    low, high = float(data.min()), float(data.max())
+    asked = "is it CT? (`fit` takes MRI with --data.modality mri)"
+    if low >= -2 and high <= 2 and low < high:
+        yield f"values from {low:.3g} to {high:.3g} look like attenuation or scaled values, not HU: {asked}"
+    elif low >= 0 and high > 1500:
+        yield f"nothing is below 0 HU, as air is: are values stored without their intercept of -1024, or {asked}"
+    elif low >= 0:
+        yield f"nothing is below 0 HU, as air is: {asked}"
+    if low < PADDING:
+        count = sum(int((slab < PADDING).sum()) for slab in _slabs(data))
+        yield f"{count} voxels below {PADDING:.0f} HU, down to {low:.6g}, are taken as air"
+    if high > DENSEST:
+        count = sum(int((slab > DENSEST).sum()) for slab in _slabs(data))
+        yield f"{count} voxels above {DENSEST:.0f} HU, up to {high:.6g}: no matter is as dense"
+
+
+def _slabs(data: Tensor) -> Iterator[Tensor]:
+    return (data[start : start + SLAB] for start in range(0, len(data), SLAB))
 
 
 def _turned(image: Image) -> tuple[np.ndarray, np.ndarray]:
@@ -84,8 +147,3 @@ def _turned(image: Image) -> tuple[np.ndarray, np.ndarray]:
     orientation = io_orientation(image.affine)
     turned = apply_orientation(image.array, orientation)
     return turned, image.affine @ inv_ornt_aff(orientation, image.array.shape)
-
-
-def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    i, j, k = shape
-    return i, j, k

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
+from lightning_mbir.data.volumes.dicom_stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
 
 
@@ -23,6 +24,7 @@ class Volume:
         calibrated: CT: whether attenuation is in 1/mm, so that it has Hounsfield units.
         grid: that of its file, which results are written on; none where it is that of ``data``.
         notes: what was changed, left out or assumed when it was read, a line each.
+        stack: the slices of the DICOM series that it was read from, all of them, whatever was cut since.
     """
 
     data: Tensor
@@ -32,6 +34,7 @@ class Volume:
     calibrated: bool = True
     grid: Grid | None = None
     notes: tuple[str, ...] = ()
+    stack: Stack | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.ct.beam import Beam
 from lightning_mbir.physics.ct.geometry import (
     ConeGeometry,
@@ -88,9 +89,16 @@ class ConeBeam(Beam):
             detector_shape = (math.ceil(2 * half_v / spacing[0] - 1e-9), math.ceil(2 * half_u / spacing[1] - 1e-9))
         if len(detector_shape) != 2 or min(detector_shape) < 1:
             raise InputError(f"{name}: detector_shape is {tuple(detector_shape)}; give (rows, columns), at least 1")
+        check_fits(f"{name}: a volume of {z:,.0f} x {y:,.0f} x {x:,.0f}", 12 * z * y * x, "give fewer voxels")
+        rows, columns = detector_shape
+        views = degrees(name, angles, level=3)
+        size = 12 * len(views) * rows * columns
+        check_fits(
+            f"{name}: {len(views)} views of {rows:,.0f} x {columns:,.0f} bins", size, "give fewer views, or fewer detectors"
+        )
         geometry = ConeGeometry(
             volume_shape=(z, y, x),
-            angles=degrees(name, angles, level=3),
+            angles=views,
             source_distance=float(source_distance),
             detector_distance=float(detector_distance),
             detector_shape=(detector_shape[0], detector_shape[1]),

@@ -19,10 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 
 Array = NDArray[Any]
 Rays = tuple[Array, Array, Array]
 """``cos``, ``sin`` and ``s``, each ``(rays,)``: the lines ``x cos + y sin = s``, lengths in mm."""
+
+LONGEST = 1e9
+"""mm, and pixels along a side."""
+ANGLE_BYTES = 256
+"""That each view takes beside its rays, in tuples and lists."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +158,15 @@ class ConeGeometry:
 
 def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[float, ...]:
     """The angles, checked; a warning where they look like radians, ``level`` calls up."""
+    count = _count(angles)
+    check_fits(f"{name}: {count:,.0f} angles", ANGLE_BYTES * count, "give fewer views")
     values = torch.as_tensor(angles, dtype=torch.float64).flatten().cpu()
     if values.numel() == 0:
         raise InputError(f"{name} got no angles; give at least one view, in degrees")
     if not bool(torch.isfinite(values).all()):
         raise InputError(f"{name} got angles that are NaN or infinite; give degrees")
+    if float(values.abs().max()) > 1e6:
+        raise InputError(f"{name} got an angle of {float(values.abs().max()):.3g} degrees; give them within some turns")
     if len(values) > 8 and float(values.abs().max()) < 7:
         warnings.warn(
             f"{name}: all {len(values)} angles are below 7, which looks like radians; give degrees "
@@ -166,24 +176,33 @@ def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[fl
     return tuple(values.tolist())
 
 
+def _count(angles: Sequence[float] | Tensor) -> float:
+    try:
+        return angles.numel() if isinstance(angles, Tensor) else len(angles)
+    except TypeError:  # one number
+        return 1
+    except OverflowError:  # a range beyond what a list may have
+        return math.inf
+
+
 def check_positive(name: str, **lengths: float) -> None:
-    """Raise where one of the numbers is not above zero."""
+    """Raise where one of the numbers is not above zero, or beyond what can be computed with."""
     for key, value in lengths.items():
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name}: {key} is {value}; give a positive number")
+        if not 0 < value <= LONGEST:
+            raise InputError(f"{name}: {key} is {value}; give a positive number, up to {LONGEST:g}")
 
 
 def check_finite(name: str, **lengths: float) -> None:
-    """Raise where one of the numbers is NaN or infinite."""
+    """Raise where one of the numbers is NaN, infinite, or beyond what can be computed with."""
     for key, value in lengths.items():
-        if not math.isfinite(value):
-            raise InputError(f"{name}: {key} is {value}; give a number in mm")
+        if not abs(value) <= LONGEST:
+            raise InputError(f"{name}: {key} is {value}; give a number in mm, up to {LONGEST:g}")
 
 
 def check_source(name: str, source_distance: float, detector_distance: float, radius: float) -> None:
     """Raise where the source is not outside of the image, whose corners are at ``radius``."""
     check_positive(name, source_distance=source_distance)
-    if not (math.isfinite(detector_distance) and detector_distance >= 0):
+    if not 0 <= detector_distance <= LONGEST:
         raise InputError(f"{name}: detector_distance is {detector_distance}; give mm from the axis, 0 or more")
     if source_distance <= radius:
         raise InputError(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.ct.beam import Beam
 from lightning_mbir.physics.ct.geometry import PlaneGeometry, check_finite, warn_truncated
 
@@ -23,6 +24,9 @@ class PlaneBeam(Beam):
         check_finite(name, center_offset=geometry.center_offset)
         if geometry.n_detectors < 1:
             raise InputError(f"{name}: n_detectors is {geometry.n_detectors}; give at least 1")
+        views, bins, size = len(geometry.angles), geometry.n_detectors, geometry.image_size
+        check_fits(f"{name}: a slice of {size:,.0f} x {size:,.0f} pixels", 16 * size**2, "give fewer pixels")
+        check_fits(f"{name}: {views} views of {bins:,.0f} bins", 48 * views * bins, "give fewer views, or fewer detectors")
         half = geometry.n_detectors / 2 * geometry.detector_spacing - abs(geometry.center_offset)
         warn_truncated(name, geometry.distance(half), geometry.image_size * geometry.pixel_size / 2, level=4)
         fits = False

@@ -7,6 +7,7 @@ from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.mri.coils import CoilOperator, centring, check_coil_maps
 from lightning_mbir.physics.mri.masks import check_mask
 
@@ -36,6 +37,9 @@ class CartesianFourier3D(CoilOperator):
         depth, rows, columns = volume_shape
         if tuple(mask.shape) != (depth, rows) or columns < 1:
             raise InputError(f"the mask is {tuple(mask.shape)}, the volume {tuple(volume_shape)}; give a mask (Z, Y)")
+        check_fits(
+            f"CartesianFourier3D: a volume of {tuple(volume_shape)}", 64 * mask.numel() * columns, "give a smaller one"
+        )
         if coil_maps is not None:
             check_coil_maps(coil_maps, (rows, columns), depth)
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))

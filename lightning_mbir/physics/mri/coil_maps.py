@@ -9,6 +9,7 @@ from jaxtyping import Complex, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 
 AXES = (-2, -1)
 KERNEL = 6
@@ -86,8 +87,10 @@ def estimate_coil_maps(
 
 
 def sampled_centre(kspace: Num[Tensor, "*slices coils y x"], most: int = 24) -> tuple[int, int]:
-    """Rows and columns, each up to ``most``, of the largest fully sampled rectangle about the centre of k-space."""
-    sampled = (kspace != 0).flatten(0, -3).any(0)
+    """Rows and columns, each up to ``most``, of the largest rectangle about the centre of k-space that is fully sampled
+    in all slices that have any."""
+    by_slice = (kspace != 0).any(-3)
+    sampled = by_slice if by_slice.ndim == 2 else by_slice[by_slice.flatten(1).any(1)].all(0)
     height, width = (min(most, n) for n in sampled.shape)
     sizes = [(rows, columns) for rows in range(1, height + 1) for columns in range(1, width + 1)]
     full = [size for size in sizes if bool(_centre(sampled, *size).all())]
@@ -147,10 +150,12 @@ def loop_coil_maps(
         ``(coils, Y, X)`` complex.
 
     Raises:
-        InputError: no coil.
+        InputError: no coil, or more than the free memory holds.
     """
     if coils < 1:
         raise InputError(f"loop_coil_maps: {coils} coils; give at least 1")
+    size = 32 * coils * image_size**2
+    check_fits(f"{coils:,.0f} coils of {image_size:,.0f} x {image_size:,.0f} pixels", size, "give fewer coils")
     side = torch.linspace(-1, 1, image_size)
     y, x = torch.meshgrid(side, side, indexing="ij")
     angles = 2 * math.pi * torch.arange(coils)[:, None, None] / coils

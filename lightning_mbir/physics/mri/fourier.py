@@ -17,8 +17,11 @@ class FourierSampling(LinearOperator):
 
     Zero frequency is at index ``(Y // 2, X // 2)`` of k-space, the origin of the image at the same index.
 
+    One mask for all slices makes it act slice by slice on ``(..., Y, X)``. Masks by slice make it an operator on
+    volumes: ``separable`` is false, domain and range are ``(Z, Y, X)``.
+
     Args:
-        mask: ``(Y, X)`` of zeros and ones.
+        mask: ``(Y, X)`` of zeros and ones for all slices, or ``(Z, Y, X)``, one a slice.
 
     Raises:
         InputError: a mask of another shape or values, or one that samples nothing.
@@ -29,19 +32,23 @@ class FourierSampling(LinearOperator):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.device)
-        check_mask(mask, "FourierSampling", "(Y, X)")
+        check_mask(mask, "FourierSampling", "(Y, X) or (Z, Y, X)", by_slice=True)
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))
         # In the FFT's own order, so that the k-space of `normal` is not shifted twice.
         self.register_buffer("_mask_fft_order", torch.fft.ifftshift(self.mask, AXES), persistent=False)
-        self.domain_shape = self.range_shape = (mask.shape[0], mask.shape[1])
+        self.separable = mask.ndim == 2
+        self.domain_shape = self.range_shape = tuple(mask.shape)
 
-    mask: Float[Tensor, "y x"]
+    mask: Float[Tensor, "*slices y x"]
     _mask_fft_order: Tensor
 
     @property
     def acceleration(self) -> float:
         """Points of k-space over sampled points."""
         return self.mask.numel() / float(self.mask.sum())
+
+    def of_slice(self, k: int) -> FourierSampling | None:
+        return None if self.separable else FourierSampling(self.mask[k]).to(self.device, self.real_dtype)
 
     def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., Y, X)`` complex, zero where the mask is."""

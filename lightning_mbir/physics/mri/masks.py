@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import MASKS
+from lightning_mbir.free_memory import check_fits
 
 COLUMNS = ("uniform1d", "gaussian1d", "equispaced")
 """Those that sample whole columns."""
@@ -43,6 +44,7 @@ def make_mask(
         raise InputError(f"--acc {acc:g}: an acceleration is at least 1 (8 means one sample in eight)")
     if center_fraction is not None and not 0 <= center_fraction <= 1:
         raise InputError(f"center_fraction {center_fraction:g}: give a share from 0 to 1")
+    check_fits(f"a mask of {shape[0]:,.0f} x {shape[1]:,.0f}", 64 * shape[0] * shape[1], "give a smaller k-space")
     rng = np.random.default_rng([seed, MASKS.index(kind)])
     if kind in COLUMNS:
         least = min(8, round(shape[1] / acc) // 2) / shape[1]
@@ -54,14 +56,17 @@ def make_mask(
     return torch.from_numpy(_points(kind, shape, acc, fraction, rng)).float()
 
 
-def check_mask(mask: Tensor, operator: str, axes: str) -> None:
-    """Raise where ``mask`` is none of the two ``axes``, has values other than 0 and 1, or samples nothing."""
-    if mask.ndim != 2:
+def check_mask(mask: Tensor, operator: str, axes: str, by_slice: bool = False) -> None:
+    """Raise where ``mask`` is none of the two ``axes``, or ``by_slice`` of three, has values other than 0 and 1, or
+    samples nothing, of any slice."""
+    if mask.ndim not in ((2, 3) if by_slice else (2,)):
         raise InputError(f"{operator} takes a mask of {axes}, not {tuple(mask.shape)}")
+    check_fits(f"{operator}: a mask of {tuple(mask.shape)}", 16 * mask.numel(), "give a smaller k-space")
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise InputError(f"{operator} takes a mask of zeros and ones")
-    if not bool(mask.any()):
-        raise InputError("the mask samples nothing; at least one point of k-space must be 1")
+    if not mask.numel() or not bool(mask.flatten(-2).any(-1).all()):
+        of_slice = " of a slice" if mask.ndim == 3 else ""
+        raise InputError(f"the mask samples nothing{of_slice}; at least one point of k-space must be 1")
 
 
 def _columns(kind: str, n: int, acc: float, fraction: float, rng: np.random.Generator) -> np.ndarray:

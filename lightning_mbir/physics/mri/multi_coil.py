@@ -17,12 +17,12 @@ class MultiCoilFourier(CoilOperator):
     ``(Y // 2, X // 2)`` of k-space, the origin of the image at the same index. With maps whose sum of squares is 1 and
     a full mask the operator is an isometry.
 
-    Maps for all slices make it act slice by slice on ``(..., Y, X)``. Maps by slice make it an operator on volumes:
-    ``separable`` is false, the domain ``(Z, Y, X)``, the range ``(Z, coils, Y, X)``, and ``norm()`` is that of the
-    slice with the largest.
+    A mask and maps for all slices make it act slice by slice on ``(..., Y, X)``. Either by slice makes it an operator
+    on volumes: ``separable`` is false, the domain ``(Z, Y, X)``, the range ``(Z, coils, Y, X)``, and ``norm()`` is that
+    of the slice with the largest.
 
     Args:
-        mask: ``(Y, X)`` of zeros and ones.
+        mask: ``(Y, X)`` of zeros and ones for all slices, or ``(Z, Y, X)``, one a slice.
         coil_maps: ``(coils, Y, X)`` complex for all slices, or ``(Z, coils, Y, X)``, one set a slice.
 
     Raises:
@@ -30,17 +30,17 @@ class MultiCoilFourier(CoilOperator):
             not finite, or all zero.
     """
 
-    mask: Float[Tensor, "y x"]
+    mask: Float[Tensor, "*slices y x"]
 
     def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
         super().__init__(mask.device)
-        check_mask(mask, "MultiCoilFourier", "(Y, X)")
-        check_coil_maps(coil_maps, mask.shape)
+        check_mask(mask, "MultiCoilFourier", "(Y, X) or (Z, Y, X)", by_slice=True)
+        check_coil_maps(coil_maps, mask.shape[-2:], mask.shape[0] if mask.ndim == 3 else None)
+        depths = mask.shape[:-2] or coil_maps.shape[:-3]
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))
-        *slices, coils = coil_maps.shape[:-2]
-        self.separable = not slices
-        self.domain_shape = (*slices, *mask.shape)
-        self.range_shape = (*slices, coils, *mask.shape)
+        self.separable = not depths
+        self.domain_shape = (*depths, *mask.shape[-2:])
+        self.range_shape = (*depths, coil_maps.shape[-3], *mask.shape[-2:])
         self.set_maps(coil_maps)
 
     @property
@@ -51,14 +51,18 @@ class MultiCoilFourier(CoilOperator):
     def of_slice(self, k: int) -> MultiCoilFourier | None:
         if self.separable or self.coil_maps is None:
             return None
-        return MultiCoilFourier(self.mask, self.coil_maps[k]).to(self.device, self.real_dtype)
+        mask = self.mask if self.mask.ndim == 2 else self.mask[k]
+        maps = self.coil_maps if self.coil_maps.ndim == 3 else self.coil_maps[k]
+        return MultiCoilFourier(mask, maps).to(self.device, self.real_dtype)
 
     def modulation(self) -> Complex[Tensor, "y x"]:
-        return centring(self.mask.shape, self.device)[0]
+        return centring(self.mask.shape[-2:], self.device)[0]
 
     def prepare(self) -> None:
         super().prepare()
-        self._sampling = self.mask * centring(self.mask.shape, self.device)[1].to(self.dtype)
+        # (Y, X), or (Z, 1, Y, X) beside coils.
+        self._mask = self.mask if self.mask.ndim == 2 else self.mask[:, None]
+        self._sampling = self._mask * centring(self.mask.shape[-2:], self.device)[1].to(self.dtype)
         self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
 
     def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch coils y x"]:
@@ -76,11 +80,11 @@ class MultiCoilFourier(CoilOperator):
         self.check_domain(x)
         depth = x.shape[-3] if x.ndim > 2 else 1
         stack = x.reshape(-1, depth, *x.shape[-2:])
-        step = max(1, CHUNK // (len(stack) * self._expand.shape[-3] * self.mask.numel()))
+        step = max(1, CHUNK // (len(stack) * self._expand.shape[-3] * x.shape[-2] * x.shape[-1]))
         parts = []
         for start in range(0, depth, step):
             part = slice(start, start + step)
-            there, back = (m if m.ndim == 3 else m[part] for m in (self._expand, self._combine))
-            k = torch.fft.fft2(there * stack[:, part, None], norm="ortho").mul_(self.mask)
+            there, back, mask = (m if m.ndim < 4 else m[part] for m in (self._expand, self._combine, self._mask))
+            k = torch.fft.fft2(there * stack[:, part, None], norm="ortho").mul_(mask)
             parts.append((back * torch.fft.ifft2(k, norm="ortho")).sum(-3))
         return torch.cat(parts, 1).reshape(x.shape)

@@ -11,6 +11,7 @@ from jaxtyping import Complex, Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.mri.coils import CoilOperator, check_coil_maps
 from lightning_mbir.physics.mri.nufft import BACKENDS, Nufft
 
@@ -56,6 +57,7 @@ class NonCartesianFourier(CoilOperator):
         if len(image) != 2 or min(image) < 1:
             raise InputError(f"NonCartesianFourier: image_size is {image_size}; give (Y, X) in pixels")
         _check_trajectory(trajectory)
+        check_fits(f"NonCartesianFourier: images of {image}", 64 * math.prod(image), "give a smaller image_size")
         if coil_maps is not None:
             check_coil_maps(coil_maps, image)
         self.backend = _installed(backend)
@@ -112,6 +114,7 @@ def radial_trajectory(spokes: int, samples: int, golden: bool = True) -> Float[T
     """
     if spokes < 1 or samples < 1:
         raise InputError(f"radial_trajectory: {spokes} spokes of {samples} samples; give at least 1 of each")
+    _check_samples(spokes, samples)
     step = math.pi * 2 / (1 + math.sqrt(5)) if golden else math.pi / spokes
     angle = step * torch.arange(spokes, dtype=torch.float64)[:, None]
     radius = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
@@ -132,13 +135,19 @@ def spiral_trajectory(interleaves: int, samples: int, turns: float) -> Float[Ten
         raise InputError(
             f"spiral_trajectory: {interleaves} interleaves of {samples} samples, {turns:g} turns; give positive numbers"
         )
+    _check_samples(interleaves, samples)
     t = torch.linspace(0, 1, samples, dtype=torch.float64)
     start = torch.arange(interleaves, dtype=torch.float64)[:, None] / interleaves
     angle = 2 * math.pi * (turns * t + start)
     return torch.stack((0.5 * t * angle.sin(), 0.5 * t * angle.cos()), -1)
 
 
+def _check_samples(lines: int, samples: int) -> None:
+    check_fits(f"a trajectory of {lines:,.0f} x {samples:,.0f} samples", 64 * lines * samples, "give fewer")
+
+
 def _check_trajectory(trajectory: Tensor) -> None:
+    check_fits(f"a trajectory of {tuple(trajectory.shape)}", 32 * trajectory.numel(), "give fewer samples")
     if trajectory.ndim < 2 or trajectory.shape[-1] != 2 or trajectory.numel() == 0 or trajectory.is_complex():
         raise InputError(f"the trajectory is {tuple(trajectory.shape)}; give (..., 2) real numbers, (ky, kx) last")
     if not bool(torch.isfinite(trajectory).all()):

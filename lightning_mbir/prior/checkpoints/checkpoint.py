@@ -7,17 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import sha256, write_whole
 from lightning_mbir.packaged import PACKAGE
 from lightning_mbir.prior.checkpoints.score_sde import read_score_sde
-from lightning_mbir.prior.checkpoints.weights import check_finite, read_torch
+from lightning_mbir.prior.checkpoints.weights import (
+    check_finite,
+    check_network,
+    read_safetensors,
+    read_torch,
+    safetensors_bytes,
+)
 from lightning_mbir.prior.denoiser import SliceDenoiser, Unit
-from lightning_mbir.prior.networks.build import build_network
+from lightning_mbir.prior.networks.build import NETWORKS, build_network
 
 ASSETS = PACKAGE / "assets"
 FORMAT = "lightning_mbir.prior.1"
@@ -51,7 +55,7 @@ def save_prior(
 
     A path that ends in ``.safetensors`` becomes one file, with the configuration in its metadata. Any other becomes a
     folder to share: ``model.safetensors`` (the same file), ``config.json`` and, with a ``card``, ``README.md``.
-    Each file is written whole or not at all, ``config.json`` last.
+    Each file is written whole or not at all, ``config.json`` last, and of the same network the same bytes.
 
     Args:
         path: the file or folder; what is there is replaced.
@@ -68,7 +72,7 @@ def save_prior(
     config = {key: value for key, value in _checked(config, path).items() if key not in ("format", "sha256")}
     tensors = {name: _stored(name, tensor, half) for name, tensor in network.state_dict().items()}
     check_finite(tensors, path)
-    data = safetensors.torch.save(tensors, metadata={"format": FORMAT, "config": json.dumps(config)})
+    data = safetensors_bytes(tensors, {"format": FORMAT, "config": json.dumps(config)})
     digest = hashlib.sha256(data).hexdigest()
     folder = path.parent if path.suffix == ".safetensors" else path
     try:
@@ -106,8 +110,9 @@ def load_prior(
         source: a bundled name (``"ct"``, ``"mri"``); a ``.safetensors`` file or a folder of ours; a Lightning ``.ckpt``
             of ``ScorePriorModule`` (its EMA weights); or a ``.pth`` in the released score_sde_pytorch layout (EMA
             weights, images in [0, 1]).
-        slice_batch: slices that pass the network at once; None: by the free memory.
-        precision: ``"float32"`` or ``"bfloat16"``.
+        slice_batch: slices that pass the network at once, at most; None: by the machine's memory.
+        precision: ``"float32"``, which is the same on every machine, ``"bfloat16"``, or ``"auto"``: the faster of them
+            on the device, as the command line takes it.
         compile: run the network through ``torch.compile``.
         network: class path of the network, where it is another package's: what a file names is not imported unless it
             is named here too, since importing runs code.
@@ -175,7 +180,7 @@ def _read_bundled(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _read_file(path: Path, network: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    tensors, metadata = _read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
     _check_format(metadata.get("format"), path)
     config = _checked(_json(metadata.get("config", ""), path), path)
     return _build(config, tensors, path, network), config
@@ -197,7 +202,7 @@ def _read_folder(folder: Path, network: str | None) -> tuple[nn.Module, dict[str
     weights = folder / WEIGHTS
     if config.get("sha256") not in (None, sha256(weights)):
         raise InputError(f"{weights}: not the file of which {CONFIG} gives the SHA-256; get both again")
-    tensors, metadata = _read_safetensors(weights)
+    tensors, metadata = read_safetensors(weights)
     if "config" in metadata:
         inside = _checked(_json(metadata["config"], weights), weights)
         for key in (*KEYS, "coarse_size"):
@@ -205,15 +210,6 @@ def _read_folder(folder: Path, network: str | None) -> tuple[nn.Module, dict[str
             if here != there:
                 raise InputError(f"{folder / CONFIG}: {key} is {here!r}, but {there!r} in {WEIGHTS}")
     return _build(config, tensors, weights, network), config
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return tensors, file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); get it again") from error
 
 
 def _from_lightning(
@@ -262,13 +258,20 @@ def _checked(config: object, path: Path) -> dict[str, Any]:
 def _build(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, trusted: str | None) -> nn.Module:
     """Every weight, and no other, or an error: a prior that is partly untrained must never run."""
     check_finite(tensors, path)
-    try:
-        network = build_network(config["network"], config["network_options"], config.get("coarse_size"), trusted)
-    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"{path}: the network cannot be built ({error})") from error
+    if config["network"] in NETWORKS:  # first without memory: what a file says of its network may be anything
+        check_network(lambda: _built(config, path, trusted), config["network_options"] or {}, tensors, path)
+    network = _built(config, path, trusted)
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
         raise InputError(f"{path}: the weights do not fit the network that the file names ({first[:160]})") from error
     return network
+
+
+def _built(config: dict[str, Any], path: Path, trusted: str | None) -> nn.Module:
+    try:
+        return build_network(config["network"], config["network_options"], config.get("coarse_size"), trusted)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:240]
+        raise InputError(f"{path}: the network cannot be built ({reason})") from error

@@ -30,9 +30,9 @@ def network_class(name: str, trusted: str | None = None) -> type[nn.Module]:
         return NETWORKS[name]
     foreign = plugins(GROUP)
     if name in foreign:
-        found = imported(f"network {name} of", foreign[name])
+        found = imported(f"network {name} of", foreign[name], nn.Module)
     elif "." in name and name == trusted:
-        found = imported("network", name)
+        found = imported("network", name, nn.Module)
     elif "." in name:
         raise InputError(
             f"network {name} is not ours, and its code would run; if you trust it, name it: --prior_network {name}, "

@@ -52,7 +52,7 @@ class MonaiUNet(nn.Module):
         from monai.networks.nets import DiffusionModelUNet
         from monai.utils import OptionalImportError
 
-        self.preconditioning = check_preconditioning(preconditioning)
+        self.preconditioning = check_preconditioning(preconditioning, sigma_data, mean)
         self.in_channels = in_channels
         self.sigma_data = sigma_data
         self.mean = (0.0 if in_channels == 2 else 0.35) if mean is None else mean

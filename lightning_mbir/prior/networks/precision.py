@@ -37,7 +37,7 @@ def _processor_has_bfloat16() -> bool:
     return (
         limit.upper() not in WITHOUT
         and torch.backends.cpu.get_cpu_capability() == "AVX512"  # what torch uses, and not only what there is
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and bool(torch.cpu._is_avx512_bf16_supported())
     )
 
@@ -77,6 +77,13 @@ def chosen_for_training(asked: Any, device: torch.device) -> tuple[Any, str]:
     if asked in HALF and not has:
         return "32-true", f"precision {asked}: {name} lacks bfloat16 in hardware and would be slower; taking 32-true"
     return asked, ""
+
+
+def device_of(accelerator: str | None) -> torch.device:
+    """The kind of device that Lightning takes for an ``accelerator``, before there is a trainer to ask."""
+    if accelerator in (None, "auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cuda" if accelerator in (None, "auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 
 def _name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -43,12 +44,16 @@ def precondition(
     return mean + (sigma_data / total) ** 2 * centred + s * sigma_data / total * raw
 
 
-def check_preconditioning(kind: str) -> Preconditioning:
-    """The name, if there is such a preconditioning.
+def check_preconditioning(kind: str, sigma_data: float, mean: float | None) -> Preconditioning:
+    """The name, if there is such a preconditioning, for these settings of ``precondition``.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name; numbers that cannot be.
     """
+    if not (math.isfinite(sigma_data) and sigma_data > 0):
+        raise InputError(f"network_options.sigma_data {sigma_data}: give a positive number")
+    if mean is not None and not math.isfinite(mean):
+        raise InputError(f"network_options.mean {mean}: give a number")
     for known in get_args(Preconditioning):
         if kind == known:
             return known

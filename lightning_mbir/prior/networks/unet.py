@@ -64,7 +64,7 @@ class LightUNet(nn.Module):
             )
         if align_phase and in_channels != 2:
             raise InputError("network_options.align_phase: needs two channels, real and imaginary part (complex)")
-        self.preconditioning = check_preconditioning(preconditioning)
+        self.preconditioning = check_preconditioning(preconditioning, sigma_data, mean)
         self.sigma_data = sigma_data
         self.mean = (0.0 if in_channels == 2 and not align_phase else 0.35) if mean is None else mean
         self.align_phase = align_phase

@@ -10,10 +10,12 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.files import whole_file, writing
 from lightning_mbir.prior.checkpoints.checkpoint import read_prior
 from lightning_mbir.prior.checkpoints.weights import check_finite, read_torch
 from lightning_mbir.prior.networks.build import build_network
@@ -76,6 +78,30 @@ class BestCheckpoint(ModelCheckpoint):
         state = checkpoint["callbacks"].get(self.state_key)
         if state is not None:  # Lightning keeps the best where the folder is its own
             state["dirpath"] = self.dirpath if self.file_exists(state["best_model_path"], trainer) else None
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, beside where they will lie.
+
+    Lightning's own does so in the folder for temporary files: on another disk what follows is a copy, which may be cut
+    short, and after a kill the file stays there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if "://" in str(path):  # no disk
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with writing(Path(path)):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path)) as temporary, temporary.open("wb") as stream:
+            torch.save(checkpoint, stream)
+
+
+def resumable(runs: Path) -> Path | None:
+    """The last checkpoint in a folder of trainings; None where that training has come to its end."""
+    last = max(runs.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+    ends = ("prior.safetensors", "unet.safetensors")
+    return None if last is None or any((last.parents[1] / name).is_file() for name in ends) else last
 
 
 def misfit(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str | None:

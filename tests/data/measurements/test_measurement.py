@@ -1,5 +1,6 @@
 """Measured projections and k-space: layouts, corrections, the rotation centre."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_mbir.data.measurements.item import PART
 from lightning_mbir.data.measurements.kspace import crop_readout
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
@@ -94,9 +96,9 @@ def test_without_a_length_the_bin_is_the_unit(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"data_white": None}, "lacks exchange/data_white"),
-        ({"theta": ANGLES[:-1]}, "with 89 angles"),
+        ({"theta": ANGLES[:-1]}, "89 angles but 90 views"),
         ({"data_white": np.ones((2, 1, 79))}, "same rows and bins"),
-        ({"data_white": np.full((2, 1, 80), 50.0)}, "80 bins are no brighter"),
+        ({"data_white": np.full((2, 1, 80), 50.0)}, "80 of 80 bins of a row are no brighter"),
         ({"data": np.full((90, 1, 80), np.nan)}, "NaN"),
     ],
 )
@@ -105,8 +107,75 @@ def test_wrong_projections_are_refused(changes: dict[str, Any], words: str, tmp_
         read_measurement(data_exchange(tmp_path, **changes), "ct")
 
 
+def test_counts_are_converted_in_parts(tmp_path: Path) -> None:
+    """Memory is that of what is kept, and little more."""
+    shape = (90, 40, 800)
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file.create_dataset("exchange/data", data=np.full(shape, 30000, np.uint16), chunks=(1, 40, 800))
+        file["exchange/data_white"], file["exchange/theta"] = np.full((2, 40, 800), 60000, np.uint16), ANGLES
+    tracemalloc.start()
+    found = read_measurement(tmp_path / "y.h5", "ct", MeasurementOptions(image_size=400, rotation_center=399.5))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(found.y, np.log(2), rtol=1e-6)
+    assert found.y.shape == (40, 90, 400)
+    assert peak < found.y.nbytes + 8 * 4 * PART + 8 * 40 * 800 * 8  # a part and what it is worked out by, the fields
+
+
+def test_bins_that_are_left_out_are_told(tmp_path: Path) -> None:
+    found = read_measurement(data_exchange(tmp_path), "ct", MeasurementOptions(image_size=30, rotation_center=43.27))
+    assert found.y.shape == (1, 90, 40) and not any("left out" in note for note in found.notes)
+    found = read_measurement(data_exchange(tmp_path), "ct", MeasurementOptions(image_size=25, rotation_center=43.27))
+    assert found.y.shape == (1, 90, 26)
+    assert "the last 2 bins, which do not fill a wider one, left out" in found.notes
+
+
+def test_rows_that_are_chosen_are_in_their_place(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    counts, white, dark = (
+        rng.uniform(100, 900, (90, 6, 80)),
+        rng.uniform(1000, 1100, (6, 80)),
+        rng.uniform(0, 9, (6, 80)),
+    )
+    path = data_exchange(tmp_path, data=counts, data_white=white, data_dark=dark[None])
+    found = read_measurement(path, "ct", MeasurementOptions(0, 0.5, 40.0, slices=(2, 5)))
+    expected = -np.log((counts - dark) / (white - dark)).transpose(1, 0, 2)[2:5]
+    np.testing.assert_allclose(found.y, expected, rtol=1e-5)
+    np.testing.assert_array_equal(found.affine[2], [0, 0, 0.5, 1.0])
+    assert found.notes[0] == "slices 2:5 of 6"
+    for slices in ((4, 7), (6, 7)):
+        with pytest.raises(InputError, match=rf"--data.slices {slices[0]}:{slices[1]}: .*.h5 has slices 0:6"):
+            read_measurement(path, "ct", MeasurementOptions(slices=slices))
+
+
+@pytest.mark.parametrize("beam", ["parallel", "fan"])
+def test_slices_of_our_own_layout_are_in_their_place(beam: str, tmp_path: Path) -> None:
+    measurement = np.random.default_rng(6).random((4, 5, 30))
+    own = {**CT, "measurement": measurement, "beam": beam, "source_distance": 100.0, "detector_distance": 50.0}
+    np.savez(tmp_path / "y.npz", **own, spacing=[3.0, 2.0, 2.0])  # type: ignore[arg-type]
+    found = read_measurement(tmp_path / "y.npz", "ct", MeasurementOptions(slices=(1, 3)))
+    np.testing.assert_allclose(found.y, measurement[1:3], rtol=1e-6)
+    np.testing.assert_array_equal(found.affine[2], [0, 0, 3, 3])
+    assert found.notes == ("slices 1:3 of 4",)
+    with pytest.raises(InputError, match=r"--data.slices 1:5: .*y.npz has slices 0:4"):
+        read_measurement(tmp_path / "y.npz", "ct", MeasurementOptions(slices=(1, 5)))
+    np.savez(tmp_path / "cone.npz", **{**own, "beam": "cone", "angles": np.arange(4.0)}, volume_shape=[4, 20, 20])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"--data.slices 1:3: the views of a cone beam show all slices at once"):
+        read_measurement(tmp_path / "cone.npz", "ct", MeasurementOptions(slices=(1, 3)))
+
+
+def test_projections_in_another_order_are_refused(tmp_path: Path) -> None:
+    path = data_exchange(tmp_path)
+    with h5py.File(path, "a") as file:
+        file["exchange/data"].attrs["axes"] = "y:theta:x"
+    with pytest.raises(InputError, match="the axes of exchange/data are y:theta:x; give theta:y:x"):
+        read_measurement(path, "ct")
+
+
 def test_the_tooth_turns_about_where_it_is_known_to(shared: Path) -> None:
-    found = read_measurement(shared / "data/raw/tooth_parallel_projections.h5", "ct")
+    found = read_measurement(
+        shared / "data/raw/tooth_parallel_projections.h5", "ct", MeasurementOptions(image_size=256)
+    )
     assert found.y.shape == (2, 181, 320) and not found.calibrated
     assert found.geometry["detector_spacing"] == 2.0
     assert 295 < found.geometry["center_offset"] + 319.5 < 297
@@ -173,6 +242,7 @@ def test_what_a_layout_does_not_take_is_refused(tmp_path: Path) -> None:
     for options, words in (
         (MeasurementOptions(detector_spacing=1.0), "--data.detector_spacing: .*ct.npz tells its geometry"),
         (MeasurementOptions(rotation_center=3.0), "--data.rotation_center"),
+        (MeasurementOptions(image_size=64), "--data.image_size 64: .*ct.npz tells its size"),
         (MeasurementOptions(axes="coil y x"), "--data.axes 'coil y x': .*projections"),
     ):
         with pytest.raises(InputError, match=words):
@@ -268,7 +338,7 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
     found = read_measurement(tmp_path / "cone.npz", "ct")
     operator = measured_operator(part_of(found, views=3))
     assert isinstance(operator, ConeBeam) and operator.domain_shape == (4, 20, 20) and operator.norm() > 0
-    assert operator.range_shape == (3, 6, 30) and operator.angles == (0.0, 72.0, 216.0)
+    assert operator.range_shape == (3, 6, 30) and operator.angles == (0.0, 144.0, 216.0)
     np.testing.assert_allclose(found.affine, np.diag([1.0, 1.0, 2.0, 1.0]))
     for content, words in (
         ({**CT, "beam": "fan"}, "lacks source_distance, detector_distance"),
@@ -289,7 +359,7 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
         ({**CT, "measurement": np.full((2, 5, 30), np.nan)}, "NaN"),
         ({**CT, "pixel_size": [2.0, 2.0]}, "pixel_size has 2 values; give 1"),
         ({**CT, "spacing": [3.0, 1.0, 1.0]}, "must agree"),
-        ({**CT, "spacing": [3.0]}, "voxel size"),
+        ({**CT, "spacing": [3.0]}, "spacing has 1 values; give 3"),
         ({key: value for key, value in CT.items() if key != "angles"}, "lacks angles"),
         ({**MRI, "mask": np.ones(20)}, r"give \(Y, X\) or \(X,\)"),
         ({**MRI, "mask": np.ones((24, 20))}, "the mask is"),
@@ -298,7 +368,7 @@ def test_fans_and_cones_come_with_their_distances(tmp_path: Path) -> None:
         ({**COILS, "coil_maps": np.ones((2, 20, 24))}, "coil_maps are"),
         ({**COILS, "coil_maps": np.full((3, 20, 24), np.inf)}, "coil_maps have"),
         ({**MRI, "noise_std": -1.0}, "noise_std is"),
-        ({**MRI, "noise_std": [0.1, 0.2]}, "noise_std is"),
+        ({**MRI, "noise_std": [0.1, 0.2]}, "noise_std has 2 values; give 1"),
         ({**MRI, "noise_std": "loud"}, "noise_std is"),
         ({**MRI, "noise_std": 0.1 + 0.1j}, "noise_std is"),
         ({**CT, "noise_std": 0.1}, "noise_std is for k-space"),

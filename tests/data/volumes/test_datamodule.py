@@ -173,7 +173,6 @@ def test_what_cannot_be_used_is_told_in_one_line(
         ({"demo_volumes": 0}, "demo_volumes"),
         ({"slices": "0:33"}, "0:32"),
         ({"measurement": Path("nowhere.npz")}, "no such file"),
-        ({"measurement": Path("nowhere.npz"), "slices": "0:3"}, "--data.slices"),
         ({"axes": "coil y x"}, "--data.axes coil y x: .*--data.measurement"),
         ({"rotation_center": 0.0}, "--data.rotation_center 0"),
     ],

@@ -60,6 +60,30 @@ def test_maps_by_slice_are_one_operator_a_slice() -> None:
         op(x[:3])
 
 
+@pytest.mark.parametrize("maps", [None, random_maps(3, 6, 5), random_maps(4, 3, 6, 5)])
+def test_masks_by_slice_are_one_operator_a_slice(maps: torch.Tensor | None) -> None:
+    masks = torch.stack([random_mask(6, 5).roll(k, 1) for k in range(4)])
+    of_slice = [None if maps is None else maps if maps.ndim == 3 else maps[k] for k in range(4)]
+    pairs = zip(masks, of_slice, strict=True)
+    slices = [FourierSampling(m) if s is None else MultiCoilFourier(m, s) for m, s in pairs]
+    op = FourierSampling(masks) if maps is None else MultiCoilFourier(masks, maps)
+    assert not op.separable and op.domain_shape == (4, 6, 5)
+    assert op.range_shape == ((4, 6, 5) if maps is None else (4, 3, 6, 5))
+    x = complex_random(2, 4, 6, 5).to(torch.complex64)
+    for k, one in enumerate(slices):
+        torch.testing.assert_close(op(x)[:, k], one(x[:, k]))
+        torch.testing.assert_close(op.normal(x)[:, k], one.normal(x[:, k]))
+        torch.testing.assert_close(op.adjoint(op(x))[:, k], one.adjoint(one(x[:, k])))
+    assert op.norm() == pytest.approx(max(one.norm() for one in slices), rel=1e-3)
+    assert op.acceleration == pytest.approx(masks.numel() / float(masks.sum()))
+    masks[2] = 0
+    with pytest.raises(InputError, match="samples nothing of a slice"):
+        FourierSampling(masks)
+    if maps is not None and maps.ndim == 4:
+        with pytest.raises(InputError, match="the volume has 2"):
+            MultiCoilFourier(masks[:2], maps)
+
+
 def test_normal_in_parts_is_normal(monkeypatch: pytest.MonkeyPatch) -> None:
     mask, x = random_mask(6, 4), complex_random(2, 5, 6, 4)
     for maps in (random_maps(3, 6, 4), random_maps(5, 3, 6, 4)):

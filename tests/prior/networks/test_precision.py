@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_mbir.prior.networks import precision
-from lightning_mbir.prior.networks.precision import chosen, chosen_for_training, has_bfloat16, settled
+from lightning_mbir.prior.networks.precision import chosen, chosen_for_training, device_of, has_bfloat16, settled
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -114,6 +114,25 @@ def test_what_trainings_take_is_told(
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
     taken, line = chosen_for_training(asked, CPU)
     assert taken == found and line.startswith(words) and bool(line) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "mps", "cuda", "found"),
+    [
+        ("auto", False, False, "cpu"),
+        (None, False, True, "cuda"),
+        ("gpu", False, True, "cuda"),
+        ("gpu", True, False, "mps"),
+        ("auto", True, False, "mps"),
+        ("cpu", True, True, "cpu"),
+    ],
+)
+def test_the_device_of_a_training_is_known_before_its_trainer(
+    accelerator: str | None, mps: bool, cuda: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert device_of(accelerator).type == found
 
 
 @pytest.mark.parametrize("limit", [{"ATEN_CPU_CAPABILITY": "avx2"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}])

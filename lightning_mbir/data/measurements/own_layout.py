@@ -1,0 +1,193 @@
+"""Our own layout: ``measurement`` and its geometry, by the names of the operator's arguments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_mbir.data.measurements.angles import read_angles
+from lightning_mbir.data.measurements.content import Content
+from lightning_mbir.data.measurements.item import PART, Item
+from lightning_mbir.data.measurements.kspace import count_slices, read_complex
+from lightning_mbir.data.measurements.sampling import read_mask
+from lightning_mbir.data.measurements.selection import chosen_slices
+from lightning_mbir.data.units import Modality
+from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
+
+SOURCE = ("source_distance", "detector_distance")
+REQUIRED = {
+    "mri": ("measurement", "mask"),
+    "parallel": ("measurement", "angles", "image_size", "pixel_size"),
+    "fan": ("measurement", "angles", "image_size", "pixel_size", *SOURCE),
+    "cone": ("measurement", "angles", "volume_shape", "pixel_size", *SOURCE),
+}
+NUMBERS = {
+    "parallel": {"image_size": 1, "pixel_size": 1, "detector_spacing": 1, "center_offset": 1},
+    "cone": {"volume_shape": 3, "pixel_size": 1, "slice_thickness": 1, "detector_spacing": 2, "offsets": 2},
+}
+NUMBERS["fan"] = {**NUMBERS["parallel"], **dict.fromkeys(SOURCE, 1)}
+NUMBERS["cone"] |= dict.fromkeys(SOURCE, 1)
+"""What a beam's geometry consists of beside its angles, and how many values that has."""
+
+WHOLE = ("image_size", "volume_shape")
+POSITIVE = (*WHOLE, "pixel_size", "detector_spacing", "slice_thickness", "source_distance")
+
+
+class OwnLayout(NamedTuple):
+    """A measurement as it was read.
+
+    Attributes:
+        y: as in ``Measurement``, and so is ``geometry``.
+        spacing: voxel size ``(z, y, x)`` in mm.
+        first: number of the first slice in the file.
+        notes: what was done to it.
+    """
+
+    y: Tensor
+    geometry: dict[str, Any]
+    spacing: tuple[float, float, float]
+    first: int
+    notes: tuple[str, ...]
+
+
+def read_own_layout(
+    content: Content, modality: Modality, axes: str | None = None, slices: tuple[int, int] | None = None
+) -> OwnLayout:
+    """A measurement in our own layout, see ``docs/measurements.md``.
+
+    Args:
+        content: of the file.
+        modality: of the measurement.
+        axes: k-space: names of the dimensions, where they are not in our order.
+        slices: which ones, from the first to before the last; all by default, and no others are read.
+
+    Raises:
+        InputError: keys that are missing, wrong dimensions, values that are not finite or not what the key stands for,
+            slices of a cone beam, too little memory.
+    """
+    path = content.path
+    beam = content["beam"].text() if "beam" in content else "parallel"
+    if beam not in ("parallel", "fan", "cone"):
+        raise InputError(f"{path}: beam is {beam}; there are parallel, fan and cone")
+    required = REQUIRED[beam if modality == "ct" else "mri"]
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; such a measurement has {', '.join(required)}")
+    read = _kspace(content, axes, slices) if modality == "mri" else _projections(content, beam, slices)
+    if "spacing" not in content:
+        return read
+    spacing = content["spacing"].numbers(3)
+    if min(spacing) <= 0:
+        raise InputError(f"{path}: spacing is {spacing}; give the voxel size (z, y, x) in mm")
+    if modality == "ct" and not np.allclose(spacing[1:], read.spacing[1:], rtol=1e-3):
+        raise InputError(f"{path}: spacing is {spacing} but pixel_size {read.spacing[1]:g}; they must agree")
+    return read._replace(spacing=(spacing[0], spacing[1], spacing[2]))
+
+
+def noise_std(content: Content, modality: Modality) -> float:
+    """Standard deviation of the noise in each part of k-space, 0 where the file does not tell.
+
+    Raises:
+        InputError: no such number, or one beside projections.
+    """
+    if "noise_std" not in content:
+        return 0.0
+    (value,) = content["noise_std"].numbers(1)
+    if value < 0:
+        raise InputError(f"{content.path}: noise_std is {value:g}; give a standard deviation, 0 or more")
+    if modality == "ct" and value > 0:
+        raise InputError(f"{content.path}: noise_std is for k-space; projections of a CT scanner have no such number")
+    return float(value)
+
+
+def _projections(content: Content, beam: str, slices: tuple[int, int] | None) -> OwnLayout:
+    path, item = content.path, content["measurement"]
+    wanted = "(views, rows, columns)" if beam == "cone" else "(Z, views, bins)"
+    flat = item.ndim == 2
+    if item.ndim not in (2, 3) or 0 in item.shape or item.dtype.kind not in "iuf":
+        kind = f"has {item.ndim} dimensions, {item.shape} of {item.dtype}"
+        raise InputError(f"{path}: the measurement {kind}; give real numbers {wanted}")
+    shape = (1, *item.shape) if flat else item.shape
+    if beam == "cone" and slices is not None:
+        raise InputError(
+            f"--data.slices {slices[0]}:{slices[1]}: the views of a cone beam show all slices at once; leave it out"
+        )
+    geometry, notes = _ct_geometry(content, shape, beam)
+    if beam == "cone":
+        chosen = slice(0, shape[0])
+        voxels, named = math.prod(geometry["volume_shape"]), f"volume_shape {geometry['volume_shape']}"
+    else:
+        chosen, more = chosen_slices(path, slices, shape[0])
+        notes = (*notes, *more)
+        voxels = (chosen.stop - chosen.start) * geometry["image_size"] ** 2
+        named = f"image_size {geometry['image_size']}"
+    check_fits(f"{path}: the volume of {named}", 4 * voxels, "give a smaller one")
+    size = 4 * (chosen.stop - chosen.start) * math.prod(shape[1:]) + 4 * PART * item.dtype.itemsize
+    check_fits(f"{path}: measurement", size, "take fewer slices (--data.slices)")
+    array = np.empty((chosen.stop - chosen.start, *shape[1:]), dtype=np.float32)
+    there = array[0] if flat else array
+    for place, values in item.parts(*(() if flat else (chosen,))):
+        with np.errstate(over="ignore"):  # becomes infinite, and is found as such
+            there[place] = values
+        if not np.isfinite(there[place]).all():
+            raise InputError(f"{path}: the measurement has NaN or infinite values (or beyond 3e38); correct them first")
+    pixel = geometry["pixel_size"]
+    thickness = geometry.get("slice_thickness", pixel if beam == "cone" else 1.0)
+    first = 0 if beam == "cone" else chosen.start
+    return OwnLayout(torch.from_numpy(array), geometry, (thickness, pixel, pixel), first, notes)
+
+
+def _kspace(content: Content, axes: str | None, slices: tuple[int, int] | None) -> OwnLayout:
+    path, item = content.path, content["measurement"]
+    if axes is None:
+        if item.ndim not in (2, 3, 4):
+            raise InputError(f"{path}: the measurement has {item.ndim} dimensions; give (Z, Y, X) or (Z, coils, Y, X)")
+        axes = ("y x", "slice y x", "slice coil y x")[item.ndim - 2]
+    y, chosen, notes = read_complex(item, axes, slices)
+    mask = read_mask(content["mask"], count_slices(item, axes), chosen, y.shape[-2:])
+    y *= mask if y.ndim == 3 or mask.ndim == 2 else mask[:, None]  # what is not measured must not count as such
+    geometry: dict[str, Any] = {"mask": mask.float()}
+    if "coil_maps" in content:
+        geometry["coil_maps"] = _coil_maps(content["coil_maps"], y, chosen, count_slices(item, axes))
+    return OwnLayout(y, geometry, (1.0, 1.0, 1.0), chosen.start, notes)
+
+
+def _coil_maps(item: Item, y: Tensor, chosen: slice, count: int) -> Tensor:
+    shape = tuple(y.shape[1:])
+    if y.ndim != 4 or item.shape not in (shape, (count, *shape)):
+        raise InputError(
+            f"{item.path}: coil_maps are {item.shape}, k-space {tuple(y.shape)}; give (coils, Y, X) or one set a slice"
+        )
+    if item.dtype.kind not in "iufc":
+        raise InputError(f"{item.path}: coil_maps are of type {item.dtype}; give complex numbers")
+    maps = item.read(*((chosen,) if item.ndim == 4 else ())).astype(np.complex64)
+    if not np.isfinite(maps).all():
+        raise InputError(f"{item.path}: coil_maps have NaN or infinite values; correct them first")
+    return torch.from_numpy(maps)
+
+
+def _ct_geometry(content: Content, shape: tuple[int, ...], beam: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The beam and the arguments of its operator, and notes; how they go together is for the operator to check."""
+    path = content.path
+    angles, notes = read_angles(content["angles"], shape[0] if beam == "cone" else shape[1])
+    geometry: dict[str, Any] = {"beam": beam, "angles": angles.tolist()}
+    for key, count in NUMBERS[beam].items():
+        if key in content:
+            values = content[key].numbers(count, whole=key in WHOLE)
+            if key in POSITIVE and min(values) <= 0:
+                raise InputError(f"{path}: {key} is {', '.join(f'{value:g}' for value in values)}; give more than 0")
+            geometry[key] = values[0] if count == 1 else tuple(values)
+    if beam == "cone":
+        geometry["detector_shape"] = shape[1:]
+    else:
+        geometry["n_detectors"] = shape[2]
+        if beam == "parallel":  # a fan's own default is magnified
+            geometry.setdefault("detector_spacing", geometry["pixel_size"])
+    if beam == "fan" and "detector" in content:
+        geometry["detector"] = content["detector"].text()
+    return geometry, notes

@@ -1,0 +1,33 @@
+"""What a measurement may consist of, and its numbers in the type that they are worked with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods.limits import check_size
+
+
+def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """The values as a tensor of ``dtype`` by itself: no view that is conjugated or negated when it is read, no graph.
+
+    Args:
+        values: of any type: bool, whole numbers, and floating point of half to double precision.
+        dtype: complex where the values are.
+        what: they are, for messages.
+
+    Raises:
+        InputError: no values at all, or zeros alone; NaN or infinite ones; values whose squares single precision cannot
+            hold.
+    """
+    if values.numel() == 0:
+        raise InputError(f"the {what} is empty, {tuple(values.shape)}; give at least one slice")
+    plain = values.detach().resolve_conj().resolve_neg()
+    if not bool(torch.isfinite(torch.view_as_real(plain) if plain.is_complex() else plain).all()):
+        raise InputError(f"the {what} has NaN or infinite values; correct them first")
+    largest = float((plain if plain.is_complex() else plain.to(torch.float64)).abs().amax())
+    if largest == 0:
+        raise InputError(f"the {what} is zero; there is nothing to reconstruct")
+    check_size(largest, f"the largest value of the {what}")
+    return plain.to(dtype)

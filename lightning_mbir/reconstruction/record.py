@@ -1,0 +1,38 @@
+"""What is told of one volume: on the screen, and in TensorBoard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_mbir.report.metrics import PLANES
+
+
+@dataclass(frozen=True)
+class Record:
+    """What TensorBoard is told of one volume; no picture of one that was finished before."""
+
+    index: int
+    metrics: dict[str, Any]
+    picture: Tensor | None
+
+
+def scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """The figures of one volume, ``plane/name`` where they are of a plane."""
+    names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "seconds", "nfe")
+    scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
+    scalars |= {name: metrics[name] for name in names if name in metrics}
+    return {name: float(value) for name, value in scalars.items() if value is not None}
+
+
+def summary(metrics: dict[str, Any], folder: Path) -> str:
+    """A line on one volume, with where its results lie."""
+    scores = ", ".join(f"{plane} {metrics[plane]['psnr']:.2f}" for plane in PLANES if plane in metrics)
+    scores = f"PSNR {scores} dB, " if scores else ""
+    if "acceleration" in metrics:
+        scores = f"acceleration {metrics['acceleration']:.2f}, {scores}"
+    work = f"data residual {metrics['residual']:.2e}, {metrics['seconds']:.0f} s"
+    return f"{metrics['volume']}: {scores}{work} -> {folder}"
