@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lightning_mbir.cli_configs import check_classes, check_values, keep_to_data
 from lightning_mbir.cli_errors import in_short_flags, parser_line, told, with_flags
-from lightning_mbir.cli_ranks import finish, first_to_tell, look_after_ranks, others_failed
+from lightning_mbir.cli_ranks import finish, first_to_tell, interrupted, look_after_ranks, others_failed
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError, fail
 from lightning_mbir.files import remove_stale, write_whole
 from lightning_mbir.flags import SUBCOMMANDS, Flag
-from lightning_mbir.interrupts import reach_ranks
+from lightning_mbir.interrupts import interrupt_behind, reach_ranks
 from lightning_mbir.methods.settings import SETTINGS, check_task
 from lightning_mbir.packaged import config_file, packaged
 from lightning_mbir.prior.networks.precision import chosen_for_training, device_of
@@ -89,6 +88,8 @@ class SaveConfig(SaveConfigCallback):
     on_validation_start = on_test_start = on_predict_start = on_train_start
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            interrupted()
         if hasattr(pl_module, "config_yaml"):
             if isinstance(exception, KeyboardInterrupt) and (trainer.predicting or pl_module.compares):
                 exception.add_note("what is finished is kept, and the same command goes on")
@@ -96,10 +97,8 @@ class SaveConfig(SaveConfigCallback):
         kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
         last = next((path for path in reversed(kept) if path), "")
         told = f"what was trained is kept; go on with --ckpt_path {last}" if last else "nothing was kept yet"
-        if isinstance(exception, KeyboardInterrupt):
+        if last or isinstance(exception, KeyboardInterrupt):
             exception.add_note(told)
-        elif last and trainer.is_global_zero:
-            print(f"lightning_mbir: {told}", file=sys.stderr)
 
 
 def _checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
@@ -216,14 +215,14 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: It
         if subcommand == "predict" and not any(arg.startswith("--return_predictions") for arg in configured):
             configured.append("--return_predictions=false")  # else every volume stays in memory
         cli = CLI(subcommand, configured)
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt) and not others_failed():
-            raise
-        return error.code if isinstance(error.code, int) else 2
-    except Exception as error:
-        line = told(error) or (_lack_of_memory(error, subcommand) if is_out_of_memory(error) else None)
-        if not isinstance(error, InputError) and others_failed():
+    except BaseException as error:
+        if not isinstance(error, InputError) and others_failed():  # which this one has followed from
             return 2
+        if interrupt_behind(error):
+            raise
+        if isinstance(error, SystemExit):  # of --help_all and --print_config
+            return error.code if isinstance(error.code, int) else 2
+        line = told(error) or (_lack_of_memory(error, subcommand) if is_out_of_memory(error) else None)
         if not first_to_tell():
             return 2
         if line is None:
@@ -239,7 +238,7 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: It
     return 0
 
 
-def _lack_of_memory(error: Exception, subcommand: str) -> str:
+def _lack_of_memory(error: BaseException, subcommand: str) -> str:
     less = "a smaller --slice_batch or --data.image_size"
     if subcommand.startswith("fit"):
         less = "a smaller --data.batch_size, with --trainer.accumulate_grad_batches to make up for it"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import _thread
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,22 +26,28 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_mbir.errors import InputError, fail
+from lightning_mbir.interrupts import INTERRUPTED, TERMINATED, reach_ranks
 
 RUN = "LIGHTNING_MBIR_RUN"
-"""Of the processes of one run: the number of the first, and a folder that is theirs."""
+"""Of the processes of one run: the number of the first, and the file that who has an error to tell makes."""
 LOOK = 0.2
 """Seconds between two looks at the others."""
 GRACE = 3.0
 """Seconds that a process has to end by itself: it may wait for another where no interrupt reaches Python."""
+SIGNALLED = {TERMINATED, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT}
+"""Statuses of processes that a signal has ended, which may be meant for all."""
+PATIENCE = 10.0
+"""Seconds to wait for it then."""
 MOST_PROCESSES = 8
 """On the CPU; more only where there are as many cores."""
 
 
 class _State:
-    """Of this process: its children, whether another has failed, and whether it is ending."""
+    """Of this process: its children, and whether another failed, a signal came, or it is ending."""
 
     children: list[subprocess.Popen[bytes]] = []  # noqa: RUF012 -- the launcher's own list
     failed = threading.Event()
+    interrupted = threading.Event()
     ending = threading.Event()
 
 
@@ -51,7 +57,8 @@ class Launcher(_SubprocessScriptLauncher):
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         first = not self.cluster_environment.creates_processes_externally
         if first:
-            os.environ[RUN] = f"{os.getpid()}:{tempfile.mkdtemp(prefix='lightning_mbir-')}"
+            told = Path(tempfile.gettempdir()) / f"lightning_mbir-{uuid.uuid4().hex}"
+            os.environ[RUN] = f"{os.getpid()}:{told}"
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             if first:
@@ -65,6 +72,7 @@ class Launcher(_SubprocessScriptLauncher):
     def _call_children_scripts(self) -> None:
         super()._call_children_scripts()
         _State.children, self.procs = self.procs, []  # Lightning's own watch kills the first process, and sees none
+        reach_ranks(_State.children)
 
 
 def look_after_ranks(trainer: L.Trainer, nodes: int, devices: object) -> None:
@@ -96,11 +104,16 @@ def look_after_ranks(trainer: L.Trainer, nodes: int, devices: object) -> None:
         trainer.strategy._launcher = Launcher(given.cluster_environment, given.num_processes, given.num_nodes)
 
 
+def interrupted() -> None:
+    """A signal ends this process, and Lightning kills the others: nothing that would have to be told."""
+    _State.interrupted.set()
+
+
 def others_failed() -> bool:
     """Whether another process of the run has failed, which may be what this one has an error from."""
     if RUN not in os.environ:
         return False
-    failed = _State.failed.wait(5 * LOOK)
+    failed = _State.failed.wait(0 if _State.interrupted.is_set() else 5 * LOOK)
     _State.ending.set()
     return failed
 
@@ -121,53 +134,63 @@ def finish() -> None:
                 child.wait(max(0.0, end - time.monotonic()))
             if child.poll() is None:
                 child.kill()
-        shutil.rmtree(_run()[1], ignore_errors=True)
+        _run()[1].unlink(missing_ok=True)
         del os.environ[RUN]
     _State.children = []
-    _State.failed, _State.ending = threading.Event(), threading.Event()
+    _State.failed, _State.interrupted, _State.ending = threading.Event(), threading.Event(), threading.Event()
 
 
 def _claim() -> bool:
+    first, told = _run()
+    if first not in (os.getpid(), os.getppid()):  # gone, with nobody to take the file away
+        return False
     try:
-        os.close(os.open(_run()[1] / "told", os.O_CREAT | os.O_EXCL))
-    except OSError:  # another was first, or the first process is gone, with the folder
+        os.close(os.open(told, os.O_CREAT | os.O_EXCL))
+    except OSError:  # another was first
         return False
     return True
 
 
 def _run() -> tuple[int, Path]:
-    """The first process of the run, and the folder of all."""
-    first, _, folder = os.environ[RUN].partition(":")
-    return int(first), Path(folder)
+    """The first process of the run, and the file."""
+    first, _, told = os.environ[RUN].partition(":")
+    return int(first), Path(told)
 
 
 def _watch() -> None:
     """Looks at the other processes until this one ends; where one fails this one ends too."""
-    failed, ending = _State.failed, _State.ending
-    first, folder = _run()
+    failed, interrupted, ending = _State.failed, _State.interrupted, _State.ending
+    first, told = _run()
     while not ending.wait(LOOK):
-        if (folder / "told").exists():
+        if told.exists():
             break
         if os.getpid() == first:
             statuses = [child.poll() for child in list(_State.children)]
             if ended := [status for status in statuses if status]:
-                if not ending.wait(2 * LOOK) and _claim():  # an interrupt of all is told elsewhere
+                if (
+                    not ending.wait(PATIENCE if set(ended) <= SIGNALLED else 2 * LOOK)
+                    and not interrupted.is_set()
+                    and _claim()
+                ):
                     fail(f"{_how(ended[0])}; what is finished is kept")
                 break
         elif os.getppid() != first:
             if os.environ.get("LOCAL_RANK") == "1":
                 fail("the first process of the run is gone; what is finished is kept")
-                shutil.rmtree(folder, ignore_errors=True)
             break
     else:
         return
-    failed.set()
+    if not interrupted.is_set():
+        failed.set()
     if ending.wait(2 * LOOK):
         return
-    _thread.interrupt_main()
+    if failed.is_set():
+        _thread.interrupt_main()
     if not ending.wait(GRACE):
         sys.stderr.flush()
-        os._exit(2)
+        if os.getpid() == first:
+            finish()
+        os._exit(2 if failed.is_set() else INTERRUPTED)
 
 
 def _how(status: int) -> str:

@@ -17,6 +17,7 @@ from lightning_mbir.packaged import PACKAGE, config_file
 
 MOST_STEPS, MOST_SAMPLES, MOST_PIXELS, MOST_SEED = 100_000, 10_000, 16_384, 2**32 - 1
 """More noise levels, samples or pixels along a side are a slip of the pen; seeds are those that numpy takes."""
+FORMATS = ("nifti", "dicom")
 MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
 
 
@@ -107,7 +108,14 @@ def seed(text: str) -> int | bool:
     return truth(text) if text.lower() in ("true", "false") else whole(0, MOST_SEED)(text)
 
 
-VOLUMES = existing("a NIfTI file, a DICOM series or a folder of them")
+def written(text: str) -> str:
+    """``nifti`` or ``dicom``."""
+    if text not in FORMATS:
+        raise InputError(f"give {' or '.join(FORMATS)}")
+    return text
+
+
+VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
 MEASUREMENT = existing("an .h5 or .npz file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
 CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
@@ -214,7 +222,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]", truth),
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]", folder),
     Flag("--overwrite", "--model.overwrite", "true: do again what is finished, with the same settings [false]", truth),
-    Flag("--data.path", "--data.path", "a NIfTI file, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
+    Flag("--data.path", "--data.path", "a volume, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
     Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead", MEASUREMENT),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
     Flag(
@@ -290,8 +298,13 @@ UNET_FLAGS = (
     CONFIG,
     TRUST,
 )
+PREDICTION_FLAGS = (
+    *RECONSTRUCTION_FLAGS[:-1],
+    Flag("--write", "--model.write", "nifti, or dicom: a derived series of a DICOM input too [nifti]", written),
+    RECONSTRUCTION_FLAGS[-1],
+)
 SUBCOMMANDS = {
-    "predict": ("reconstruct volumes and write them", RECONSTRUCTION_FLAGS),
+    "predict": ("reconstruct volumes and write them", PREDICTION_FLAGS),
     "test": ("reconstruct volumes and score them, or compare several methods; writes no volume", TEST_FLAGS),
     "fit": ("train a slice prior", TRAINING_FLAGS),
     "validate": ("score a slice prior on held-out slices", TRAINING_FLAGS),

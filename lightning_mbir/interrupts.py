@@ -59,7 +59,7 @@ def interruptible(work: Callable[[], int]) -> int:
         try:
             status = work()
         except BaseException as error:  # what a teardown raises in its stead, and Lightning's SystemExit, too
-            interrupt = _interrupt(error)
+            interrupt = interrupt_behind(error)
             if interrupt is None and not _Signals.received:
                 raise
             notes = getattr(interrupt, "__notes__", [])
@@ -69,7 +69,7 @@ def interruptible(work: Callable[[], int]) -> int:
         return _tell("terminated", [], TERMINATED) if _Signals.received else status
 
 
-def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     """The interrupt that led to an error."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__

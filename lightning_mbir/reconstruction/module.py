@@ -17,9 +17,11 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
+from lightning_mbir.data.volumes.dicom_writing import check_dicom
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import check_free, check_writable, settle_folders
+from lightning_mbir.flags import FORMATS
 from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
@@ -79,6 +81,7 @@ class ReconstructionModule(L.LightningModule):
         prior_network: class path of the network of ``prior`` and ``second_prior``, where it is another package's.
         overwrite: do again what is finished in ``output_dir`` with the same settings: volumes of ``predict``, rows of
             a comparison.
+        write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -113,6 +116,7 @@ class ReconstructionModule(L.LightningModule):
         operator_options: dict[str, Any] | None = None,
         prior_network: str | None = None,
         overwrite: bool = False,
+        write: str = "nifti",
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -142,7 +146,9 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
         self.unet = read_unet(network) if network is not None else None
-        self.output_dir, self.overwrite = Path(output_dir), overwrite
+        if write not in FORMATS:
+            raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
+        self.output_dir, self.overwrite, self.write = Path(output_dir), overwrite, write
         check_writable(self.output_dir)
         if lpips:
             check_lpips()
@@ -190,6 +196,8 @@ class ReconstructionModule(L.LightningModule):
         data, devices = self.data, self.trainer.world_size
         if self.compares and self.trainer.state.fn != TrainerFn.TESTING:
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
+        if self.write == "dicom" and self.trainer.state.fn != TrainerFn.PREDICTING:
+            raise InputError("--model.write dicom: of use to `predict` alone; leave it out")
         if data is not None:
             self._check_data(data, devices)
         self._settle_precision()
@@ -218,6 +226,8 @@ class ReconstructionModule(L.LightningModule):
         volumes = len(data.scans)
         if volumes < devices:
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
+        if self.write == "dicom":
+            check_dicom(data.scans, data.measured)
         data.check()
         if data.measured and self.compares:
             raise InputError("--methods: a measurement has no ground truth to score against; give --data.path")
@@ -267,6 +277,7 @@ class ReconstructionModule(L.LightningModule):
             config=self.config_yaml,
             source=source if isinstance(source, Path) and source.is_file() else None,
             overwrite=self.overwrite,
+            write=self.write,
         )  # fmt: skip
         metrics, picture = predict_volume(job)
         self._record(batch_idx, metrics, picture)

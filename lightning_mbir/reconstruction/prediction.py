@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.errors import WriteError
@@ -22,7 +23,7 @@ from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.writer import STATE, check_replaceable, finished, write_results, write_spread
+from lightning_mbir.reconstruction.writer import DICOM, STATE, check_replaceable, finished, write_results, write_spread
 from lightning_mbir.report.calibration import calibrate
 from lightning_mbir.report.figures import Scale, calibration_figure
 from lightning_mbir.report.montage import montage, planes_image
@@ -41,6 +42,7 @@ class Job:
         config: of the run, to be kept with the results.
         source: the file that ``scan`` was read from, where it is one.
         overwrite: whether it is done again where it is finished.
+        write: ``nifti``, or ``dicom`` to write a derived series too.
     """
 
     runner: Runner
@@ -51,6 +53,7 @@ class Job:
     config: str | None = None
     source: Path | None = None
     overwrite: bool = False
+    write: str = "nifti"
 
 
 def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
@@ -67,10 +70,12 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
     runner, scan, plan, folder = job.runner, job.scan, job.plan, job.folder
     identity = _identity(runner, scan, plan)
     key = digest(identity)
-    if not job.overwrite and (known := finished(folder, key)) is not None:
+    lacks_dicom = job.write == "dicom" and not (folder / DICOM).is_dir()
+    if not job.overwrite and not lacks_dicom and (known := finished(folder, key)) is not None:
         print(f"{scan.name}: finished before, with the same settings; --overwrite true does it again -> {folder}")
         return known, None
     check_replaceable(folder)
+    headers = _dicom_headers(job)
     running, started = Running(), False
     try:
         with whole_folder(folder, STATE) as new:
@@ -83,7 +88,7 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
                 shutil.rmtree(new / "samples", ignore_errors=True)
             result = runner.run(case, plan, job.title, running, each)
             metrics = {"key": key, **_provenance(job, identity), **runner.metrics(scan, case, plan, result)}
-            return _written(job, new, case, result, metrics, running)
+            return _written(job, new, case, result, metrics, running, headers)
     except WriteError as error:
         if not started:
             raise
@@ -94,7 +99,13 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
 
 
 def _written(
-    job: Job, folder: Path, case: Case, result: Reconstruction, metrics: dict[str, Any], running: Running
+    job: Job,
+    folder: Path,
+    case: Case,
+    result: Reconstruction,
+    metrics: dict[str, Any],
+    running: Running,
+    headers: list[Any],
 ) -> tuple[dict[str, Any], Tensor]:
     """Write all that there is of a volume; returns the metrics and the picture."""
     runner, plan, modality, image = job.runner, job.plan, job.runner.task.modality, result.image
@@ -119,8 +130,22 @@ def _written(
     titles = (direct_title, plan.method.rpartition(".")[2])
     scores = None if case.truth is None else metrics
     figure = montage(image, direct, case.truth, case.spacing, window, titles, scores)
+    if headers:
+        write_dicom(folder / DICOM, volume, headers)
     write_results(folder, volume, metrics, figure, job.config)
     return metrics, planes_image(image, window)
+
+
+def _dicom_headers(job: Job) -> list[Any]:
+    """Those of the series that is to be written, before the work that they could be too late for."""
+    if job.write != "dicom" or not isinstance(job.scan, Volume):
+        return []
+    settings = ", ".join(f"{name} {value}" for name, value in job.runner.settings.items())
+    task = " ".join(filter(None, (job.runner.task.name, settings and f"({settings})")))
+    return dicom_headers(
+        job.scan,
+        f"lightning_mbir {__version__}: {job.plan.method}, from a measurement simulated from the source images, {task}",
+    )
 
 
 def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:

@@ -24,7 +24,9 @@ METRICS = "metrics.json"
 STATE = "samples/running.npz"
 """The samples so far, from which a run that was killed goes on."""
 OURS = {"recon.nii.gz", "std.nii.gz", METRICS, "montage.png", "calibration.png", "predict_config.yaml"}
-FOLDERS = {"samples", "dicom"}
+DICOM = "dicom"
+"""The derived series of ``--write dicom``."""
+FOLDERS = {"samples", DICOM}
 
 
 def write_results(

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from lightning_mbir.report.tables import to_json
 from tests.helpers import demo, smooth_volume
 from tests.reconstruction.test_module import predict
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("bundled")]
 
 
@@ -354,3 +358,27 @@ def test_bytes_do_not_tell_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("time.time", lambda: 2e9)
     run(tmp_path / "b", demo("ct"), samples=2)
     assert contents(folder) == contents(tmp_path / "b/sv_ct/demo_chest_0")
+
+
+@pytest.mark.slow
+def test_samples_that_go_on_after_kill_9_are_those_of_a_run_that_was_not_killed(tmp_path: Path) -> None:
+    """The bundled prior, in the processes that a person starts; all files but for the times."""
+    common = ["--task", "sv_ct", "--samples", "3", "--steps", "6", "--data.image_size", "64", "--data.slices", "4:7"]
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "lightning_mbir", "predict", *common, "--trainer.accelerator", "cpu"]
+        return subprocess.Popen([*command, "--output_dir", str(tmp_path / out)], cwd=ROOT, stdout=subprocess.DEVNULL)
+
+    state = tmp_path / "killed/sv_ct/.running-demo_chest_0/new" / STATE
+    with start("killed") as process:
+        while not state.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "killed/sv_ct/demo_chest_0").exists()
+    for out in ("killed", "whole"):
+        with start(out) as process:
+            assert process.wait(200) == 0
+    killed, whole = (contents(tmp_path / out / "sv_ct") for out in ("killed", "whole"))
+    config = "demo_chest_0/predict_config.yaml"  # which names the folder
+    assert killed.pop(config) != whole.pop(config)
+    assert killed == whole and len(whole) == 9

@@ -74,8 +74,9 @@ class VolumeDataModule(L.LightningDataModule):
         for name, value in told.items():
             if measurement is None and value is not None:
                 raise InputError(f"--data.{name} {value}: tells about the file of --data.measurement; give that too")
-        if spacing is not None and path is None:
-            raise InputError(f"--data.spacing {spacing}: tells about an array of --data.path; give that too")
+        for name, value, what in (("spacing", spacing, "an array"), ("series", series, "a DICOM folder")):
+            if value is not None and path is None:
+                raise InputError(f"--data.{name} {value}: tells about {what} of --data.path; give that too")
         if detector_spacing is not None and not detector_spacing > 0:
             raise InputError(f"--data.detector_spacing {detector_spacing}: give the distance of bins in mm")
         self.modality: Modality = modality
@@ -175,13 +176,16 @@ def _fitting(volume: Volume, fitted: Volume) -> Iterator[str]:
     (_, rows, columns), (size, _) = volume.data.shape, fitted.data.shape[1:]
     (_, height, width), (_, pixel, _) = volume.spacing, fitted.spacing
     if not has_square_pixels(volume):
-        yield f"pixels of {height:.3g} x {width:.3g} mm are made square, of {pixel:.3g} mm"
+        what = f"pixels of {height:.3g} x {width:.3g} mm are made square, of {pixel:.3g} mm"
     elif abs(pixel - height) > 1e-3 * height:
-        yield f"slices of {rows} x {columns} pixels of {height:.3g} mm are resized to {size} x {size} of {pixel:.3g} mm"
+        own = f"{rows} x {columns} pixels of {height:.3g} mm"
+        what = f"slices of {own} are resized to {size} x {size} of {pixel:.3g} mm"
     elif rows != size or columns != size:
-        yield f"slices of {rows} x {columns} are padded to {size} x {size}"
-    if (rows, columns) != (size, size):
-        yield "results are written on the file's own grid"
+        what = f"slices of {rows} x {columns} are padded to {size} x {size}"
+    else:
+        return
+    yield what
+    yield "results are written on the file's own grid"
 
 
 def demo_volume(modality: Modality, number: int, image_size: int) -> Volume:

@@ -83,7 +83,7 @@ def _passed_over(parts: Sequence[Part], taken: Part, kinds: Counter[str], others
     rest = [part for part in parts if part is not taken]
     if rest:
         told = ", ".join(_short(part) for part in rest[:6]) + (f" and {len(rest) - 6} more" if len(rest) > 6 else "")
-        yield f"series {taken.label} is read; passed over: {told}"
+        yield f"series {taken.shown} is read; passed over: {told}"
     if kinds:
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
         yield f"{_files(kinds.total())} passed over: {told}"
@@ -96,7 +96,7 @@ def _short(part: Part) -> str:
     first = part.slices[0]
     why = "localizer, " if first.localizer else "" if first.position else "no geometry, "
     noun = "image" if len(part.slices) == 1 else "images"
-    return f"{part.label} ({why}{len(part.slices)} {noun})"
+    return f"{part.shown} ({why}{len(part.slices)} {noun})"
 
 
 def _files(count: int) -> str:

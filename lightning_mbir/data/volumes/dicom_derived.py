@@ -109,7 +109,7 @@ def _copied(study: Source, source: Source, modality: str) -> Any:
     from pydicom.dataset import Dataset
 
     new: Any = Dataset()
-    for tag in study.header:
+    for tag in sorted(study.header.keys()):  # iterating over a dataset gives its elements, converted
         if not tag.is_private and (tag.group in PATIENT_GROUPS or keyword_for_tag(tag) in STUDY):
             new.add(study.header[tag])
     for name in (*KEPT, *KEPT_OF[modality]):

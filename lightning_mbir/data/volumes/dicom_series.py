@@ -37,6 +37,12 @@ class Part:
     problem: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def shown(self) -> str:
+        """Its label for notes, which may come into files: no UID, but the name of a file in its place."""
+        first = self.slices[0]
+        return self.label if first.number and first.series not in self.label else f"of {first.file.name}"
+
 
 def parts_of(slices: Iterable[Slice]) -> list[Part]:
     """All parts of all series, by the numbers of the series."""

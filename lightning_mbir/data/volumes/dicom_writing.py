@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightning_mbir.data.volumes.dicom_derived import Source, derived, source_of
 from lightning_mbir.data.volumes.dicom_slices import Slice
 from lightning_mbir.data.volumes.dicom_stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
+from lightning_mbir.data.volumes.listing import kind_of
 from lightning_mbir.data.volumes.resample import on_own_grid
 from lightning_mbir.data.volumes.volume import Volume, mu_to_hu
 from lightning_mbir.errors import InputError
@@ -26,6 +28,24 @@ CT_SLOPES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MOST = 65535
 CT_WINDOW = (40.0, 400.0)
 """Centre and width in HU, where the source has none."""
+
+
+def check_dicom(scans: Sequence[Path | int], measured: bool) -> None:
+    """Refuse ``--write dicom`` where there is no DICOM series that a new one could be derived from.
+
+    Args:
+        scans: files and folders, or the numbers of demo phantoms.
+        measured: whether they are measurements.
+
+    Raises:
+        InputError: one of them is something else.
+    """
+    for scan in scans:
+        what = "a measurement" if measured else "a demo phantom" if isinstance(scan, int) else ""
+        if not what and isinstance(scan, Path) and kind_of(scan) != "dicom":
+            what = f"{scan}, which is no DICOM"
+        if what:
+            raise InputError(f"--write dicom: a series is derived from another, not from {what}; give DICOM")
 
 
 def dicom_headers(volume: Volume, description: str) -> list[Any]:

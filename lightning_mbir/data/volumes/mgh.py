@@ -55,5 +55,6 @@ def read_mgh(path: Path, modality: Modality) -> Image:
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         shown = " x ".join(f"{size:.4g}" for size in sizes)
         raise InputError(f"{path}: voxels of {shown} mm cannot be; correct its header (delta)")
-    affine = np.asarray(header.get_affine(), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # an affine that cannot be is refused with all others
+        affine = np.asarray(header.get_affine(), np.float64)
     return Image(flat.reshape(shape, order="F"), affine, (*notes, *rounded))

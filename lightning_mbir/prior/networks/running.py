@@ -68,6 +68,6 @@ def compiled(module: nn.Module) -> Compiled:
     return Compiled(module)
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY.search(str(error)) is not None

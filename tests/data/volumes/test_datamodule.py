@@ -175,6 +175,8 @@ def test_what_cannot_be_used_is_told_in_one_line(
         ({"measurement": Path("nowhere.npz")}, "no such file"),
         ({"axes": "coil y x"}, "--data.axes coil y x: .*--data.measurement"),
         ({"rotation_center": 0.0}, "--data.rotation_center 0"),
+        ({"series": "3"}, "--data.series 3: .*--data.path"),
+        ({"spacing": "3,1,1"}, "--data.spacing 3,1,1: .*--data.path"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:

@@ -199,9 +199,8 @@ def test_a_localizer_and_other_objects_are_passed_over_with_a_line(tmp_path: Pat
     (tmp_path / "LICENSE").write_text("words")
     image = read_dicom(tmp_path)
     assert worst(image) <= 0.51 and image.array.shape[2] == 5
-    number = image.stack.slices[0].series  # type: ignore[union-attr]
     assert image.notes == (
-        f"series {number} is read; passed over: 1 (localizer, 1 image)",
+        "series of s000.dcm is read; passed over: 1 (localizer, 1 image)",
         "5 files passed over: PR 1, RTSTRUCT 1, SEG 1, SR 1, Secondary Capture Image 1",
         "1 file passed over, not DICOM: LICENSE",
     )
