@@ -20,7 +20,8 @@ from tests.helpers import gaussian_prior, smooth_volume
 from tests.physics.test_operators import inner, pair
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
-SMALL = ["--data.image_size", "32", "--data.slices", "12:20", "--trainer.accelerator", "cpu"]
+TRUST = ["--trust", "my_methods,my_operators,my_priors,my_networks"]
+SMALL = ["--data.image_size", "32", "--data.slices", "12:20", "--trainer.accelerator", "cpu", *TRUST]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def scores(out: Path) -> dict[str, Any]:
 
 def test_a_method_by_its_path(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["predict", "--task", "sv_ct", "--method", "my_methods.landweber"]
-    assert main([*args, "--help"]) == 0
+    assert main([*args, *TRUST, "--help"]) == 0
     said = capsys.readouterr().out
     assert "Landweber's iteration" in said and "length of a step, below 2 [1.0]" in said
     assert main([*args, "--steps", "30", *SMALL, "--output_dir", str(files / "a")]) == 0
@@ -130,6 +131,42 @@ def test_what_is_none_is_told(files: Path, args: list[str], words: str, capsys: 
     assert words in line
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["predict", "--method", "my_methods.landweber"],
+        ["predict", "--method", "my_methods.landweber", "--help"],
+        ["test", "--methods", "fbp,my_methods.landweber", "--task", "sv_ct"],
+        ["predict", "--operator", "my_operators.Blur"],
+        ["predict", "--prior", "my_priors.plain"],
+        ["predict", "--second_prior", "my_priors.plain", "--method", "tpdm"],
+        ["predict", "--prior_network", "my_networks.Small"],
+        ["fit", "--model.network", "my_networks.Small"],
+        ["predict", "--trust", "my_operators", "--method", "my_methods.landweber"],
+    ],
+)
+def test_what_nobody_has_vouched_for_is_not_imported(
+    files: Path, args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the front, before anything heavy is imported; the line says what to do."""
+    for module in files.glob("my_*.py"):
+        module.write_text("raise SystemExit('imported')\n")
+    before = set(files.iterdir())
+    assert main(args) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    root = next(part for arg in args for part in arg.split(",") if part.startswith("my_") and "." in part).split(".")[0]
+    assert f"if you trust it, add --trust {root} (docs/extending.md)" in line and set(files.iterdir()) == before
+
+
+def test_an_entry_point_vouches_for_its_package(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = files / "methods-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: methods\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[lightning_mbir.methods]\nother = my_methods:other\n")
+    monkeypatch.syspath_prepend(str(files))
+    assert main(["predict", "--task", "sv_ct", "--method", "my_methods.landweber", *SMALL[: -len(TRUST)]]) == 0
+
+
 def test_rows_of_a_prior_are_of_its_weights_and_its_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["test", "--task", "sv_ct", "--methods", "[dds]", "--prior", "my_priors.plain", *SMALL]
     args += ["--model.method_options", '{"dds": {"steps": 2}}']
@@ -166,7 +203,7 @@ def test_priors_of_noise_by_their_path(files: Path, name: str) -> None:
 
 def test_a_network_is_trained_and_named_to_be_used(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = ["fit", "--model.network", "my_networks.Small", "--data.image_size", "32", "--data.phantom_volumes", "1"]
-    train += ["--data.slices_per_epoch", "16", "--steps", "2", "--trainer.precision", "32-true"]
+    train += ["--data.slices_per_epoch", "16", "--steps", "2", "--trainer.precision", "32-true", *TRUST]
     assert main([*train, "--trainer.accelerator", "cpu", "--output_dir", "fit"]) == 0
     (file,) = Path("fit").rglob("prior.safetensors")
     capsys.readouterr()

@@ -39,15 +39,15 @@ def read_dicom(path: Path, series: str | None = None, modality: Modality | None 
         InputError: several series, slices that are missing, at unequal distances or at the same place twice, no
             geometry, another modality, or pixels that cannot be decoded.
     """
-    stack, notes = read_stack(path, series, modality)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        array, told = read_pixels(stack.slices, modality)
+        stack, notes = _read_stack(path, series, modality)
+        array, told = read_pixels(stack.slices)
     notes += told + sorted({f"pydicom: {' '.join(str(warning.message).split())}" for warning in caught})
     return Image(array, stack.grid.affine, tuple(notes), stack.straight, stack)
 
 
-def read_stack(path: Path, series: str | None = None, modality: Modality | None = None) -> tuple[Stack, list[str]]:
+def _read_stack(path: Path, series: str | None, modality: Modality | None) -> tuple[Stack, list[str]]:
     """The slices of a series from their headers, and what is to be told; arguments and errors as of ``read_dicom``."""
     others: Sequence[Path] = ()
     if path.is_dir():

@@ -8,10 +8,9 @@ from io import BytesIO
 from typing import Any
 
 from lightning_mbir import __version__
-from lightning_mbir.data.volumes.dicom_files import damaged, dicom_header, first_line
+from lightning_mbir.data.volumes.dicom_files import decoding, dicom_header
 from lightning_mbir.data.volumes.dicom_frames import Groups, is_enhanced
 from lightning_mbir.data.volumes.dicom_slices import Slice
-from lightning_mbir.errors import InputError
 
 PROGRAM = "lightning_mbir"
 CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
@@ -68,7 +67,8 @@ def source_of(one: Slice, last: Source | None = None) -> Source:
         header = last.header
     else:
         header = dicom_header(one.file, stop_before_pixels=True)
-    return Source(header, Groups(header, one.frame or 0) if is_enhanced(header) else header)
+    with decoding(one.file):
+        return Source(header, Groups(header, one.frame or 0) if is_enhanced(header) else header)
 
 
 def derived(
@@ -88,18 +88,11 @@ def derived(
     Raises:
         InputError: a value of the source cannot be copied.
     """
-    import pydicom
-
-    try:
-        with pydicom.config.disable_value_validation():
-            new = _copied(study, source, one.modality)
-            _series(new, study, one, series, now)
-            _new(new, one, reference, description)
-            new.save_as(BytesIO(), enforce_file_format=True)
-    except damaged() as error:
-        raise InputError(
-            f"--write dicom: {one.file} has a value that cannot be copied ({first_line(error)}); leave it out"
-        ) from error
+    with decoding(one.file, "--write dicom: has a value that cannot be copied"):
+        new = _copied(study, source, one.modality)
+        _series(new, study, one, series, now)
+        _new(new, one, reference, description)
+        new.save_as(BytesIO(), enforce_file_format=True)
     return new
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,26 +82,39 @@ def dicom_header(path: Path, **options: Any) -> Any:
     """
     import pydicom
 
-    try:
+    with decoding(path):
         _check_deflated(path)
-        with pydicom.config.disable_value_validation():
-            return pydicom.dcmread(path, force=True, **options)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except damaged() as error:
-        raise InputError(
-            f"{path}: damaged or cut short ({first_line(error)}); copy it again, or take it out"
-        ) from error
+        return pydicom.dcmread(path, force=True, **options)
 
 
-def damaged() -> tuple[type[Exception], ...]:
-    """What pydicom and its decoders raise of a file that is not what it says."""
+@contextmanager
+def decoding(path: Path, wrong: str = "damaged or cut short") -> Iterator[None]:
+    """What pydicom and its decoders raise of a damaged file becomes one line; values are not checked against rules.
+
+    Args:
+        path: the file.
+        wrong: what is said of it.
+
+    Raises:
+        InputError: it is not what it says, or cannot be read.
+    """
+    import pydicom
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    return (
+    damaged = (
         BytesLengthException, InvalidDicomError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError,
         RuntimeError, OverflowError, UnboundLocalError, struct.error, zlib.error,
     )  # fmt: skip
+    try:
+        with pydicom.config.disable_value_validation():
+            yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except damaged as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{path}: {wrong} ({line}); copy it again, or take it out") from error
 
 
 def _check_deflated(path: Path) -> None:
@@ -121,12 +136,7 @@ def _check_deflated(path: Path) -> None:
 
 def unreadable(path: Path, error: OSError) -> InputError:
     """What is told of a file that the system does not give."""
-    return InputError(f"{path}: cannot be read ({error.strerror or first_line(error)}); give a file that you may read")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, or its kind."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return InputError(f"{path}: cannot be read ({error.strerror or error}); give a file that you may read")
 
 
 def _walk(folder: Path, seen: set[Path]) -> list[Path]:

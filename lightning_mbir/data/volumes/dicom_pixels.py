@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.dicom_files import damaged, dicom_header, first_line
+from lightning_mbir.data.volumes.dicom_files import decoding, dicom_header
 from lightning_mbir.data.volumes.dicom_slices import Slice
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -18,12 +17,11 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 AIR_HU = -1000.0
 
 
-def read_pixels(slices: Sequence[Slice], modality: Modality | None) -> tuple[np.ndarray, list[str]]:
-    """The values of slices, rescaled as each says, and what is to be told.
+def read_pixels(slices: Sequence[Slice]) -> tuple[np.ndarray, list[str]]:
+    """The values of slices, rescaled as each says, and what is to be told; of CT, padding above air becomes air.
 
     Args:
         slices: of one size.
-        modality: of ``"ct"``, padding above air becomes air.
 
     Returns:
         an array ``(column, row, slice)`` float32, and notes.
@@ -39,10 +37,12 @@ def read_pixels(slices: Sequence[Slice], modality: Modality | None) -> tuple[np.
     dataset, file = None, None
     for k, one in enumerate(slices):
         if one.file != file:
-            dataset, file = _dataset(one), one.file
-        stored = _stored(dataset, one)
-        rescaled = _rescaled(stored, one, dataset)
-        if modality == "ct" and (padded := _padding(stored, dataset)) is not None:
+            dataset, file = dicom_header(one.file), one.file
+        with decoding(one.file, "its pixels cannot be decoded, they may be cut short"):
+            stored = _stored(dataset, one)
+            rescaled = _rescaled(stored, one, dataset)
+            padded = _padding(stored, dataset)
+        if one.modality == "CT" and padded is not None:
             padded &= rescaled > AIR_HU
             if count := int(padded.sum()):
                 padding, told = padding + count, f"{float(rescaled[padded].max()):g} HU"
@@ -55,7 +55,8 @@ def read_pixels(slices: Sequence[Slice], modality: Modality | None) -> tuple[np.
 def same_pixels(a: Path, b: Path) -> bool:
     """Whether two files hold the same pixels, byte by byte."""
     first, second = (dicom_header(path, specific_tags=list(PIXELS)) for path in (a, b))
-    return all(first.get(name) == second.get(name) for name in PIXELS)
+    with decoding(a):
+        return all(first.get(name) == second.get(name) for name in PIXELS)
 
 
 def _check_decoders(slices: Sequence[Slice]) -> None:
@@ -76,31 +77,19 @@ def _check_decoders(slices: Sequence[Slice]) -> None:
             )
 
 
-def _dataset(one: Slice) -> Any:
-    """The whole dataset of a slice."""
+def _stored(dataset: Any, one: Slice) -> np.ndarray:
+    """The values of one slice ``(rows, columns)`` as they are stored."""
+    from pydicom.pixels import get_decoder
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    dataset = dicom_header(one.file)
     if not any(dataset.get(name) for name in PIXELS):
         raise InputError(f"{one.file}: has no pixels, it may be cut short; copy it again, or take it out")
     if not one.syntax:  # no file meta information: how it was read says how its pixels are stored
         implicit, little = dataset.original_encoding
         plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
-    return dataset
-
-
-def _stored(dataset: Any, one: Slice) -> np.ndarray:
-    """The values of one slice ``(rows, columns)`` as they are stored."""
-    from pydicom.pixels import get_decoder
-
-    try:
-        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-        stored, _ = decoder.as_array(dataset, index=one.frame or 0, raw=True)
-    except damaged() as error:
-        raise InputError(
-            f"{one.file}: its pixels cannot be decoded, they may be cut short ({first_line(error)}); copy it again"
-        ) from error
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    stored, _ = decoder.as_array(dataset, index=one.frame or 0, raw=True)
     if stored.shape != one.shape:
         rows, columns = one.shape
         raise InputError(f"{one.file}: holds {stored.shape} pixels, not the {rows} x {columns} of its header")

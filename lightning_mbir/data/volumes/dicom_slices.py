@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mbir.data.volumes.dicom_files import damaged, dicom_header, first_line
+from lightning_mbir.data.volumes.dicom_files import decoding, dicom_header
 from lightning_mbir.data.volumes.dicom_frames import Groups, frame_marks, is_enhanced
 from lightning_mbir.errors import InputError
 
@@ -107,18 +107,9 @@ def read_slices(file: Path) -> list[Slice] | str:
     Raises:
         InputError: the header cannot be read.
     """
-    import pydicom
-
     header = dicom_header(file, stop_before_pixels=True, specific_tags=_TAGS)
-    try:
-        with pydicom.config.disable_value_validation():
-            return _slices(file, header)
-    except InputError:
-        raise
-    except damaged() as error:
-        raise InputError(
-            f"{file}: damaged or cut short ({first_line(error)}); copy it again, or take it out"
-        ) from error
+    with decoding(file):
+        return _slices(file, header)
 
 
 def _slices(file: Path, header: Any) -> list[Slice] | str:
@@ -208,7 +199,7 @@ def _kind(sop_class: str, modality: str) -> str:
     from pydicom.uid import UID_dictionary
 
     name = UID_dictionary[sop_class][0].removesuffix(" Storage") if sop_class in UID_dictionary else ""
-    return name if modality in ("CT", "MR", "OT", "") and name else modality or "of an unknown kind"
+    return name if modality in ("CT", "MR", "") and name else modality or "of an unknown kind"
 
 
 def _no_pixels(header: Any) -> str:

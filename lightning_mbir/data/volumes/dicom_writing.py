@@ -14,6 +14,7 @@ import torch
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.dicom_derived import Source, derived, source_of
+from lightning_mbir.data.volumes.dicom_files import decoding
 from lightning_mbir.data.volumes.dicom_slices import Slice
 from lightning_mbir.data.volumes.dicom_stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
@@ -69,8 +70,9 @@ def dicom_headers(volume: Volume, description: str) -> list[Any]:
     grid, first = _measured(volume, stack)
     series, now = generate_uid(), datetime.now()
     study = source_of(stack.slices[0])
-    reference = str(study.header.get("FrameOfReferenceUID") or "") or generate_uid()
-    window = _source_window(study) if volume.modality == "ct" else None
+    with decoding(stack.slices[0].file):
+        reference = str(study.header.get("FrameOfReferenceUID") or "") or generate_uid()
+        window = _source_window(study) if volume.modality == "ct" else None
     headers, source = [], study
     for k, one in enumerate(stack.slices[first[2] : first[2] + grid.shape[2]]):
         source = source_of(one, source)

@@ -158,7 +158,7 @@ def test_what_cannot_be_copied_is_told_before_the_work(tmp_path: Path) -> None:
     data = file.read_bytes()
     file.write_bytes(data.replace(b"\x10\0\xc0\x21US\2\0", b"\x10\0\xc0\x21UL\2\0"))  # two bytes for four
     volume = read_volume(tmp_path, "ct")
-    with pytest.raises(InputError, match=r"--write dicom: .*s000.dcm has a value that cannot be copied"):
+    with pytest.raises(InputError, match=r"s000.dcm: --write dicom: has a value that cannot be copied"):
         dicom_headers(volume, "")
 
 

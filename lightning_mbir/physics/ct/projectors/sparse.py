@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict
 from typing import Any
@@ -64,7 +65,9 @@ class SparsePair(Projector):
 def sparse_joseph(geometry: PlaneGeometry) -> SparsePair:
     """The matrix of a geometry, from the disk if it is there."""
     build = lambda: joseph_matrix(geometry.image_size, geometry.pixel_size, geometry.views)  # noqa: E731
-    return SparsePair(cached_matrix({**asdict(geometry), "format": FORMAT}, build))
+    shape = (math.prod(geometry.range_shape), math.prod(geometry.domain_shape))
+    longest = 1.5 * geometry.pixel_size  # in a pixel, beyond its diagonal
+    return SparsePair(cached_matrix({**asdict(geometry), "format": FORMAT}, build, shape, longest))
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,181 @@
+"""kill -9 at random moments, and on: whether the same command ends with the same bytes, and what is left over.
+
+    python benchmarks/kills.py [--kills 20] [--kinds predict samples] [--seed 0] [--keep FOLDER]
+
+Each kind is run once to its end. Then, for each kill, it is started anew in an empty folder, killed at a moment drawn
+between its first file and its end, and given again until it ends (a training goes on from its last checkpoint, where
+there is one). All files are compared with those of the run that was not killed, byte for byte, but for times and peak
+memory. A command takes some ten seconds, most of which are imports.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = "out"  # relative, so that saved configurations are alike
+DEMO = ["--task", "sv_ct", "--data.image_size", "32", "--data.slices", "8:16"]
+KINDS = {
+    "predict": ["predict", *DEMO, "--steps", "60"],
+    "predict, 3 volumes": ["predict", *DEMO, "--steps", "20", "--data.demo_volumes", "3"],
+    "predict, 4 samples": ["predict", *DEMO, "--steps", "15", "--samples", "4"],
+    "test, 3 methods": [
+        "test", *DEMO, "--data.demo_volumes", "2", "--methods", "dds,admm_tv,fbp",
+        "--model.method_options", '{"dds": {"steps": 15}, "admm_tv": {"steps": 50}}',
+    ],
+    "fit": [
+        "fit", "--data.image_size", "32", "--data.phantom_volumes", "1", "--data.slices_per_epoch", "32",
+        "--data.batch_size", "4", "--steps", "40", "--trainer.precision", "32-true", "--trainer.limit_val_batches", "1",
+        "--model.network_options", '{"channels": [8, 16], "attention": false}',
+    ],
+}  # fmt: skip
+TIMES = ("seconds", "peak_mib", "peak MiB")
+
+
+def start(args: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """The command in a folder, with what it says in ``log.txt`` there."""
+    command = [sys.executable, "-m", "lightning_mbir", *args, "--trainer.accelerator", "cpu", "--output_dir", OUT]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+
+
+def reference(args: list[str], folder: Path) -> tuple[float, float]:
+    """Run to the end; seconds to the first file, and in all."""
+    started, first = time.monotonic(), 0.0
+    with start(args, folder) as process:
+        while process.poll() is None:
+            first = first or ((folder / OUT).exists() and time.monotonic() - started) or 0.0
+            time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit(f"{args[0]} failed: {(folder / 'log.txt').read_text()[-2000:]}")
+    return first, time.monotonic() - started
+
+
+def killed(args: list[str], folder: Path, moment: float) -> bool:
+    """Start, and kill after so many seconds; whether it still ran then."""
+    with start(args, folder) as process:
+        time.sleep(moment)
+        running = process.poll() is None
+        process.kill()
+    return running
+
+
+def gone_on(args: list[str], folder: Path) -> bool:
+    """The same command again; whether it came to its end."""
+    if args[0] == "fit":
+        checkpoints = sorted((folder / OUT).rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+        args = [*args, *(["--ckpt_path", str(checkpoints[-1].relative_to(folder))] if checkpoints else [])]
+    with start(args, folder) as process:
+        return process.wait() == 0
+
+
+def results(kind: str, folder: Path) -> dict[str, bytes]:
+    """What a run is for: all files, of a training the prior."""
+    out = folder / OUT
+    if kind == "fit":
+        priors = sorted(out.rglob("prior.safetensors"), key=lambda path: path.stat().st_mtime)
+        return {path.name: path.read_bytes() for path in priors[-1:]}
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and "tensorboard" not in path.parts]
+    return {str(path.relative_to(out)): timeless(path) for path in files if path.name[0] != "."}
+
+
+def timeless(path: Path) -> bytes:
+    """A file without what it says of times and peak memory."""
+    if path.suffix == ".json":
+        return repr(plain(json.loads(path.read_text()))).encode()
+    if path.suffix == ".csv":
+        rows = csv.DictReader(io.StringIO(path.read_text()))
+        return repr([plain(row) for row in rows]).encode()
+    if path.suffix == ".md":
+        return "\n".join(without_columns(path.read_text())).encode()
+    if path.name == "running.npz":
+        with np.load(path) as arrays:
+            state = plain(json.loads(str(arrays["plain"])))
+            return repr([state, *(arrays[name].tobytes() for name in arrays if name != "plain")]).encode()
+    return path.read_bytes()
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items() if name not in TIMES}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def without_columns(text: str) -> list[str]:
+    """Lines of Markdown, its tables without the columns of ``TIMES``."""
+    lines, left_out = [], set()
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if "method" in cells:
+            left_out = {i for i, cell in enumerate(cells) if cell in TIMES}
+        lines.append(line if len(cells) < 3 else "|".join(c for i, c in enumerate(cells) if i not in left_out))
+    return lines
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Whatever is hidden, as all is that is not finished."""
+    return [str(path.relative_to(folder)) for path in (folder / OUT).rglob(".*")]
+
+
+def measure(kind: str, kills: int, draw: random.Random, work: Path) -> str:
+    """A row of the table."""
+    args = KINDS[kind]
+    whole = work / "whole"
+    whole.mkdir()
+    first, total = reference(args, whole)
+    expected, done, ended, same, left = results(kind, whole), 0, 0, 0, 0
+    for attempt in range(3 * kills):
+        if done == kills:
+            break
+        folder = work / f"killed_{attempt}"
+        folder.mkdir()
+        moment = draw.uniform(0.9 * first, total)
+        if not killed(args, folder, moment):
+            shutil.rmtree(folder)
+            continue
+        done += 1
+        ended += gone_on(args, folder)
+        found, hidden = results(kind, folder), leftovers(folder)
+        same += found == expected
+        left += bool(hidden)
+        if found != expected or hidden:
+            differ = sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name))
+            print(f"{kind}, killed after {moment:.2f} s: differ {differ}, left over {hidden}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder)
+    return f"| {kind} | {total:.1f} | {done} | {ended} | {same} | {left} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="where the folders of runs that differ stay")
+    args = parser.parse_args()
+    if args.keep is not None:
+        args.keep.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(args.seed)
+    print("| command | seconds | kills | ended | same bytes | with leftovers |\n|---|---|---|---|---|---|", flush=True)
+    for kind in args.kinds:
+        work = Path(tempfile.mkdtemp(dir=args.keep, prefix="kills-"))
+        print(measure(kind, args.kills, draw, work), flush=True)
+        if args.keep is None:
+            shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
