@@ -4,8 +4,8 @@
 
 Each kind is run once to its end. Then, for each kill, it is started anew in an empty folder, killed at a moment drawn
 between its first file and its end, and given again until it ends (a training goes on from its last checkpoint, where
-there is one). All files are compared with those of the run that was not killed, byte for byte, but for times and peak
-memory. A command takes some ten seconds, most of which are imports.
+there is one). All files are compared with those of the run that was not killed, byte for byte, but for times, peak
+memory and the revision of a checkout that is worked on. A command takes some ten seconds, most of which are imports.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +30,9 @@ OUT = "out"  # relative, so that saved configurations are alike
 DEMO = ["--task", "sv_ct", "--data.image_size", "32", "--data.slices", "8:16"]
 KINDS = {
     "predict": ["predict", *DEMO, "--steps", "60"],
-    "predict, 3 volumes": ["predict", *DEMO, "--steps", "20", "--data.demo_volumes", "3"],
-    "predict, 4 samples": ["predict", *DEMO, "--steps", "15", "--samples", "4"],
-    "test, 3 methods": [
+    "folder": ["predict", *DEMO, "--steps", "20", "--data.demo_volumes", "3"],
+    "samples": ["predict", *DEMO, "--steps", "15", "--samples", "4"],
+    "test": [
         "test", *DEMO, "--data.demo_volumes", "2", "--methods", "dds,admm_tv,fbp",
         "--model.method_options", '{"dds": {"steps": 15}, "admm_tv": {"steps": 50}}',
     ],
@@ -41,7 +42,8 @@ KINDS = {
         "--model.network_options", '{"channels": [8, 16], "attention": false}',
     ],
 }  # fmt: skip
-TIMES = ("seconds", "peak_mib", "peak MiB")
+OTHER = ("seconds", "peak_mib", "peak MiB", "revision")
+"""What another run, or the same one after a commit, tells in another way."""
 
 
 def start(args: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -93,14 +95,14 @@ def results(kind: str, folder: Path) -> dict[str, bytes]:
 
 
 def timeless(path: Path) -> bytes:
-    """A file without what it says of times and peak memory."""
+    """A file without what is ``OTHER`` in each run."""
     if path.suffix == ".json":
         return repr(plain(json.loads(path.read_text()))).encode()
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(path.read_text()))
         return repr([plain(row) for row in rows]).encode()
     if path.suffix == ".md":
-        return "\n".join(without_columns(path.read_text())).encode()
+        return re.sub(r", revision \S+", "", "\n".join(without_columns(path.read_text()))).encode()
     if path.name == "running.npz":
         with np.load(path) as arrays:
             state = plain(json.loads(str(arrays["plain"])))
@@ -110,17 +112,17 @@ def timeless(path: Path) -> bytes:
 
 def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items() if name not in TIMES}
+        return {name: plain(item) for name, item in value.items() if name not in OTHER}
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def without_columns(text: str) -> list[str]:
-    """Lines of Markdown, its tables without the columns of ``TIMES``."""
+    """Lines of Markdown, its tables without the columns of ``OTHER``."""
     lines, left_out = [], set()
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if "method" in cells:
-            left_out = {i for i, cell in enumerate(cells) if cell in TIMES}
+            left_out = {i for i, cell in enumerate(cells) if cell in OTHER}
         lines.append(line if len(cells) < 3 else "|".join(c for i, c in enumerate(cells) if i not in left_out))
     return lines
 

@@ -7,6 +7,7 @@ What passes through our code is ours, unless it is an ``InputError``, or the dis
 from __future__ import annotations
 
 import ast
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -18,6 +19,7 @@ from lightning_mbir.lazy import WHERE, refusal
 FRONT = ("lightning_mbir.cli", "lightning_mbir.cli_lightning", "lightning_mbir.cli_ranks", "lightning_mbir.interrupts")
 GIVES_WAY = ("OSError", "MisconfigurationException", "DistError")
 """Errors that are no bugs wherever they come from: of the disk, of Lightning's settings, of torch.distributed."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMOTE = "Traceback (most recent call last)"
 """What the message holds of an error that another process had."""
 ALIKE = 0.8
@@ -47,6 +49,8 @@ def told(error: BaseException) -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, OSError) and "DistError" not in names:
         return disk_line(error)
+    if full := _full_disk(error):  # in the middle of an archive, which torch then fails to end
+        return disk_line(full)
     if isinstance(error, Exception) and (names & set(GIVES_WAY) or not _is_ours(error.__traceback__)):
         return first_sentence(error)
     return None
@@ -54,7 +58,15 @@ def told(error: BaseException) -> str | None:
 
 def disk_line(error: OSError) -> str:
     """An error of the disk or of a file, in one line."""
+    if error.errno in FULL:
+        return f"{error.filename or 'the results'}: {error.strerror}; make room, or give a folder on another disk"
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else first_sentence(error)
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _is_ours(traceback: TracebackType | None) -> bool:

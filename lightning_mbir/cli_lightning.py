@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ class SaveConfig(SaveConfigCallback):
                 exception.add_note("what is finished is kept, and the same command goes on")
             return
         kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]
-        last = next((path for path in reversed(kept) if path), "")
+        last = next((path for path in reversed(kept) if Path(path).is_file()), "")
         told = f"what was trained is kept; go on with --ckpt_path {last}" if last else "nothing was kept yet"
         if last or isinstance(exception, KeyboardInterrupt):
             exception.add_note(told)
@@ -209,6 +210,7 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: It
     """
     _quiet()
     keep_to_data(trusted)
+    before, threading.excepthook = threading.excepthook, _thread_ended
     try:
         configured = [_config_name(arg) for arg in args]
         configured.sort(key=lambda arg: not arg.startswith("--config="))  # flags come over it, wherever they stand
@@ -230,6 +232,7 @@ def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: It
         notes = getattr(error, "__notes__", [])
         return fail("; ".join([in_short_flags(with_flags(line, configured), flags), *notes]))
     finally:
+        threading.excepthook = before
         finish()
     failures = getattr(cli.model, "failures", [])
     if failures and cli.trainer.is_global_zero:  # what did not fail is in the tables, with the reasons of what did
@@ -276,3 +279,9 @@ def _quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*treespec.*")
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """What the disk refuses TensorBoard's thread is raised again where it is written to, and told there."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)

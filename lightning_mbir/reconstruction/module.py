@@ -198,6 +198,8 @@ class ReconstructionModule(L.LightningModule):
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
         if self.write == "dicom" and self.trainer.state.fn != TrainerFn.PREDICTING:
             raise InputError("--model.write dicom: of use to `predict` alone; leave it out")
+        if (precision := self.trainer.precision) != "32-true":
+            raise InputError(f"--trainer.precision {precision}: of trainings; --model.precision is the prior's")
         if data is not None:
             self._check_data(data, devices)
         self._settle_precision()

@@ -55,11 +55,19 @@ def test_predict_says_what_it_takes(
     assert json.loads(metrics.read_text())["precision"] == found
 
 
-@pytest.mark.parametrize("method", ["zero_filled"])
-def test_methods_without_a_prior_have_no_precision(
-    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("asked", ["bf16-mixed", "64-true", "16-true"])
+def test_the_precision_of_trainings_is_none_of_reconstructions(
+    asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--task", "cs_mri", "--method", method, "--data.image_size", "32", "--data.slices", "4:6"]
+    """It would reach into the operators."""
+    given = ["--task", "cs_mri", "--trainer.precision", asked, "--trainer.accelerator", "cpu"]
+    assert main(["predict", *given, "--output_dir", str(tmp_path / "out")]) == 2
+    assert f"--trainer.precision {asked}: of trainings; --model.precision is the prior's" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_methods_without_a_prior_have_no_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--task", "cs_mri", "--method", "zero_filled", "--data.image_size", "32", "--data.slices", "4:6"]
     assert main(["predict", *asked, "--output_dir", str(tmp_path)]) == 0
     assert "precision" not in capsys.readouterr().out
     assert not json.loads(next(tmp_path.rglob("metrics.json")).read_text()).get("precision")

@@ -28,6 +28,7 @@ from lightning_mbir.reconstruction.provenance import digest, tensor_sha256
 from lightning_mbir.reconstruction.writer import STATE, finished
 from lightning_mbir.report.tables import to_json
 from tests.helpers import demo, smooth_volume
+from tests.ranks import run_on_ranks
 from tests.reconstruction.test_module import predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -382,3 +383,18 @@ def test_samples_that_go_on_after_kill_9_are_those_of_a_run_that_was_not_killed(
     config = "demo_chest_0/predict_config.yaml"  # which names the folder
     assert killed.pop(config) != whole.pop(config)
     assert killed == whole and len(whole) == 9
+
+
+@pytest.mark.slow
+def test_ranks_leave_what_is_finished_each(tmp_path: Path) -> None:
+    """Three volumes on two ranks, one of which is lacking; none waits for another."""
+    args = ["predict", "--task", "sv_ct", "--method", "fbp", "--data.image_size", "32", "--data.slices", "4:8"]
+    args += ["--data.demo_volumes", "3", "--output_dir", str(tmp_path / "out")]
+    assert [status for status, _ in run_on_ranks(args, tmp_path / "first")] == [0, 0]
+    first = contents(tmp_path / "out/sv_ct")
+    (tmp_path / "out/sv_ct/demo_chest_1/recon.nii.gz").unlink()
+    second = run_on_ranks(args, tmp_path / "second")
+    assert [status for status, _ in second] == [0, 0]
+    said = "".join(text for _, text in second)
+    assert said.count("finished before") == 2 and said.count("data residual") == 1
+    assert contents(tmp_path / "out/sv_ct") == first

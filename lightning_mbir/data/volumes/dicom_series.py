@@ -76,7 +76,11 @@ def chosen(parts: Sequence[Part], series: str | None, folder: Path) -> Part:
         if len(usable) == 1:
             return usable[0]
         whole = len({part.slices[0].series for part in usable})
-        what = f"{whole} series" if whole > 1 else f"{len(usable)} stacks of slices in one series"
+        what = (
+            f"{whole} series"
+            if whole > 1
+            else (f"{len(usable)} stacks of slices in one series, at the same positions or of another kind")
+        )
         raise InputError(f"{folder}: {what}: {_listed(usable)}; choose one by --data.series, such as {usable[0].label}")
     uid, colon, _ = series.partition(":")
     ways = (
@@ -168,10 +172,11 @@ def _by_place(slices: Sequence[Slice], told: str) -> list[Part]:
             ]
     first, second = twice[0]
     place = along_normal(slices)[list(slices).index(first)]
+    pairs = "1 pair" if len(twice) == 1 else f"{len(twice)} pairs"
     problem = (
-        f"{first.file.parent}: {len(twice)} pairs of slices at the same place, such as {first.name} and {second.name} "
-        f"at {place:.2f} mm along the normal, and nothing in the headers that tells several volumes apart; "
-        "leave one of each in the folder"
+        f"{first.file.parent}: {pairs} of slices at the same place, such as "
+        f"{first.name} and {second.name} at {place:.2f} mm along the normal: duplicates, or phases that nothing in the "
+        "headers tells apart; leave one of each in the folder"
     )
     return [Part(tuple(slices), told, problem=problem, notes=notes)]
 

@@ -205,7 +205,8 @@ def _kind(sop_class: str, modality: str) -> str:
 def _no_pixels(header: Any) -> str:
     """Why the pixels cannot be those of a slice, or ``""``."""
     file = header.filename
-    if int(header.get("SamplesPerPixel") or 1) != 1:
+    monochrome = str(header.get("PhotometricInterpretation") or "MONOCHROME2").startswith("MONOCHROME")
+    if int(header.get("SamplesPerPixel") or 1) != 1 or not monochrome:
         return f"{file}: an image in colour; give a series of CT or MR slices"
     stored, high = header.get("BitsStored"), header.get("HighBit")
     if stored and high is not None and int(high) != int(stored) - 1:

@@ -94,8 +94,8 @@ def stacked(slices: Sequence[Slice], name: str) -> Stack:
     if straight is not None:
         angle = math.degrees(math.atan2(float(np.linalg.norm(shear)), distance))
         notes.append(
-            f"tilted by {angle:.3g} degrees (gantry tilt): reconstructed on the slices as measured, which no NIfTI "
-            f"reader takes; NIfTI files are interpolated onto {' x '.join(map(str, straight.shape))} straight voxels"
+            f"tilted by {angle:.3g} degrees (gantry tilt): reconstructed on the slices as measured, and for NIfTI, "
+            f"which ITK takes straight alone, interpolated onto {' x '.join(map(str, straight.shape))} straight voxels"
         )
     return Stack(slices, grid, straight, tuple(notes))
 

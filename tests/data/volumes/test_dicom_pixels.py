@@ -17,7 +17,6 @@ from pydicom.uid import (
 )
 
 from lightning_mbir.data import read_volume
-from lightning_mbir.data.units import MU_WATER
 from lightning_mbir.data.volumes.dicom import read_dicom
 from lightning_mbir.data.volumes.dicom_files import dicom_files, is_dicom
 from lightning_mbir.errors import InputError
@@ -114,9 +113,10 @@ def test_float_pixels(tmp_path: Path) -> None:
     assert 0.25 <= worst(read_dicom(tmp_path)) <= 0.76
 
 
-def test_colour_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "samples"), [("RGB", 3), ("PALETTE COLOR", 1)])
+def test_colour_is_refused(tmp_path: Path, kind: str, samples: int) -> None:
     def colour(_: int, one: Any) -> None:
-        one.SamplesPerPixel, one.PhotometricInterpretation, one.PlanarConfiguration = 3, "RGB", 0
+        one.SamplesPerPixel, one.PhotometricInterpretation, one.PlanarConfiguration = samples, kind, 0
 
     write_series(tmp_path, edit=colour)
     with pytest.raises(InputError, match=r"s000.dcm: an image in colour"):
@@ -277,4 +277,3 @@ def test_excess_bytes_are_told(tmp_path: Path) -> None:
 def test_is_dicom_needs_no_suffix(tmp_path: Path) -> None:
     slice_of(0).save_as(tmp_path / "IM0001", enforce_file_format=True)
     assert is_dicom(tmp_path / "IM0001") and not is_dicom(tmp_path / "nothing")
-    assert SIZE == (10, 12) and MU_WATER > 0
