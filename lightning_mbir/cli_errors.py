@@ -96,15 +96,20 @@ def first_sentence(error: BaseException) -> str:
 
 
 def with_flags(message: str, args: Iterable[str]) -> str:
-    """The message behind the trainer's arguments that it speaks of, as they were given."""
-    for arg in args:
-        name, equals, value = arg.partition("=")
-        key = name.removeprefix("--trainer.")
-        named = [key, value] if value.isalpha() and value not in ("true", "false") else [key]
-        said = any(re.search(rf"\b{re.escape(word)}\b", message) for word in named)
-        if equals and key != name and said and not message.startswith("--"):
-            return f"{name} {value}: {message}"
+    """The message behind the argument of the trainer that it names first, by its name or else its value, as given."""
+    given = [arg.removeprefix("--trainer.").partition("=") for arg in args if arg.startswith("--trainer.")]
+    texts = [(key, key, value) for key, _, value in given]
+    values = [(value, key, value) for key, _, value in given if value.isalpha() and value not in ("true", "false")]
+    for candidates in (texts, values):
+        found = [(at.start(), key, value) for word, key, value in candidates if (at := _word(word).search(message))]
+        if found and not message.startswith("--"):
+            _, key, value = min(found)
+            return f"--trainer.{key} {value}: {message}"
     return message
+
+
+def _word(text: str) -> re.Pattern[str]:
+    return re.compile(rf"\b{re.escape(text)}\b")
 
 
 def parser_line(message: str, options: Iterable[str] = ()) -> str:

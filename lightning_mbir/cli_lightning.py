@@ -21,7 +21,7 @@ from lightning_mbir.cli_configs import check_classes, check_values, keep_to_data
 from lightning_mbir.cli_errors import in_short_flags, parser_line, told, with_flags
 from lightning_mbir.cli_ranks import finish, first_to_tell, interrupted, look_after_ranks, others_failed
 from lightning_mbir.data.units import Modality
-from lightning_mbir.errors import InputError, fail
+from lightning_mbir.errors import InputError, WriteError, fail
 from lightning_mbir.files import remove_stale, write_whole
 from lightning_mbir.flags import SUBCOMMANDS, Flag
 from lightning_mbir.interrupts import interrupt_behind, reach_ranks
@@ -92,7 +92,10 @@ class SaveConfig(SaveConfigCallback):
         if isinstance(exception, KeyboardInterrupt):
             interrupted()
         if hasattr(pl_module, "config_yaml"):
-            if isinstance(exception, KeyboardInterrupt) and (trainer.predicting or pl_module.compares):
+            stopped = isinstance(exception, KeyboardInterrupt)
+            if (stopped and trainer.predicting) or (
+                pl_module.compares and (stopped or isinstance(exception, WriteError))
+            ):
                 exception.add_note("what is finished is kept, and the same command goes on")
             return
         kept = [callback.last_model_path or callback.best_model_path for callback in _checkpoints(trainer)]

@@ -275,16 +275,19 @@ def _told(error: OSError) -> str:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise where less than ``needed`` bytes are free on the disk of a folder that is there.
+    """Raise where less than ``needed`` bytes are free on the disk of a folder, which need not be there yet.
 
     Raises:
         WriteError: how much there is, and how much is needed.
     """
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
     with writing(folder):
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(there).free
     if free < needed:
         raise WriteError(
-            f"{folder.parent}: {free / 2**20:.1f} MiB are free on the disk, and the results take about "
+            f"{folder}: {free / 2**20:.1f} MiB are free on the disk, and the results take about "
             f"{needed / 2**20:.1f}; make room, or give a folder on another one"
         )
 

@@ -10,6 +10,9 @@ from typing import Any
 # another number of threads are rounded in another way.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+from datetime import timedelta
+
+import hypothesis
 import jaxtyping
 import pytest
 import torch
@@ -20,6 +23,15 @@ from lightning_mbir.prior.training.evaluate import generate
 from tests import shapes
 
 torch.set_num_threads(1)
+
+# tests/fuzz: the same inputs at each run; many more, and others, with --hypothesis-profile thorough.
+hypothesis.settings.register_profile(
+    "default", max_examples=60, derandomize=True, database=None, deadline=timedelta(seconds=30)
+)
+hypothesis.settings.register_profile(
+    "thorough", max_examples=2000, database=None, deadline=timedelta(seconds=30), print_blob=True
+)
+hypothesis.settings.load_profile("default")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 MOST_WORKERS = 8  # each has imported torch, Lightning and MONAI: about 1 GB

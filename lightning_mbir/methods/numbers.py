@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.limits import check_size
+from lightning_mbir.physics import LinearOperator
 
 
 def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
@@ -31,3 +32,21 @@ def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
         raise InputError(f"the {what} is zero; there is nothing to reconstruct")
     check_size(largest, f"the largest value of the {what}")
     return plain.to(dtype)
+
+
+def as_measured(y: Tensor, operator: LinearOperator, volume: object = None) -> Tensor:
+    """A measurement in the type of its operator, see ``usable``.
+
+    Args:
+        y: as it was given.
+        operator: that measured it.
+        volume: its name, for messages.
+
+    Raises:
+        InputError: complex values of an operator that measures real ones, another device, and as ``usable`` does.
+    """
+    if y.is_complex() and not operator.range_complex:
+        raise InputError(f"the measurement is complex; {type(operator).__name__} measures real values")
+    if y.device != operator.device:
+        raise InputError(f"the measurement is on {y.device}, the operator on {operator.device}; bring them together")
+    return usable(y, operator.range_dtype, f"measurement of {volume}" if isinstance(volume, str) else "measurement")

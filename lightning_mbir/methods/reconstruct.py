@@ -18,7 +18,7 @@ from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.limits import check_size, fits
 from lightning_mbir.methods.method import Method
-from lightning_mbir.methods.numbers import usable
+from lightning_mbir.methods.numbers import as_measured, usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.units import estimated_scale, mri_scale
@@ -114,11 +114,7 @@ def reconstruct(
     if y.ndim != len(operator.range_shape) + operator.separable:
         shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
         raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
-    if y.is_complex() and not operator.range_complex:
-        raise InputError(f"the measurement is complex; {type(operator).__name__} measures real values")
-    if y.device != operator.device:
-        raise InputError(f"the measurement is on {y.device}, the operator on {operator.device}; bring them together")
-    y = usable(y, operator.range_dtype, f"measurement of {volume}" if isinstance(volume, str) else "measurement")
+    y = as_measured(y, operator, volume)
     if modality == "ct":
         warn_edge_bins(y)
     sampling = operator.operator if isinstance(operator, RealDomain) else operator

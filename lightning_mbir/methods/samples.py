@@ -19,6 +19,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
+from lightning_mbir.methods.numbers import as_measured
 from lightning_mbir.methods.priors import Prior, load_task_prior
 from lightning_mbir.methods.reconstruct import Reconstruction, modality_of, reconstruct
 from lightning_mbir.physics import LinearOperator
@@ -154,6 +155,7 @@ def reconstruct_samples(
         raise InputError(f"{samples} samples have no spread; give at least 2, or take reconstruct()")
     if not chosen.random:
         raise InputError(f"{chosen.name} has no randomness to sample; take reconstruct()")
+    y = as_measured(y, operator, arguments.get("volume"))
     if prior is None or isinstance(prior, str | Path):  # read once
         prior = load_task_prior(prior, modality, operator.domain_complex).to(y.device)
     if isinstance(second := arguments.get("second_prior"), str | Path):

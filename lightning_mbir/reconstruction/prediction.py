@@ -75,12 +75,11 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
         print(f"{scan.name}: finished before, with the same settings; --overwrite true does it again -> {folder}")
         return known, None
     check_replaceable(folder)
+    check_room(folder, _bytes(scan, plan))
     headers = _dicom_headers(job)
-    running, started = Running(), False
+    running, new = Running(), None
     try:
         with whole_folder(folder, STATE) as new:
-            started = True
-            check_room(new, _bytes(scan, plan))
             case, each = runner.case(scan), None
             if plan.samples > 1:
                 running, each = _kept_samples(job, identity, case, new / "samples")
@@ -90,11 +89,12 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
             metrics = {"key": key, **_provenance(job, identity), **runner.metrics(scan, case, plan, result)}
             return _written(job, new, case, result, metrics, running, headers)
     except WriteError as error:
-        if not started:
+        if new is None:  # before the work
             raise
         samples = f"the {running.count} samples so far and " if running.count else ""
+        told = str(error).replace(str(new), str(folder))  # which is where it would have been
         raise WriteError(
-            f"{error}; {samples}the volumes that are finished are kept, and the same command goes on"
+            f"{told}; {samples}the volumes that are finished are kept, and the same command goes on"
         ) from error
 
 

@@ -51,7 +51,11 @@ def prior_identity(source: str | None, modality: Modality, prior: SliceDenoiser)
     name = source or (f"{modality}_complex" if prior.complex else modality)
     if is_class_path(name):
         weights = digest(plain_data(dict(prior.network.state_dict())))
-        return {"name": name, "sha256": weights, "module_sha256": source_sha256(imported("--prior", name, SliceDenoiser))}
+        return {
+            "name": name,
+            "sha256": weights,
+            "module_sha256": source_sha256(imported("--prior", name, SliceDenoiser)),
+        }
     bundled = bundled_sums()
     if name in bundled:
         return {"name": name, "sha256": bundled[name]}

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, of whichever library: one line, status 2, nothing written. Bugs of ours: a traceback."""
+"""Errors that a user can cause, of whichever library, are one line and status 2; bugs of ours show a traceback."""
 
 import errno
 import os
@@ -15,7 +15,6 @@ from torch.distributed import DistNetworkError
 from lightning_mbir.cli import main
 from lightning_mbir.cli_errors import first_sentence, parser_line, told
 from lightning_mbir.errors import InputError
-from lightning_mbir.reconstruction import ReconstructionModule
 from tests.cli.test_cli import QUICK, ROOT, TINY_FIT
 
 PREDICT = ["predict", "--task", "sv_ct", "--method", "fbp", "--data.image_size", "32", "--data.slices", "10:12"]
@@ -70,7 +69,6 @@ FLAGS = [
     ("--output_dir file", "--output_dir file"),
     ("--output_dir file/below", "is not a folder"),
     ("--output_dir a\0b", "holds a zero byte"),
-    ("--output_dir /proc/nowhere", "cannot be written to"),
     (f"--output_dir {LONG}", "File name too long"),
     (f"--data.path {LONG}", "File name too long"),
     (f"--prior {LONG}", "File name too long"),
@@ -167,9 +165,9 @@ def raising(error: BaseException) -> Callable[..., None]:
 def test_a_bug_of_ours_shows_where_it_is(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its kind, and wherever it is met: where it is made, and in the middle of the work."""
     bug = KeyError("a bug")
-    for place in ("__init__", "configure_callbacks", "predict_step"):
+    for place in ("get_task", "ReconstructionModule._check_data", "predict_volume"):
         with monkeypatch.context() as patch:
-            patch.setattr(ReconstructionModule, place, _bug)
+            patch.setattr(f"lightning_mbir.reconstruction.module.{place}", raising(ZeroDivisionError()))
             with pytest.raises(ZeroDivisionError):
                 main([*PREDICT, "--trainer.accelerator=cpu"])
     assert told(bug) is None  # never raised, so of nobody else
@@ -181,13 +179,6 @@ def test_a_bug_of_ours_shows_where_it_is(work: Path, monkeypatch: pytest.MonkeyP
         "Caught InputError.\nOriginal Traceback (most recent call last):\n x\nlightning_mbir.errors.InputError: a: b\n"
     )
     assert told(InputError(worker)) == "a: b"
-
-
-def _bug(self: Any, *args: Any, **options: Any) -> None:
-    __name__  # of a module of the tests: a user's own code counts as ours
-    from lightning_mbir.report.metrics import psnr
-
-    psnr(None, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +246,7 @@ def test_what_was_trained_stands_in_the_same_line(
     [
         ("`max_steps` must be at least -1. You passed in -7.", "max_steps must be at least -1"),
         ("Bad `x`. Available names are: a, b. See docs.", "Bad x; Available names are: a, b"),
-        ("Trainer(logger=<lightning.x.TensorBoardLogger object at 0x7f43>) was passed.", "Trainer(logger=TensorBoardLogger) was passed"),
+        ("x=<lightning.x.Logger object at 0x7f43> was passed.", "x=Logger was passed"),
         ("a is 1.5, not 2", "a is 1.5, not 2"),
         ("", "ValueError"),
     ],

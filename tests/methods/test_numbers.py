@@ -190,3 +190,20 @@ def test_samples_of_few_slices(slices: int) -> None:
     operator, y = measured("sv_ct")
     result = reconstruct_samples(y[:slices], operator, gaussian_prior("ct"), samples=2, steps=2)
     assert result.std.shape == (slices, *operator.domain_shape) and bool(torch.isfinite(result.std).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int16, torch.float64])
+def test_samples_of_other_types(dtype: torch.dtype) -> None:
+    operator, y = measured("sv_ct")
+    given = (y / y.max() * 100).to(dtype)
+    results = [
+        reconstruct_samples(one, operator, gaussian_prior("ct"), samples=2, steps=2)
+        for one in (given, given.float().contiguous())
+    ]
+    assert torch.equal(results[0].volume, results[1].volume) and results[0].residual == results[1].residual
+
+
+def test_what_is_refused_has_the_name_of_its_volume() -> None:
+    operator, y = measured("sv_ct")
+    with pytest.raises(InputError, match="the measurement of chest is zero"):
+        dds(y * 0, operator, volume="chest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -93,8 +94,10 @@ class WholeCheckpoints(TorchCheckpointIO):
             return
         with writing(Path(path)):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # torch's errors of a file do not say what was wrong with it
+        torch.save(checkpoint, buffer)
         with whole_file(Path(path)) as temporary, temporary.open("wb") as stream:
-            torch.save(checkpoint, stream)
+            stream.write(buffer.getbuffer())
 
 
 def resumable(runs: Path) -> Path | None:
