@@ -42,6 +42,7 @@ KINDS = {
         "--model.network_options", '{"channels": [8, 16], "attention": false}',
     ],
 }  # fmt: skip
+HEADER = "| command | seconds | kills | something was kept | ended | same bytes | with leftovers |"
 OTHER = ("seconds", "peak_mib", "peak MiB", "revision")
 """What another run, or the same one after a commit, tells in another way."""
 
@@ -82,6 +83,12 @@ def gone_on(args: list[str], folder: Path) -> bool:
         args = [*args, *(["--ckpt_path", str(checkpoints[-1].relative_to(folder))] if checkpoints else [])]
     with start(args, folder) as process:
         return process.wait() == 0
+
+
+def kept(folder: Path) -> bool:
+    """Whether there is something to go on from: a checkpoint, samples, volumes or rows that are finished."""
+    names = ("last.ckpt", "running.npz", "metrics.json", "rows/*.json")
+    return any(True for name in names for _ in (folder / OUT).rglob(name))
 
 
 def results(kind: str, folder: Path) -> dict[str, bytes]:
@@ -138,7 +145,7 @@ def measure(kind: str, kills: int, draw: random.Random, work: Path) -> str:
     whole = work / "whole"
     whole.mkdir()
     first, total = reference(args, whole)
-    expected, done, ended, same, left = results(kind, whole), 0, 0, 0, 0
+    expected, done, begun, ended, same, left = results(kind, whole), 0, 0, 0, 0, 0
     for attempt in range(3 * kills):
         if done == kills:
             break
@@ -149,6 +156,7 @@ def measure(kind: str, kills: int, draw: random.Random, work: Path) -> str:
             shutil.rmtree(folder)
             continue
         done += 1
+        begun += kept(folder)
         ended += gone_on(args, folder)
         found, hidden = results(kind, folder), leftovers(folder)
         same += found == expected
@@ -158,7 +166,7 @@ def measure(kind: str, kills: int, draw: random.Random, work: Path) -> str:
             print(f"{kind}, killed after {moment:.2f} s: differ {differ}, left over {hidden}", file=sys.stderr)
         else:
             shutil.rmtree(folder)
-    return f"| {kind} | {total:.1f} | {done} | {ended} | {same} | {left} |"
+    return f"| {kind} | {total:.1f} | {done} | {begun} | {ended} | {same} | {left} |"
 
 
 def main() -> None:
@@ -171,7 +179,7 @@ def main() -> None:
     if args.keep is not None:
         args.keep.mkdir(parents=True, exist_ok=True)
     draw = random.Random(args.seed)
-    print("| command | seconds | kills | ended | same bytes | with leftovers |\n|---|---|---|---|---|---|", flush=True)
+    print(f"{HEADER}\n{'|---' * HEADER.count(' |')}|", flush=True)
     for kind in args.kinds:
         work = Path(tempfile.mkdtemp(dir=args.keep, prefix="kills-"))
         print(measure(kind, args.kills, draw, work), flush=True)

@@ -20,6 +20,7 @@ from lightning_mbir.interrupts import interruptible
 from lightning_mbir.lazy import trusting
 from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
 from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
+from lightning_mbir.packaged import config_file
 from lightning_mbir.yaml_text import check_value, read_config
 
 SECTIONS = ("--model", "--data", "--trainer")
@@ -145,7 +146,7 @@ def check(subcommand: str, args: Sequence[str]) -> None:
             values[name.removeprefix("--")] = known[name].value(text)
         try:
             if name == CONFIG.name:
-                read_config(values["config"])
+                read_config(config_file(text))
             else:
                 check_value(text)
         except InputError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from inspect import isclass, isroutine
+from inspect import Parameter, isclass, isroutine, signature
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,24 @@ def check_values(config: Namespace, flags: Sequence[Flag]) -> None:
         given = config.get(f"trainer.{name}")
         if isinstance(given, int) and given < least:
             raise InputError(f"--trainer.{name} {given}: give a whole number of at least {least}")
+
+
+def check_nulls(config: Namespace, made: Mapping[str, type]) -> None:
+    """Raise where a value is null that an argument cannot be; the parser lets that pass.
+
+    Args:
+        config: of all sections.
+        made: what is made of each.
+
+    Raises:
+        InputError: what the default is.
+    """
+    for section, kind in made.items():
+        for name, parameter in signature(kind).parameters.items():
+            default, words = parameter.default, str(parameter.annotation)
+            optional = default in (None, Parameter.empty) or any(word in words for word in ("None", "Optional", "Any"))
+            if not optional and config.get(f"{section}.{name}", default) is None:
+                raise InputError(f"--{section}.{name} null: leave it out for the default, {default}")
 
 
 def check_classes(config: Any) -> None:

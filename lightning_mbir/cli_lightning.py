@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from lightning_mbir.cli_configs import check_classes, check_values, keep_to_data
+from lightning_mbir.cli_configs import check_classes, check_nulls, check_values, keep_to_data
 from lightning_mbir.cli_errors import in_short_flags, parser_line, told, with_flags
 from lightning_mbir.cli_ranks import finish, first_to_tell, interrupted, look_after_ranks, others_failed
 from lightning_mbir.data.units import Modality
@@ -163,6 +163,7 @@ class CLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.chosen]
         check_values(config, SUBCOMMANDS[self.defaults][1])
+        check_nulls(config, {"trainer": L.Trainer, "model": self._model_class, "data": self._datamodule_class})
         check_classes(config)
         if config.get("weights_only") is False:
             raise InputError("weights_only false: code in a checkpoint would run; leave it out")

@@ -73,7 +73,6 @@ class LevelProgress:
                 highlight=False,
             )
 
-
     def _foretell(self, state: SamplerState) -> None:
         """The time in all, from the second level: preparations count into the first."""
         if not self.enabled or self.forecast is None or state.step > 2:

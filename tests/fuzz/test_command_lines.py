@@ -71,7 +71,8 @@ def test_command_lines_of_trainings(data: st.DataObject) -> None:
 
 KEYS = {
     "model": ("task", "method", "views", "acc", "mask", "seed", "steps", "samples", "prior", "method_options",
-              "methods", "operator", "operator_options", "photons", "phase", "slice_batch", "precision", "vews", "class_path"),
+              "methods", "operator", "operator_options", "photons", "phase", "slice_batch", "precision", "vews",
+              "class_path"),
     "data": ("path", "measurement", "modality", "slices", "series", "demo_volumes", "axes", "spacing", "pixels"),
     "trainer": ("accelerator", "strategy", "precision", "callbacks", "logger", "plugins", "profiler", "max_steps",
                 "limit_predict_batches", "inference_mode", "max_time", "fast_dev_run", "num_nodes", "callback"),

@@ -42,7 +42,7 @@ def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: ParallelBeam(128, range(10**20)), "angles: takes inf GiB"),
         (lambda: ParallelBeam(10**7, [0.0]), "a slice of 10,000,000 x 10,000,000 pixels"),
         (lambda: ParallelBeam(64, [0.0], n_detectors=10**12), "1 views of 1,000,000,000,000 bins"),
-        (lambda: ParallelBeam(64, [0.0], pixel_size=1e8, detector_spacing=1e-8), "fewer detectors"),
+        (lambda: ParallelBeam(64, [0.0], pixel_size=1e8, detector_spacing=1e-8), "fewer views or detectors"),
         (lambda: FanBeam(128, range(10**9), **FAR), "FanBeam: 1,000,000,000 angles"),
         (lambda: FanBeam(10**6, [0.0], **FAR), "FanBeam: a slice"),
         (lambda: ConeBeam((10**5, 10**5, 10**5), [0.0], **FAR), "ConeBeam: a volume"),

@@ -118,8 +118,8 @@ class SliceDataModule(L.LightningDataModule):
             raise InputError(f"--data.crop_size {crop_size}: larger than --data.image_size {min(sizes)}")
         if whole_fraction and axis == "axial" and crop_size is not None and crop_size >= max(sizes):
             raise InputError(
-                f"--data.whole_fraction {whole_fraction}: no slice of --data.image_size {max(sizes)} is larger than crops "
-                f"of {crop_size}; give --data.whole_fraction 0 too"
+                f"--data.whole_fraction {whole_fraction}: no slice of --data.image_size {max(sizes)} is larger than "
+                f"crops of {crop_size}; give --data.whole_fraction 0 too"
             )
         # Looked at here, so that a wrong folder is told before anything is written.
         self.files = [] if path is None else list_volumes(path)

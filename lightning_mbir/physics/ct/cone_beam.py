@@ -94,7 +94,7 @@ class ConeBeam(Beam):
         views = degrees(name, angles, level=3)
         size = 12 * len(views) * rows * columns
         check_fits(
-            f"{name}: {len(views)} views of {rows:,.0f} x {columns:,.0f} bins", size, "give fewer views, or fewer detectors"
+            f"{name}: {len(views)} views of {rows:,.0f} x {columns:,.0f} bins", size, "give fewer views or detectors"
         )
         geometry = ConeGeometry(
             volume_shape=(z, y, x),

@@ -26,7 +26,7 @@ class PlaneBeam(Beam):
             raise InputError(f"{name}: n_detectors is {geometry.n_detectors}; give at least 1")
         views, bins, size = len(geometry.angles), geometry.n_detectors, geometry.image_size
         check_fits(f"{name}: a slice of {size:,.0f} x {size:,.0f} pixels", 16 * size**2, "give fewer pixels")
-        check_fits(f"{name}: {views} views of {bins:,.0f} bins", 48 * views * bins, "give fewer views, or fewer detectors")
+        check_fits(f"{name}: {views} views of {bins:,.0f} bins", 48 * views * bins, "give fewer views or detectors")
         half = geometry.n_detectors / 2 * geometry.detector_spacing - abs(geometry.center_offset)
         warn_truncated(name, geometry.distance(half), geometry.image_size * geometry.pixel_size / 2, level=4)
         fits = False
