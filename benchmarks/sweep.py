@@ -160,6 +160,8 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     methods = list(setting.methods)
     flags = [*setting.flags, "--seed", str(args.seed), "--output_dir", str(folder(args.output, setting))]
     flags += ["--data.path", str(args.data / setting.volume), "--data.slices", SLICES[setting.volume]]
+    # The size and the precision of all tables, whatever the machine does well.
+    flags += ["--data.image_size", "128", "--model.precision", "float32"]
     network = args.networks / setting.task / "unet.safetensors"
     if "fbp_unet" in methods and network.is_file():
         flags += ["--network", str(network)]

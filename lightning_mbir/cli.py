@@ -103,6 +103,8 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
     for arg in args:
         if "\0" in arg:
             raise UsageError(f"{arg}: holds a zero byte, which no name or value has")
+        if any("\ud800" <= letter <= "\udfff" for letter in arg):  # as Python writes bytes that are no text
+            raise UsageError(f"{ascii(arg)}: is no text in UTF-8; give text, and rename files that are called so")
     out: list[str] = []
     i = 0
     while i < len(args):

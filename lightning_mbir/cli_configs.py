@@ -86,7 +86,7 @@ def check_values(config: Namespace, flags: Sequence[Flag]) -> None:
             raise InputError(f"--trainer.{name} {given}: give a whole number of at least {least}")
 
 
-def check_nulls(config: Namespace, made: Mapping[str, type]) -> None:
+def check_nulls(config: Namespace, made: Mapping[str, Any]) -> None:
     """Raise where a value is null that an argument cannot be; the parser lets that pass.
 
     Args:

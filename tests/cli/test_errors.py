@@ -69,6 +69,7 @@ FLAGS = [
     ("--output_dir file", "--output_dir file"),
     ("--output_dir file/below", "is not a folder"),
     ("--output_dir a\0b", "holds a zero byte"),
+    ("--data.path a\udcffb.nii", "is no text in UTF-8"),
     (f"--output_dir {LONG}", "File name too long"),
     (f"--data.path {LONG}", "File name too long"),
     (f"--prior {LONG}", "File name too long"),
