@@ -81,7 +81,7 @@ class LevelProgress:
         if state.step == 2:
             told = self.forecast.told(elapsed - self._first, state.n_steps)
             if told is not None:
-                self.console.print(f"{self.title}: {told}", highlight=False)
+                self.console.print(f"{self.title}: {told}", highlight=False, soft_wrap=True)
         self._first = elapsed
 
 
