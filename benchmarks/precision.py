@@ -39,7 +39,7 @@ def case(file: Path, task: str, size: int, count: int) -> Case:
     return simulate(cast(Volume, data.scan(0)), TASKS[task], TASKS[task].settings(), 0, has_phase=False)
 
 
-def rows(task: str, cases: list[Case], turns: int) -> list[str]:
+def rows(task: str, cases: list[Case], steps: int | None, turns: int) -> list[str]:
     """A line of the table for each run."""
     modality = TASKS[task].modality
     options = TASKS[task].tuned("dds")
@@ -51,7 +51,7 @@ def rows(task: str, cases: list[Case], turns: int) -> list[str]:
             for run in RUNS:
                 started = time.perf_counter()
                 given = one.y, one.operator(False), priors[run], "dds"
-                volume = reconstruct(*given, modality=modality, volume=one.name, **options).volume
+                volume = reconstruct(*given, modality=modality, volume=one.name, steps=steps, **options).volume
                 seconds[run].append(time.perf_counter() - started)
                 if turn == 0:
                     found[run].append(volume)
@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--slices", type=int, default=12)
-    parser.add_argument("--volumes", type=int, default=4, help="of each modality, the first by name")
+    parser.add_argument("--volumes", type=int, default=2, help="of each modality, the first by name")
+    parser.add_argument("--steps", type=int, help="noise levels [the method's own]")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--turns", type=int, default=1)
     args = parser.parse_args()
@@ -85,7 +86,7 @@ def main() -> None:
     for task in ("sv_ct", "cs_mri"):
         files = sorted((args.data / TASKS[task].modality / "train").glob("*.nii.gz"))[: args.volumes]
         cases = [case(file, task, args.image_size, args.slices) for file in files]
-        print("\n".join(rows(task, cases, args.turns)), flush=True)
+        print("\n".join(rows(task, cases, args.steps, args.turns)), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from lightning_mbir.lazy import trusting
 from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
 from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
 from lightning_mbir.packaged import config_file
-from lightning_mbir.yaml_text import check_value, read_config
 
 SECTIONS = ("--model", "--data", "--trainer")
 PROGRAM = "python -m lightning_mbir"
@@ -104,7 +103,7 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
         if "\0" in arg:
             raise UsageError(f"{arg}: holds a zero byte, which no name or value has")
         if any("\ud800" <= letter <= "\udfff" for letter in arg):  # as Python writes bytes that are no text
-            raise UsageError(f"{ascii(arg)}: is no text in UTF-8; give text, and rename files that are called so")
+            raise UsageError(f"{arg!a}: is no text in UTF-8; give text, and rename files that are called so")
     out: list[str] = []
     i = 0
     while i < len(args):
@@ -141,6 +140,8 @@ def check(subcommand: str, args: Sequence[str]) -> None:
         InputError: a value that cannot be, something that is not there, a task or method that there is not, or that do
             not go together.
     """
+    from lightning_mbir.yaml_text import check_value, read_config  # of what help does not need
+
     known = {flag.name: flag for flag in SUBCOMMANDS[subcommand][1]}
     values: dict[str, Any] = {}
     for name, text in _pairs(args):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightning_mbir import free_memory as module
-from lightning_mbir.free_memory import free_memory
+from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits, free_memory, total_memory
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,25 @@ def test_a_container_or_a_batch_job_has_the_memory_that_it_was_given(
     monkeypatch.setattr(module, "OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr(module, "MEMINFO", tmp_path / "meminfo")
     assert free_memory(CPU) == room
+
+
+def test_what_there_is_in_all_does_not_follow_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CGROUPS", tmp_path)
+    monkeypatch.setattr(module, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(module, "MEMINFO", tmp_path / "meminfo")
+    for free in (1024, 512):
+        (tmp_path / "meminfo").write_text(f"MemTotal: 4096 kB\nMemAvailable: {free} kB\n")
+        assert (total_memory(CPU), free_memory(CPU)) == (4096 << 10, free << 10)
+    for name, text in {"memory.max": "3000000", "memory.current": "1000000", "memory.stat": ""}.items():
+        (tmp_path / name).write_text(text)
+    assert (total_memory(CPU), free_memory(CPU)) == (3000000, 512 << 10)
+
+
+def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_memory", lambda device: 2 << 30)
+    check_fits("a volume", 2 << 30, "give less")
+    with pytest.raises(InputError, match=r"a volume: takes 3.0 GiB of memory, of which 2.0 are free; give less"):
+        check_fits("a volume", 3 << 30, "give less")
 
 
 SCARCE = """

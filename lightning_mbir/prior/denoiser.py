@@ -229,7 +229,7 @@ class SliceDenoiser:
             raise InputError("this prior was trained on real slices; give magnitude data, or a two-channel prior")
         if self.complex and not x.is_complex():
             raise InputError("this prior was trained on complex slices; give complex data, or a one-channel prior")
-        slices = x.reshape(-1, *x.shape[-2:])
+        slices = x.resolve_conj().resolve_neg().reshape(-1, *x.shape[-2:])
         cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
         out = torch.empty_like(slices)
         level = sigma / math.sqrt(2) if self.complex else sigma

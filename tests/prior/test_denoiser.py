@@ -183,6 +183,8 @@ def test_a_slice_has_the_same_bits_wherever_it_is_in_a_stack(complex: bool, prec
     first = denoise(x, 0.5)
     order = torch.randperm(11)
     assert torch.equal(denoise(x, 0.5), first) and torch.equal(denoise(x[order], 0.5), first[order])
+    turned = x.conj() if complex else torch.complex(x, -x).conj().imag  # lazily, as torch has it
+    assert torch.equal(denoise(turned, 0.5), denoise(turned.resolve_conj().resolve_neg().clone(), 0.5))
     fresh = SliceDenoiser(net, Unit(), precision=precision)
     assert torch.equal(fresh(x, 0.5), fresh(x, 0.5)) and fresh.slice_batch_for(x.shape, "cpu") == 8
     assert torch.equal(fresh(x, 0.5), first)
