@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from lightning_mbir.errors import InputError
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 """What ``--model.precision`` may be."""
 
@@ -15,6 +17,9 @@ WITHOUT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "A
 
 HALF = ("bf16-mixed", "bf16-true", "bf16")
 """Lightning's names of trainings in bfloat16."""
+
+DOUBLE = ("64", "64-true")
+"""Those of trainings in double precision."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -69,8 +74,13 @@ def chosen_for_training(asked: Any, device: torch.device) -> tuple[Any, str]:
 
     Returns:
         ``"bf16-mixed"``, ``"32-true"`` or what was asked for, and a line to tell of it, or none.
+
+    Raises:
+        InputError: double precision, which slices and noise are not drawn in.
     """
     has, name = has_bfloat16(device), _name(device)
+    if str(asked) in DOUBLE:
+        raise InputError(f"--trainer.precision {asked}: trainings are of single precision; give 32-true or bf16-mixed")
     if asked is None:
         found = "bf16-mixed" if has else "32-true"
         return found, f"precision {found}: {name} {'has' if has else 'lacks'} bfloat16 in hardware"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_mbir.errors import InputError
 from lightning_mbir.prior.networks import precision
 from lightning_mbir.prior.networks.precision import chosen, chosen_for_training, device_of, has_bfloat16, settled
 
@@ -114,6 +115,12 @@ def test_what_trainings_take_is_told(
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
     taken, line = chosen_for_training(asked, CPU)
     assert taken == found and line.startswith(words) and bool(line) == bool(words)
+
+
+@pytest.mark.parametrize("asked", ["64", 64, "64-true"])
+def test_trainings_are_not_of_double_precision(asked: Any) -> None:
+    with pytest.raises(InputError, match=r"precision 64.*single precision"):
+        chosen_for_training(asked, CPU)
 
 
 @pytest.mark.parametrize(
