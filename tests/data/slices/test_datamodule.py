@@ -117,9 +117,8 @@ def test_some_of_the_larger_slices_stay_whole_among_crops() -> None:
     # Slices of both sizes are drawn alike; of the larger half stay whole. Five standard errors.
     assert pixels[1, 1, 64, 64] / 400 == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / 400) ** 0.5)
     assert "crops of 32 (50% of the larger ones whole)" in data.summary
-    data = SliceDataModule(whole_fraction=0.5, image_size=32, crop_size=32, phantom_volumes=1)
     with pytest.raises(InputError, match="whole_fraction"):
-        data.setup("fit")
+        SliceDataModule(whole_fraction=0.5, image_size=32, crop_size=32, phantom_volumes=1)
 
 
 def test_the_benchmark_of_trainings_takes_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
