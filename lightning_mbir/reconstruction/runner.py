@@ -143,8 +143,6 @@ class Runner:
         acceleration = case.operator(self.takes_complex(plan)).acceleration
         if acceleration is not None:
             metrics["acceleration"] = round(acceleration, 4)
-        if (precision := self.precision(scan, plan)) is not None:
-            metrics["precision"] = precision
         return metrics | self.scores(case, result.image)
 
     def window(self, image: Tensor, calibrated: bool = True) -> tuple[float, float]:

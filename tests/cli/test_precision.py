@@ -9,6 +9,8 @@ import torch
 from lightning_mbir.cli import main
 from tests.cli.test_cli import TINY_FIT
 
+CPU = ["--steps", "2", "--trainer.accelerator", "cpu"]
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -36,19 +38,8 @@ def test_predict_says_what_it_takes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     machine(has, monkeypatch)
-    asked = [
-        "--task",
-        "cs_mri",
-        "--prior",
-        "phantom",
-        "--data.image_size",
-        "32",
-        "--data.slices",
-        "4:6",
-        "--steps",
-        "2",
-    ]
-    assert main(["predict", *asked, *flags, "--trainer.accelerator", "cpu", "--output_dir", str(tmp_path)]) == 0
+    asked = ["--task", "cs_mri", "--prior", "phantom", "--data.image_size", "32", "--data.slices", "4:6"]
+    assert main(["predict", *asked, *flags, *CPU, "--output_dir", str(tmp_path)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("precision")]
     assert len(lines) == bool(told) and all(line.startswith(told) for line in lines)
     metrics = next((tmp_path / "cs_mri").rglob("metrics.json"))
