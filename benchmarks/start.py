@@ -25,7 +25,7 @@ FRONT = {
     "no such configuration": ["-m", "lightning_mbir", "fit", "--config", "nowhere"],
     "no number": ["-m", "lightning_mbir", "predict", "--acc", "many"],
 }
-PREDICT = "import lightning_mbir.cli_lightning as c; getattr(c, 'modules', lambda _: None)('predict')"
+PREDICT = "import lightning_mbir.cli.lightning as c; getattr(c, 'modules', lambda _: None)('predict')"
 
 
 def run(args: list[str], folder: Path) -> tuple[float, str]:

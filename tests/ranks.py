@@ -13,7 +13,7 @@ from pathlib import Path
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "lightning_mbir.cli_lightning",
+        "lightning_mbir.cli.lightning",
         "lightning_mbir.prior.training.module",
         "lightning_mbir.data.slices.datamodule",
         "lightning_mbir.reconstruction.module",

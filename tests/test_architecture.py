@@ -43,3 +43,12 @@ def test_prose_can_be_scanned() -> None:
             lines = [line for line in block.splitlines() if not line.startswith(("|", "    "))]
             assert all(len(line) <= 120 for line in lines if "](" not in line), f"{path.name}: {block[:200]}"
             assert len(triple.findall("\n".join(lines))) <= 4, f"{path.name}: {block[:200]}"
+
+
+def test_files_that_prose_names_are_there() -> None:
+    named = re.compile(
+        r"\b(?:tests|benchmarks|lightning_mbir|configs|notebooks|docs)/[\w/.-]+\.(?:py|md|yaml|ipynb|csv|png)"
+    )
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        gone = [name for name in named.findall(path.read_text()) if not (ROOT / name).exists()]
+        assert not [name for name in gone if not (ROOT / "docs" / name).exists()], f"{path.name}: {gone}"

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_mbir.cli import UsageError, main, translate
+from lightning_mbir.cli.front import UsageError, main, translate
 from lightning_mbir.flags import RECONSTRUCTION_FLAGS, TRAINING_FLAGS
 from lightning_mbir.prior import ScorePriorModule, load_prior
 from lightning_mbir.prior.checkpoints.checkpoint import BUNDLED

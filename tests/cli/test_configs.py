@@ -9,7 +9,7 @@ import torch
 from jsonargparse import Namespace
 
 from lightning_mbir.cli import main
-from lightning_mbir.cli_configs import check_classes
+from lightning_mbir.cli.configs import check_classes
 from lightning_mbir.errors import InputError
 from lightning_mbir.lazy import imported, trusting
 from lightning_mbir.methods.catalog import get_method

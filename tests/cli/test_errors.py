@@ -13,7 +13,7 @@ import pytest
 from torch.distributed import DistNetworkError
 
 from lightning_mbir.cli import main
-from lightning_mbir.cli_errors import first_sentence, parser_line, told
+from lightning_mbir.cli.errors import first_sentence, parser_line, told
 from lightning_mbir.errors import InputError
 from tests.cli.test_cli import QUICK, ROOT, TINY_FIT
 

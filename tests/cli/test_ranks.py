@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mbir import cli_ranks
 from lightning_mbir.cli import main
+from lightning_mbir.cli import ranks as cli_ranks
 from tests.cli.test_cli import DDP, ROOT, head
 from tests.cli.test_errors import PREDICT
 

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from lightning_mbir.cli import main
-from lightning_mbir.data.volumes.dicom import read_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from tests.data.volumes.dicom_made import write_series
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("bundled")]

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.dicom_derived import Source, derived, source_of
-from lightning_mbir.data.volumes.dicom_files import decoding
-from lightning_mbir.data.volumes.dicom_slices import Slice
-from lightning_mbir.data.volumes.dicom_stack import Stack
+from lightning_mbir.data.volumes.dicom.derived import Source, derived, source_of
+from lightning_mbir.data.volumes.dicom.files import decoding
+from lightning_mbir.data.volumes.dicom.slices import Slice
+from lightning_mbir.data.volumes.dicom.stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.data.volumes.listing import kind_of
 from lightning_mbir.data.volumes.resample import on_own_grid

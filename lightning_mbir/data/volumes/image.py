@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_mbir.data.volumes.dicom_stack import Stack
+from lightning_mbir.data.volumes.dicom.stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
 
 

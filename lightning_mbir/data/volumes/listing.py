@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from lightning_mbir.data.volumes.dicom_files import dicom_header, is_dicom
+from lightning_mbir.data.volumes.dicom.files import dicom_header, is_dicom
 from lightning_mbir.data.volumes.text_headers import DETACHED, voxels_beside
 from lightning_mbir.errors import InputError
 

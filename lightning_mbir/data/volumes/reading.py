@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.arrays import read_array
-from lightning_mbir.data.volumes.dicom import read_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.data.volumes.image import Image
 from lightning_mbir.data.volumes.itk_formats import read_itk

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
-from lightning_mbir.data.volumes.dicom_stack import Stack
+from lightning_mbir.data.volumes.dicom.stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydicom.sequence import Sequence as Items
 
 from lightning_mbir.data import read_volume
-from lightning_mbir.data.volumes.dicom import read_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.errors import InputError
 from tests.data.volumes.dicom_made import enhanced, item, slice_of, worst
 

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from lightning_mbir.data import read_volume
-from lightning_mbir.data.volumes.dicom import read_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.data.volumes.image import Image
 from lightning_mbir.data.volumes.resample import cut_slices, on_own_grid
 from lightning_mbir.data.volumes.writing import write_volume

@@ -17,8 +17,8 @@ from pydicom.uid import (
 )
 
 from lightning_mbir.data import read_volume
-from lightning_mbir.data.volumes.dicom import read_dicom
-from lightning_mbir.data.volumes.dicom_files import dicom_files, is_dicom
+from lightning_mbir.data.volumes.dicom.files import dicom_files, is_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.errors import InputError
 from tests.data.volumes.dicom_made import SIZE, item, slice_of, worst, write_series
 

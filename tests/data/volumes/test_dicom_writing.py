@@ -11,7 +11,7 @@ import torch
 
 from lightning_mbir.data import read_volume
 from lightning_mbir.data.units import MU_WATER
-from lightning_mbir.data.volumes.dicom import read_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.data.volumes.dicom_writing import check_dicom, dicom_headers, write_dicom
 from lightning_mbir.data.volumes.resample import cut_slices, resize_in_plane, square_in_plane
 from lightning_mbir.data.volumes.volume import Volume

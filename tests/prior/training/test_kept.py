@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_mbir.cli_lightning import SaveConfig
+from lightning_mbir.cli.lightning import SaveConfig
 from lightning_mbir.errors import WriteError
 from lightning_mbir.prior.training.shared import WholeCheckpoints, resumable
 

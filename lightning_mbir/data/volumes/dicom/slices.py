@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mbir.data.volumes.dicom_files import decoding, dicom_header
-from lightning_mbir.data.volumes.dicom_frames import Groups, frame_marks, is_enhanced
+from lightning_mbir.data.volumes.dicom.files import decoding, dicom_header
+from lightning_mbir.data.volumes.dicom.frames import Groups, frame_marks, is_enhanced
 from lightning_mbir.errors import InputError
 
 CLASSIC = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_mbir.data.volumes.dicom_pixels import same_pixels
-from lightning_mbir.data.volumes.dicom_slices import MARKS, Slice
-from lightning_mbir.data.volumes.dicom_stack import SAME_PLACE, along_normal
+from lightning_mbir.data.volumes.dicom.pixels import same_pixels
+from lightning_mbir.data.volumes.dicom.slices import MARKS, Slice
+from lightning_mbir.data.volumes.dicom.stack import SAME_PLACE, along_normal
 from lightning_mbir.errors import InputError
 
 SAME_DIRECTION, SAME_SPACING = 1e-3, 1e-3

@@ -1,7 +1,7 @@
 """The command line's front: short flags, short help, one-line errors.
 
 Nothing heavy is imported here, so that help and slips of the pen are answered at once. What remains goes to
-``cli_lightning``, where Lightning's own command line takes over.
+``cli.lightning``, where Lightning's own command line takes over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mbir.cli_errors import disk_line
+from lightning_mbir.cli.errors import disk_line
 from lightning_mbir.errors import InputError, fail, nearest
 from lightning_mbir.files import check_writable
 from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, TRUST, Flag, is_class_path
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(disk_line(error))
 
     def work() -> int:
-        from lightning_mbir.cli_lightning import run
+        from lightning_mbir.cli.lightning import run
 
         with trusting(trusted):
             return run(subcommand, translated, flags, trusted)

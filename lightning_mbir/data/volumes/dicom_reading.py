@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes.dicom_files import dicom_files
-from lightning_mbir.data.volumes.dicom_pixels import read_pixels
-from lightning_mbir.data.volumes.dicom_series import Part, chosen, parts_of
-from lightning_mbir.data.volumes.dicom_slices import Slice, read_slices
-from lightning_mbir.data.volumes.dicom_stack import Stack, stacked
+from lightning_mbir.data.volumes.dicom.files import dicom_files
+from lightning_mbir.data.volumes.dicom.pixels import read_pixels
+from lightning_mbir.data.volumes.dicom.series import Part, chosen, parts_of
+from lightning_mbir.data.volumes.dicom.slices import Slice, read_slices
+from lightning_mbir.data.volumes.dicom.stack import Stack, stacked
 from lightning_mbir.data.volumes.image import Image
 from lightning_mbir.errors import InputError
 

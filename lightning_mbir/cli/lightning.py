@@ -17,9 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from lightning_mbir.cli_configs import check_classes, check_nulls, check_values, keep_to_data
-from lightning_mbir.cli_errors import in_short_flags, parser_line, told, with_flags
-from lightning_mbir.cli_ranks import finish, first_to_tell, interrupted, look_after_ranks, others_failed
+from lightning_mbir.cli.configs import check_classes, check_nulls, check_values, keep_to_data
+from lightning_mbir.cli.errors import in_short_flags, parser_line, told, with_flags
+from lightning_mbir.cli.ranks import finish, first_to_tell, interrupted, look_after_ranks, others_failed
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError, WriteError, fail
 from lightning_mbir.files import remove_stale, write_whole
@@ -209,7 +209,7 @@ class CLI(LightningCLI):
 def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: Iterable[str] = ()) -> int:
     """Run a subcommand with Lightning's arguments; returns the exit status.
 
-    Whatever ends it comes by here: what a user has caused is told in one line (see ``cli_errors``), by the first of
+    Whatever ends it comes by here: what a user has caused is told in one line (see ``cli.errors``), by the first of
     several processes; a bug of ours goes on as it is, with its traceback.
     """
     _quiet()

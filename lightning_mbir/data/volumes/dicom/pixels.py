@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mbir.data.volumes.dicom_files import decoding, dicom_header
-from lightning_mbir.data.volumes.dicom_slices import Slice
+from lightning_mbir.data.volumes.dicom.files import decoding, dicom_header
+from lightning_mbir.data.volumes.dicom.slices import Slice
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 

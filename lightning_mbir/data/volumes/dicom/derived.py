@@ -8,9 +8,9 @@ from io import BytesIO
 from typing import Any
 
 from lightning_mbir import __version__
-from lightning_mbir.data.volumes.dicom_files import decoding, dicom_header
-from lightning_mbir.data.volumes.dicom_frames import Groups, is_enhanced
-from lightning_mbir.data.volumes.dicom_slices import Slice
+from lightning_mbir.data.volumes.dicom.files import decoding, dicom_header
+from lightning_mbir.data.volumes.dicom.frames import Groups, is_enhanced
+from lightning_mbir.data.volumes.dicom.slices import Slice
 
 PROGRAM = "lightning_mbir"
 CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lightning_mbir.data import read_volume
-from lightning_mbir.data.volumes.dicom import read_dicom
-from lightning_mbir.data.volumes.dicom_files import dicom_files, is_dicom
+from lightning_mbir.data.volumes.dicom.files import dicom_files, is_dicom
+from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.errors import InputError
 from tests.data.volumes.dicom_made import AXIAL, SIZE, slice_of, worst, write_series
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_mbir.data.volumes.dicom_slices import Slice
+from lightning_mbir.data.volumes.dicom.slices import Slice
 from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.errors import InputError
 

@@ -16,7 +16,12 @@ from lightning_mbir.errors import InputError, nearest
 from lightning_mbir.flags import Flag
 from lightning_mbir.lazy import WHERE, refusal
 
-FRONT = ("lightning_mbir.cli", "lightning_mbir.cli_lightning", "lightning_mbir.cli_ranks", "lightning_mbir.interrupts")
+FRONT = (
+    "lightning_mbir.cli.front",
+    "lightning_mbir.cli.lightning",
+    "lightning_mbir.cli.ranks",
+    "lightning_mbir.interrupts",
+)
 GIVES_WAY = ("OSError", "MisconfigurationException", "DistError")
 """Errors that are no bugs wherever they come from: of the disk, of Lightning's settings, of torch.distributed."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

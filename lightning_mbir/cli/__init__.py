@@ -1,0 +1,5 @@
+"""The command line: ``python -m lightning_mbir``."""
+
+from lightning_mbir.cli.front import main
+
+__all__ = ["main"]
