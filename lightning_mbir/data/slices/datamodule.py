@@ -33,6 +33,9 @@ from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)
 
+UNSEEN = 1000
+"""Seed of the phantoms that are validated on."""
+
 
 class SliceDataModule(L.LightningDataModule):
     """Slices ``(1, Y, X)`` in the prior's unit; complex ones ``(2, Y, X)``.
@@ -63,9 +66,14 @@ class SliceDataModule(L.LightningDataModule):
         complex: give each slice a random phase, half of them rough, for a prior of complex MRI; held-out slices a
             smooth one.
         batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
-        held_out: patient kept for validation; by default the last by name, where there are two or more.
-        phantom_fraction: share of the drawn slices that are phantoms, where there are real ones.
+        held_out: patient kept for validation, or several; by default the last by name, where there are two or more.
+        phantom_fraction: share of the drawn slices that are phantoms of chests or heads, where there are real ones.
         phantom_volumes: number of different phantoms.
+        leaves_fraction: share of the drawn slices that are dead leaves: objects that are no anatomy at all. Without
+            ``path`` what remains are phantoms.
+        leaves_volumes: number of different volumes of them.
+        max_noise: volumes with more noise of their own at one of the sizes (see ``own_noise``; in the prior's unit, of
+            CT 0.01 for 20 HU) are left out at that size, since it would be learned as if it were anatomy.
         slices_per_epoch: slices drawn an epoch, by all devices together; counted as if all were of the smallest size.
         min_signal: slices with less than this share of pixels above a tenth of the unit are left out.
         cache_dir: keeps what was read for the next training, see ``monai.data.PersistentDataset``.
@@ -86,9 +94,12 @@ class SliceDataModule(L.LightningDataModule):
         whole_fraction: float = 0.0,
         complex: bool = False,
         batch_size: int = 8,
-        held_out: str | None = None,
+        held_out: list[str] | str | None = None,
         phantom_fraction: float = 0.15,
         phantom_volumes: int = 6,
+        leaves_fraction: float = 0.0,
+        leaves_volumes: int = 48,
+        max_noise: float | None = None,
         slices_per_epoch: int = 4000,
         min_signal: float = 0.05,
         cache_dir: Path | None = None,
@@ -98,11 +109,20 @@ class SliceDataModule(L.LightningDataModule):
         super().__init__()
         sizes = [image_size] if isinstance(image_size, int) else list(image_size)
         counts = {"image_size": min(sizes, default=0), "batch_size": batch_size, "phantom_volumes": phantom_volumes}
+        counts["leaves_volumes"] = leaves_volumes
         for flag, value in {**counts, "crop_size": 1 if crop_size is None else crop_size}.items():
             if value < 1:
                 raise InputError(f"--data.{flag} {value}: give a whole number of at least 1")
-        if not 0 <= phantom_fraction <= 1:
-            raise InputError(f"--data.phantom_fraction {phantom_fraction}: give a share from 0 to 1")
+        for flag, share in {"phantom_fraction": phantom_fraction, "leaves_fraction": leaves_fraction}.items():
+            if not 0 <= share <= 1:
+                raise InputError(f"--data.{flag} {share}: give a share from 0 to 1")
+        if phantom_fraction + leaves_fraction > 1 and path is not None:
+            raise InputError(
+                f"--data.phantom_fraction {phantom_fraction} and --data.leaves_fraction {leaves_fraction}: more than "
+                "all slices; give shares that sum to 1 at most"
+            )
+        if max_noise is not None and not max_noise > 0:
+            raise InputError(f"--data.max_noise {max_noise}: give a positive number, in the prior's unit")
         if not 0 <= whole_fraction < 1 or (whole_fraction > 0 and crop_size is None):
             raise InputError(
                 f"--data.whole_fraction {whole_fraction}: give a share from 0 to below 1, beside a --data.crop_size "
@@ -125,9 +145,14 @@ class SliceDataModule(L.LightningDataModule):
         self.files = [] if path is None else list_volumes(path)
         self._passed_over = "" if path is None else passed_over(path)
         patients = sorted({patient(file) for file in self.files})
-        if held_out is not None and held_out not in patients:
-            raise InputError(f"--data.held_out {held_out}: no such patient; there are {', '.join(patients) or 'none'}")
-        self.held_out = held_out or (patients[-1] if len(patients) > 1 else None)
+        kept = [held_out] if isinstance(held_out, str) else list(held_out or patients[-1:] * (len(patients) > 1))
+        if unknown := [name for name in kept if name not in patients]:
+            raise InputError(
+                f"--data.held_out {unknown[0]}: no such patient; there are {', '.join(patients) or 'none'}"
+            )
+        if kept and set(kept) == set(patients):
+            raise InputError("--data.held_out: all patients, so that nobody is left to train on; give fewer")
+        self.held_out = kept
         settings = {
             "path": None if path is None else str(path),
             "modality": modality,
@@ -140,6 +165,9 @@ class SliceDataModule(L.LightningDataModule):
             "held_out": self.held_out,
             "phantom_fraction": phantom_fraction,
             "phantom_volumes": phantom_volumes,
+            "leaves_fraction": leaves_fraction,
+            "leaves_volumes": leaves_volumes,
+            "max_noise": max_noise,
             "slices_per_epoch": slices_per_epoch,
             "min_signal": min_signal,
         }
@@ -149,7 +177,9 @@ class SliceDataModule(L.LightningDataModule):
         self.sizes = sorted(set(sizes))
         self.crop_size, self.whole_fraction = crop_size, whole_fraction
         self.batch_size, self.slices_per_epoch, self.num_workers = batch_size, slices_per_epoch, num_workers
-        self.phantom_fraction, self.phantom_volumes = phantom_fraction, phantom_volumes
+        self.phantom_fraction = phantom_fraction if self.files else 1 - leaves_fraction
+        self.leaves_fraction = leaves_fraction
+        self.phantom_volumes, self.leaves_volumes, self.max_noise = phantom_volumes, leaves_volumes, max_noise
         self.min_signal = min_signal
         self.cache_dir, self.cache_gib = cache_dir, cache_gib
         self.summary = ""
@@ -164,7 +194,7 @@ class SliceDataModule(L.LightningDataModule):
             return
         if self._passed_over and not (self.trainer and self.trainer.global_rank):
             print(self._passed_over, flush=True)
-        if len(self.files) > 1 and self.held_out is None and not (self.trainer and self.trainer.global_rank):
+        if len(self.files) > 1 and not self.held_out and not (self.trainer and self.trainer.global_rank):
             log.warning(
                 "%s: all %d volumes are of one patient (%s, what stands before the last underscore of a name), so that "
                 "nobody is held out and validation is on phantoms; name them PATIENT_SCAN to hold one out "
@@ -173,17 +203,12 @@ class SliceDataModule(L.LightningDataModule):
                 len(self.files),
                 patient(self.files[0]),
             )
-        share = self.phantom_fraction if self.files else 1.0
         items = [self._item(volume_name(file), file=str(file), stamp=file.stat().st_mtime) for file in self.files]
-        kinds = {"ct": ("chest",), "mri": ("head",), None: ("chest", "head")}[self.modality]
-        n_phantoms = self.phantom_volumes if share > 0 else 0
-        drawn = [(kinds[i % len(kinds)], i) for i in range(n_phantoms)]
-        if self.held_out is None:  # phantoms that training does not see
-            drawn += [(kind, 1000) for kind in kinds]
-        items += [self._item(f"{kind}_phantom_{seed}", phantom=kind, seed=seed) for kind, seed in drawn]
+        items += list(self._drawn())
 
         patients: dict[str, list[list[Tensor]]] = {}
         phantoms: list[list[Tensor]] = []
+        leaves: list[list[Tensor]] = []
         silent: list[str] = []
         for item, stacks in zip(items, self._read(items), strict=True):
             if "file" in item and not any(map(len, stacks)):
@@ -192,32 +217,37 @@ class SliceDataModule(L.LightningDataModule):
                 slices = list(self._keep(stack))
                 if not slices:
                     continue
-                if item.get("seed") == 1000 or ("file" in item and patient(Path(item["file"])) == self.held_out):
+                if item.get("seed") == UNSEEN or ("file" in item and patient(Path(item["file"])) in self.held_out):
                     self._validation.setdefault(slices[0].shape, []).extend(slices)
                 elif "seed" in item:
-                    phantoms.append(slices)
+                    (leaves if item["phantom"] == "leaves" else phantoms).append(slices)
                 else:
                     patients.setdefault(patient(Path(item["file"])), []).append(slices)
-        if (self.files and not patients) or (share == 1 and not phantoms):
+        if (self.files and not patients) or not (patients or phantoms or leaves):
             raise InputError(f"{self.path or 'phantoms'}: no slice with signal to train on (see --data.min_signal)")
         if not self._validation:
-            who = f"{self.path}: {self.held_out}, who is held out (--data.held_out)," if self.held_out else "phantoms"
+            people = ", ".join(self.held_out)
+            who = f"{self.path}: {people}, held out (--data.held_out)," if people else "phantoms"
             raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
         if silent and not (self.trainer and self.trainer.global_rank):
             log.warning("%s: no slice with signal (see --data.min_signal); left out", ", ".join(silent))
-        self._train = self._weighted(patients, phantoms, share)
+        self._train = self._weighted(patients, phantoms, leaves)
         if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):
             raise InputError(
                 f"--data.whole_fraction {self.whole_fraction}: no slice is larger than the crops; leave it out"
             )
         used = [file for file in self.files if str(file) not in silent]
-        people = len({patient(file) for file in used})
-        held_out = self.held_out or "nobody"
-        real = f"{len(used)} volumes of {people} patients ({held_out} held out) and " if self.files else ""
+        held_out = " and ".join(self.held_out) or "nobody"
+        mixture = [f"{len(used)} volumes of {len({patient(file) for file in used})} patients ({held_out} held out)"]
+        drawn = {"phantoms": (self.phantom_volumes, self.phantom_fraction)}
+        drawn["volumes of dead leaves"] = self.leaves_volumes, self.leaves_fraction
+        mixture = mixture * bool(self.files) + [
+            f"{n} {what} ({share:.0%})" for what, (n, share) in drawn.items() if share
+        ]
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
         shown += f" ({self.whole_fraction:.0%} of the larger ones whole)" if self.whole_fraction else ""
         self.summary = (
-            f"{real}{n_phantoms} phantoms, {len(self._train[0])} {self.axis} slices at "
+            f"{', '.join(mixture)}; {len(self._train[0])} {self.axis} slices at "
             f"{' and '.join(map(str, self.sizes))} pixels, {shown}"
         )
 
@@ -279,9 +309,25 @@ class SliceDataModule(L.LightningDataModule):
             "axis": self.axis,
             "sizes": self.sizes,
             "min_signal": self.min_signal,
+            "max_noise": self.max_noise,
             "stride": 1 if self.axis == "axial" else int(getattr(network, "stride", 16)),
         }
-        return {"name": name, "reading": READING, **source, **settings}
+        return {"name": name, "reading": READING, **settings, **source}
+
+    def _drawn(self) -> Iterator[dict[str, Any]]:
+        """The phantoms and leaves to train on and, where nobody is held out, to validate on."""
+        kinds: tuple[tuple[str, Modality], ...] = (("chest", "ct"), ("head", "mri"))
+        kinds = tuple(kind for kind in kinds if self.modality in (None, kind[1]))
+        n = self.phantom_volumes if self.phantom_fraction > 0 else 0
+        drawn = [(*kinds[i % len(kinds)], i) for i in range(n)]
+        units = [modality for _, modality in kinds]
+        n = self.leaves_volumes if self.leaves_fraction > 0 else 0
+        drawn += [("leaves", units[i % len(units)], i) for i in range(n)]
+        if not self.held_out:
+            unseen = kinds if self.phantom_fraction > 0 else tuple(("leaves", unit) for unit in units)
+            drawn += [(*kind, UNSEEN) for kind in unseen]
+        for kind, unit, seed in drawn:
+            yield self._item(f"{kind}_phantom_{seed}", phantom=kind, seed=seed, modality=unit)
 
     def _read(self, items: list[dict[str, Any]]) -> Iterator[list[Tensor]]:
         loader: Iterable[Any] = torch.utils.data.DataLoader(
@@ -307,16 +353,17 @@ class SliceDataModule(L.LightningDataModule):
         mapped: Tensor = torch.load(file, mmap=True, weights_only=True)
         return mapped
 
-    @staticmethod
     def _weighted(
-        patients: dict[str, list[list[Tensor]]], phantoms: list[list[Tensor]], share: float
+        self, patients: dict[str, list[list[Tensor]]], phantoms: list[list[Tensor]], leaves: list[list[Tensor]]
     ) -> tuple[list[Tensor], Tensor]:
         """All slices with their weights: patients alike, the scans of a patient by their slices, phantoms alike."""
         groups = []
+        rest = 1 - self.phantom_fraction - self.leaves_fraction
         for scans in patients.values():
             slices = [image for scan in scans for image in scan]
-            groups.append((slices, (1 - share) / len(patients)))
-        groups += [(slices, share / len(phantoms)) for slices in phantoms]
+            groups.append((slices, rest / len(patients)))
+        groups += [(slices, self.phantom_fraction / len(phantoms)) for slices in phantoms]
+        groups += [(slices, self.leaves_fraction / len(leaves)) for slices in leaves]
         weights = torch.cat([torch.full((len(slices),), weight / len(slices)) for slices, weight in groups])
         return [image for slices, _ in groups for image in slices], weights
 

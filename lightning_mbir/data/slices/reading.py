@@ -15,7 +15,7 @@ from monai.data import PersistentDataset
 from monai.transforms import Transform
 from torch import Tensor
 
-from lightning_mbir.data.phantoms import chest_phantom, head_phantom
+from lightning_mbir.data.phantoms import chest_phantom, head_phantom, leaves_phantom
 from lightning_mbir.data.units import Modality, training_scale
 from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.data.volumes.resample import resize_in_plane, square_pixels
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
-READING = 4
+READING = 5
 """Version of ``ReadSlices``; another one leaves older caches alone."""
 WRITTEN = 60.0
 """Seconds after which nobody is taken to write a file any more whose last part is missing."""
@@ -84,16 +84,17 @@ class ReadSlices(Transform):  # type: ignore[misc]
             log.warning("%s", "; ".join((item["file"], *volume.notes)))
         for size in item["sizes"]:
             if volume is None:
-                phantom = chest_phantom if item["phantom"] == "chest" else head_phantom
-                options = {} if item["phantom"] == "chest" else {"contrast": None}
                 depth = PHANTOM_SLICES if item["axis"] == "axial" else size
-                data = phantom((depth, size, size), seed=item["seed"], **options)
+                data = draw(item["phantom"], item["modality"], (depth, size, size), item["seed"])
             else:
                 data = fit_in_plane(volume.data, size)
             data = data.permute(SLICES_FIRST[item["axis"]])
-            modality: Modality = "ct" if item.get("phantom") == "chest" else item["modality"] or "mri"
-            scale = training_scale(data, modality)
+            scale = training_scale(data, item["modality"])
             data = data / scale if scale > 0 else data
+            if volume is not None and item["max_noise"] is not None and (noise := own_noise(data)) > item["max_noise"]:
+                log.warning("%s: noise of %.3g at %d pixels, left out at that size", item["file"], noise, size)
+                stacks.append(data[:0].half())
+                continue
             if float(data.abs().max()) > torch.finfo(torch.half).max:
                 raise InputError(
                     f"{item['file']}: a voxel is {float(data.abs().max()):.3g} times as large as what counts as 1 "
@@ -104,6 +105,25 @@ class ReadSlices(Transform):  # type: ignore[misc]
             rows = np.pad(np.arange(data.shape[1]), (0, -data.shape[1] % item["stride"]), mode="reflect")
             stacks.append(data[signal][:, torch.from_numpy(rows)].half())
         return stacks
+
+
+def draw(kind: str, modality: Modality, shape: tuple[int, int, int], seed: int) -> Tensor:
+    """A phantom: a ``chest``, a ``head`` of any contrast, or ``leaves``."""
+    if kind == "leaves":
+        return leaves_phantom(shape, seed, modality)
+    return chest_phantom(shape, seed) if kind == "chest" else head_phantom(shape, seed, contrast=None)
+
+
+def own_noise(data: Tensor) -> float:
+    """Standard deviation of the noise of slices ``(n, Y, X)``: of most 2 x 2 pixels with signal, the diagonal detail.
+
+    The median does not mind edges as long as most of an image is smooth (Donoho and Johnstone 1994).
+    """
+    rows, columns = data.shape[-2] // 2 * 2, data.shape[-1] // 2 * 2
+    a, b, c, d = (data[..., i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1))
+    body = torch.minimum(torch.minimum(a, b), torch.minimum(c, d)) > 0.3
+    detail = ((a - b - c + d) / 2).abs()[body]
+    return float(detail.median() / 0.6745) if len(detail) else 0.0
 
 
 def fit_in_plane(data: Tensor, size: int) -> Tensor:

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.phantoms import CONTRASTS, chest_phantom, head_phantom
-from lightning_mbir.data.units import MU_WATER
+from lightning_mbir.data.phantoms import CONTRASTS, chest_phantom, head_phantom, leaves_phantom
+from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.errors import InputError
 
 Phantom = Callable[..., Tensor]
 both = pytest.mark.parametrize("phantom", [chest_phantom, head_phantom])
+every = pytest.mark.parametrize("phantom", [chest_phantom, head_phantom, leaves_phantom])
 SMALL = (12, 48, 48)
 
 
@@ -28,7 +29,7 @@ def share(hu: Tensor, low: float, high: float) -> float:
     return float(((hu >= low) & (hu < high)).float().mean())
 
 
-@both
+@every
 def test_seed_decides(phantom: Phantom) -> None:
     first = phantom(SMALL, seed=3)
     assert torch.equal(first, phantom(SMALL, seed=3))
@@ -37,7 +38,7 @@ def test_seed_decides(phantom: Phantom) -> None:
         assert float((first - other).abs().mean()) > 0.05 * float(first.mean())
 
 
-@both
+@every
 @pytest.mark.parametrize("shape", [(1, 64, 64), (5, 33, 47), (2, 16, 24), (90, 20, 20), (1, 1, 1)])
 def test_any_shape(phantom: Phantom, shape: tuple[int, int, int]) -> None:
     volume = phantom(shape, seed=1)
@@ -132,3 +133,23 @@ def test_other_wrong_input_is_refused() -> None:
     for noise in (-1.0, math.nan):
         with pytest.raises(InputError, match="noise"):
             head_phantom(SMALL, noise=noise)
+
+
+@pytest.mark.parametrize("modality", ["ct", "mri"])
+def test_leaves_are_many_things_and_no_anatomy(modality: Modality) -> None:
+    """Of many kinds: some nearly flat, some with edges everywhere; no more than a prior's unit holds; coherent in z."""
+    edges, peaks = [], []
+    for seed in range(16):
+        volume = leaves_phantom((8, 64, 64), seed, modality)
+        unit = volume / (2 * MU_WATER if modality == "ct" else 1)
+        edges.append(float(((unit[:, 1:] - unit[:, :-1]).abs() > 0.1).float().mean()))
+        peaks.append(float(unit.quantile(0.995)))
+        assert min(neighbours(volume)) > 0.5
+    assert max(edges) > 3 * min(edges)
+    assert min(peaks) > 0.3 and max(peaks) < 1.6
+
+
+def test_leaves_are_the_same_on_any_grid() -> None:
+    fine, coarse = (leaves_phantom((8, side, side), 5) for side in (96, 48))
+    mean = torch.nn.functional.avg_pool2d(fine[:, None], 2)[:, 0]
+    assert np.corrcoef(mean.flatten(), coarse.flatten())[0, 1] > 0.97

@@ -310,6 +310,12 @@ def test_wrong_input_is_refused(tmp_path: Path) -> None:
         SliceDataModule(batch_size=0)
     with pytest.raises(InputError, match="phantom_fraction"):
         SliceDataModule(phantom_fraction=2.0)
+    with pytest.raises(InputError, match=r"leaves_fraction 0\.9: more than all slices"):
+        SliceDataModule(tmp_path, phantom_fraction=0.2, leaves_fraction=0.9)
+    with pytest.raises(InputError, match="max_noise"):
+        SliceDataModule(max_noise=0.0)
+    with pytest.raises(InputError, match="all patients"):
+        SliceDataModule(tmp_path, held_out=["a", "b", "c"])
     with pytest.raises(InputError, match="crop_size"):
         SliceDataModule(image_size=[64, 128], crop_size=96)
     for options in ({"whole_fraction": 1.0, "crop_size": 32}, {"whole_fraction": 0.5}):
@@ -341,7 +347,7 @@ def test_a_held_out_patient_without_signal_is_refused(tmp_path: Path) -> None:
     for name, value in (("a_one", 1.0), ("b_one", 0.0)):
         write_scan(tmp_path / f"{name}.nii.gz", torch.full((4, 16, 16), value))
     data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
-    with pytest.raises(InputError, match=r"b, who is held out \(--data.held_out\), without a slice with signal"):
+    with pytest.raises(InputError, match=r"b, held out \(--data.held_out\), without a slice with signal"):
         data.setup("fit")
     with pytest.raises(InputError, match="phantoms: no slice with signal to train on"):
         SliceDataModule(image_size=16, phantom_volumes=1, min_signal=1.0).setup("fit")

@@ -91,7 +91,7 @@ def test_a_volume_without_signal_among_others_is_told_and_not_counted(
         write_scan(tmp_path / f"{name}.nii.gz", torch.full((4, 16, 16), value))
     data = SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1)
     data.setup("fit")
-    assert data.summary.startswith("2 volumes of 2 patients (c held out) and 1 phantoms")
+    assert data.summary.startswith("2 volumes of 2 patients (c held out), 1 phantoms (15%); ")
     (message,) = [record.message for record in caplog.records if "no slice with signal" in record.message]
     assert "b_one.nii.gz" in message and "a_one" not in message
 
