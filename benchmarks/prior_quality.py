@@ -44,12 +44,13 @@ def slices(data: Path, modality: Modality | None, axis: Axis, sources: Sequence[
 
     Volumes are files of ``data``, or, without a modality, phantoms: their kind and seed, as in ``"chest 1000"``.
     """
-    settings = {"modality": modality, "axis": axis, "sizes": [size], "min_signal": 0.05, "stride": 16}
+    settings = {"axis": axis, "sizes": [size], "min_signal": 0.05, "max_noise": None, "stride": 16}
     chosen = []
     for source in sources:
         kind, _, seed = source.partition(" ")
+        unit = modality or ("ct" if kind == "chest" else "mri")
         volume = {"file": str(data / source)} if modality else {"phantom": kind, "seed": int(seed)}
-        (stack,) = ReadSlices()({**volume, **settings})
+        (stack,) = ReadSlices()({**volume, **settings, "modality": unit})
         chosen.append(stack[torch.linspace(0, len(stack) - 1, count // len(sources)).round().long()])
     return torch.cat(chosen)[:, None].float()
 
