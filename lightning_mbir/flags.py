@@ -252,7 +252,10 @@ TRAINING_FLAGS = (
     Flag("--data.complex", "--data.complex", "true: slices with a simulated phase, for complex MRI [false]", truth),
     Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
     Flag("--data.num_workers", "--data.num_workers", "processes that read and vary slices [0]", whole(0)),
-    Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
+    Flag("--data.held_out", "--data.held_out", "patient kept for validation, or several: [a,b] [the last by name]"),
+    Flag(
+        "--data.leaves_fraction", "--data.leaves_fraction", "share of dead leaves: objects of no anatomy [0]", number()
+    ),
     Flag("--model.network", "--model.network", "light, ncsnpp or monai [light]", code),
     Flag("--model.init", "--model.init", "prior to start from: a name or a file", prior),
     Flag("--model.objective", "--model.objective", "edm or dsm (the paper's) [edm]"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lightning_mbir.files import whole_file
 from lightning_mbir.prior.checkpoints.checkpoint import read_prior, save_prior
 from lightning_mbir.prior.checkpoints.weights import read_torch
 from lightning_mbir.prior.training.evaluate import SIGMAS, generate, psnr, psnr_figure, sheet
@@ -110,13 +111,16 @@ def write_prior(finished: Finished, folder: Path, reference: Mapping[int, Tensor
     if found:
         config["largest_size"] = max(found)
     digest = save_prior(folder / "prior.safetensors", network, config)
-    (folder / "prior.md").write_text(_card(finished, digest, origin, found))
+    with whole_file(folder / "prior.md") as temporary:
+        temporary.write_text(_card(finished, digest, origin, found))
     square = max(found, default=4 * int(getattr(network, "stride", 16)))
     shape = finished.shape if any(finished.shape) else (square, square)
     rows = [generate(network, 4, shape, seed=seed, device=finished.device) for seed in (0, 1)]
-    imsave(folder / "prior_samples.png", sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
+    with whole_file(folder / "prior_samples.png", ".png") as temporary:
+        imsave(temporary, sheet(rows).numpy(), cmap="gray", vmin=0, vmax=1)
     if found:
-        curves(found, reference).savefig(folder / "prior_denoising.png", dpi=110)
+        with whole_file(folder / "prior_denoising.png", ".png") as temporary:
+            curves(found, reference).savefig(temporary, dpi=110)
     print(f"prior ({origin}) -> {folder / 'prior.safetensors'}", flush=True)
 
 
