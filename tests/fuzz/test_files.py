@@ -202,6 +202,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*the detector cuts off")
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @given(data=st.data())
 def test_measurements(layout: str, data: st.DataObject) -> None:

@@ -38,7 +38,7 @@ def leaves_phantom(
     Raises:
         InputError: a shape that is not three positive whole numbers, or a negative seed.
     """
-    rng = np.random.default_rng((seed, 0 if modality == "ct" else 1))
+    rng = np.random.default_rng((abs(seed), 0 if modality == "ct" else 1))  # the canvas refuses a negative one
     fov = FOV[modality]
     c = Canvas(shape, seed, fov, HEIGHT, bend=float(rng.choice([0.0, 0.0, 1.0, 3.0])))
     fine, coarse = c.field(float(rng.uniform(2, 7))), c.field(float(rng.uniform(12, 50)))

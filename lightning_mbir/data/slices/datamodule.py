@@ -230,7 +230,8 @@ class SliceDataModule(L.LightningDataModule):
             who = f"{self.path}: {people}, held out (--data.held_out)," if people else "phantoms"
             raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
         if silent and not (self.trainer and self.trainer.global_rank):
-            log.warning("%s: no slice with signal (see --data.min_signal); left out", ", ".join(silent))
+            noisy = " or with little enough noise (--data.max_noise)" if self.max_noise is not None else ""
+            log.warning("%s: no slice with signal (see --data.min_signal)%s; left out", ", ".join(silent), noisy)
         self._train = self._weighted(patients, phantoms, leaves)
         if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):
             raise InputError(

@@ -118,7 +118,7 @@ def test_noise_is_off_unless_asked_for() -> None:
     assert float(noisy[air].mean()) == pytest.approx(0.05 * math.sqrt(math.pi / 2), rel=0.05)  # Rayleigh
 
 
-@both
+@every
 @pytest.mark.parametrize("shape", [(64, 64), (0, 8, 8), (2.5, 8, 8), (1, 2, 3, 4), (8, -1, 8)])
 def test_wrong_shapes_are_refused(phantom: Phantom, shape: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="three positive whole numbers"):
@@ -126,8 +126,9 @@ def test_wrong_shapes_are_refused(phantom: Phantom, shape: tuple[float, ...]) ->
 
 
 def test_other_wrong_input_is_refused() -> None:
-    with pytest.raises(InputError, match="seed -1"):
-        chest_phantom(SMALL, seed=-1)
+    for phantom in (chest_phantom, leaves_phantom):
+        with pytest.raises(InputError, match="seed -1"):
+            phantom(SMALL, seed=-1)
     with pytest.raises(InputError, match="t1, t2, flair"):
         head_phantom(SMALL, contrast="pd")
     for noise in (-1.0, math.nan):
