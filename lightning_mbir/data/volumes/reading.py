@@ -26,6 +26,8 @@ SMALLEST, LARGEST = 1e-6, 1e3
 """Lengths of a voxel in mm that can be."""
 USUAL = (1e-3, 20.0)
 """Those that are not remarked on."""
+ELONGATED = 100.0
+"""How many times as long as wide a voxel may be: pixels are made square by as much interpolation."""
 FARTHEST = 1e6
 """mm from the origin where voxels may lie."""
 PADDING = -1024.0
@@ -104,6 +106,11 @@ def _check(path: Path, image: Image) -> None:
         raise InputError(
             f"{path}: voxels of {shown} mm, up to {sizes[:3, 3].max():.3g} mm from the origin, cannot be; correct its "
             "header"
+        )
+    if lengths.max() > ELONGATED * lengths.min():
+        shown = " x ".join(f"{length:.3g}" for length in lengths)
+        raise InputError(
+            f"{path}: voxels of {shown} mm are over {ELONGATED:.0f} times as long as wide; correct its header"
         )
     bad = sum(int((~np.isfinite(slab)).sum()) for slab in np.array_split(image.array, image.array.shape[2], axis=2))
     if bad:

@@ -125,3 +125,11 @@ def test_no_more_than_two_volumes_are_held(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(made)[-2:] == [4 * array.size, 4 * array.size]
     assert sum(made[:-2]) < array.size
     assert float(found.data.max()) == pytest.approx(1.7 * MU_WATER)
+
+
+@pytest.mark.parametrize("spacing", [(0.001, 2.0, 3.0), (2.0, 2.0, 250.0)])
+def test_voxels_far_longer_than_wide_are_refused(spacing: tuple[float, float, float], tmp_path: Path) -> None:
+    """Square pixels of 5 x 6 such ones were 10000 a side, and took a quarter of an hour."""
+    nib.save(nib.Nifti1Image(np.ones((6, 5, 4), np.int16), np.diag([*spacing, 1.0])), tmp_path / "v.nii")
+    with pytest.raises(InputError, match="over 100 times as long as wide"):
+        read_volume(tmp_path / "v.nii", "mri")
