@@ -131,6 +131,8 @@ class VolumeDataModule(L.LightningDataModule):
         if self.measured:
             return self._measurement
         volume = self._cut(read_volume(source, self.modality, self.series, self.spacing), source)
+        if not bool((volume.data > 0).any()):
+            raise InputError(f"{source}: air alone, nothing to reconstruct; give other slices or another volume")
         fitted = resize_in_plane(volume, self.image_size) if self.image_size else square_in_plane(volume)
         return replace(fitted, notes=(*volume.notes, *_fitting(volume, fitted)))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.units import MU_WATER
+from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.data.volumes.datamodule import DEMO_SEED, demo_volume, parse_slices
 from lightning_mbir.data.volumes.listing import volume_name
 from lightning_mbir.data.volumes.volume import Volume
@@ -193,3 +193,13 @@ def test_slices_keep_their_size_and_what_is_done_to_them_is_told(tmp_path: Path)
     assert "slices of 32 x 24 pixels of 2 mm are resized to 16 x 16 of 4 mm" in resized.notes
     square = volume(VolumeDataModule(path=save(tmp_path / "s.nii.gz", (32, 32, 6)), modality="mri"))
     assert not any("slices" in note for note in square.notes)
+
+
+@pytest.mark.parametrize(("modality", "air"), [("ct", -1000), ("ct", -32768), ("mri", 0)])
+def test_air_alone_is_refused_before_the_work(modality: Modality, air: int, tmp_path: Path) -> None:
+    array = np.full((16, 16, 6), air, np.int16)
+    array[4:12, 4:12, 4:] = 40
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "v.nii")
+    VolumeDataModule(tmp_path / "v.nii", modality=modality).setup("predict")
+    with pytest.raises(InputError, match="air alone"):
+        VolumeDataModule(tmp_path / "v.nii", modality=modality, slices="0:4").setup("predict")
