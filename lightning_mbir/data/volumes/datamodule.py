@@ -24,6 +24,9 @@ DEMO_SLICES, DEMO_SIZE, MOST_DEMOS = 32, 128, 1000
 DEMO_SEED = 10_000
 """Demo phantoms are drawn from here on; priors are trained on phantoms with low seeds."""
 
+TINIEST, HUGEST = 1e-12, 1e12
+"""Limits of a volume's largest value, within which its measurement is one that methods take."""
+
 
 class VolumeDataModule(L.LightningDataModule):
     """Hands out one volume at a time; Lightning spreads them over the ranks.
@@ -131,8 +134,11 @@ class VolumeDataModule(L.LightningDataModule):
         if self.measured:
             return self._measurement
         volume = self._cut(read_volume(source, self.modality, self.series, self.spacing), source)
-        if not bool((volume.data > 0).any()):
+        low, high = float(volume.data.min()), float(volume.data.max())
+        if high <= 0:
             raise InputError(f"{source}: air alone, nothing to reconstruct; give other slices or another volume")
+        if not TINIEST < high <= max(high, -low) < HUGEST:
+            raise InputError(f"{source}: values up to {max(high, -low):.3g} are too small or too large for an image")
         fitted = resize_in_plane(volume, self.image_size) if self.image_size else square_in_plane(volume)
         return replace(fitted, notes=(*volume.notes, *_fitting(volume, fitted)))
 

@@ -203,3 +203,10 @@ def test_air_alone_is_refused_before_the_work(modality: Modality, air: int, tmp_
     VolumeDataModule(tmp_path / "v.nii", modality=modality).setup("predict")
     with pytest.raises(InputError, match="air alone"):
         VolumeDataModule(tmp_path / "v.nii", modality=modality, slices="0:4").setup("predict")
+
+
+@pytest.mark.parametrize("value", [1e30, 1e-30])
+def test_values_that_no_method_takes_are_refused_before_the_work(value: float, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.full((16, 16, 6), value, np.float32), np.eye(4)), tmp_path / "v.nii")
+    with pytest.raises(InputError, match="too small or too large"):
+        VolumeDataModule(tmp_path / "v.nii", modality="mri").setup("predict")
