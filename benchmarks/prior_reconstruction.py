@@ -73,7 +73,7 @@ def simulated(data: Path, group: str, size: int) -> list[tuple[str, str, Case]]:
 
 
 def disc(data: Path, size: int) -> list[tuple[str, str, Case]]:
-    """The acrylic disc from 20 and 60 of its views, with the best reconstruction of all of them as its truth."""
+    """The acrylic disc from 20 and 60 of its views, with ADMM-TV from all of them as its truth."""
     file = np.load(data / "raw/htc2022_ta_fan_60deg.npz")
     source, detector, pitch = (
         float(file[key]) for key in ("source_origin_mm", "source_detector_mm", "detector_pitch_mm")
