@@ -2,12 +2,17 @@
 
     python benchmarks/prior_throughput.py --device cpu --cases light_128 light_256 ncsnpp --ncsnpp_size 64
     python benchmarks/prior_throughput.py --device cuda --compile --profile
+    python benchmarks/prior_throughput.py --against ANOTHER_CHECKOUT --threads 1 --engines
 
 Ours is what `fit` does, and `SliceDenoiser` with bfloat16: channels-last, autocast and, if asked for, `torch.compile`;
 `--precision float32` is without autocast, as reconstructions are by default. The plain run is eager, float32, channels
 first. Both run in one process, by turns, so that a busy machine slows both; the ratio is that of the medians. Training
 is forward, backward and an Adam step. Weights are random, in the last layers too. Peak memory is what a step needs
 beyond weights and optimizer. Prints Markdown tables.
+
+`--against` times `SliceDenoiser` instead, in float32, beside that of another checkout, by turns, each in a process of
+its own: the light network that both have, with the same weights, and the one that `fit` takes today. `--engines` adds
+what `torch.compile` with freezing and OpenVINO (if it is there) make of the latter.
 """
 
 from __future__ import annotations
@@ -15,17 +20,23 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from lightning_mbir.prior.denoiser import posterior_mean
-from lightning_mbir.prior.networks.build import build_network
+from lightning_mbir.prior.networks.build import build_network, new_options
 from lightning_mbir.prior.networks.running import channels_last, compiled
 from lightning_mbir.reconstruction.memory import PeakMemory
 
@@ -46,7 +57,7 @@ SIGMA = 0.5
 def prepare(name: str, device: torch.device) -> nn.Module:
     """A network with random weights in all layers, whose output is of the size of its input."""
     torch.manual_seed(0)
-    network = build_network(name, None)
+    network = build_network(name, new_options(name, None, complex=False, slices=1))
     for parameter in network.parameters():
         if parameter.ndim > 1 and not parameter.any():  # layers that start at zero
             nn.init.normal_(parameter, std=0.1 / parameter[0].numel() ** 0.5)
@@ -135,6 +146,118 @@ def is_depthwise(shapes: list[list[int]]) -> bool:
     return len(shapes) > 1 and list(shapes[1][1:]) == [1, 4, 4]
 
 
+WORKER = """
+import sys, time, torch
+from lightning_mbir.prior import SliceDenoiser, Unit
+from lightning_mbir.prior.networks.build import build_network
+threads, batch, weights, skips = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+torch.set_num_threads(threads)
+network = build_network("light", {"skips": skips} if skips else None)
+network.load_state_dict(torch.load(weights))
+denoise = SliceDenoiser(network, Unit(), slice_batch=batch)
+for line in sys.stdin:
+    size = int(line)
+    x = torch.rand((batch, size, size), generator=torch.Generator().manual_seed(0))
+    start = time.perf_counter()
+    out = denoise(x, 0.5)
+    seconds = time.perf_counter() - start
+    torch.save(out, weights + ".out" + skips)
+    print(seconds, flush=True)
+"""
+"""Denoises a batch of the size that it is told, and tells the seconds."""
+
+
+class Worker:
+    """A process that denoises with the package of a checkout."""
+
+    def __init__(self, checkout: Path, weights: Path, skips: str, args: argparse.Namespace) -> None:
+        command = [sys.executable, "-c", WORKER, str(torch.get_num_threads()), str(args.batch), str(weights), skips]
+        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=environment, cwd=checkout, **pipes)
+        self.output = Path(f"{weights}.out{skips}")
+
+    def __call__(self, size: int) -> float:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{size}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def against(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Lines of the table of our denoiser beside that of another checkout."""
+    here = Path(__file__).parents[1]
+    weights = {}
+    for skips in ("concat", "add"):
+        torch.manual_seed(0)
+        network = build_network("light", {"skips": skips})
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                nn.init.normal_(parameter, std=0.1 / parameter[0].numel() ** 0.5)
+        weights[skips] = folder / f"{skips}.pt"
+        torch.save(network.state_dict(), weights[skips])
+    workers = {
+        "that revision": Worker(args.against.resolve(), weights["concat"], "", args),
+        "the same weights": Worker(here, weights["concat"], "concat", args),
+        "the network of today": Worker(here, weights["add"], "add", args),
+    }
+    lines = []
+    for size in args.sizes:
+        times: dict[str, list[float]] = {name: [] for name in workers}
+        for repeat in range(args.repeat + 1):
+            for name, worker in workers.items():
+                seconds = worker(size)
+                if repeat:  # the first warms up
+                    times[name].append(seconds / args.batch)
+        reference, same = (torch.load(worker.output) for worker in list(workers.values())[:2])
+        first = statistics.median(times["that revision"])
+        for name, found in times.items():
+            gap = f"{float((same - reference).abs().max()):.1e}" if "same" in name else ""
+            middle = statistics.median(found)
+            lines.append(f"| {size} | {name} | {1e3 * middle:.1f} | {first / middle:.2f} | {gap} |")
+    return lines
+
+
+def engines(args: argparse.Namespace) -> list[str]:
+    """Lines of the table of what other engines make of today's network, float32."""
+    network = channels_last(prepare("light", torch.device("cpu")).eval().requires_grad_(False))
+    lines = []
+    for size in args.sizes:
+        x = torch.rand((args.batch, 1, size, size)).contiguous(memory_format=torch.channels_last)
+        sigma = torch.full((1,), SIGMA).expand(args.batch)
+        with torch.no_grad():
+            runs = engines_of(network, x, sigma)
+            first = {name: run().clone() for name, run in runs.items()}
+            times: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(args.repeat):
+                for name, run in runs.items():
+                    start = time.perf_counter()
+                    run()
+                    times[name].append((time.perf_counter() - start) / args.batch)
+        plain = statistics.median(times["as it is"])
+        for name, found in times.items():
+            gap, middle = float((first[name] - first["as it is"]).abs().max()), statistics.median(found)
+            lines.append(f"| {size} | {name} | {1e3 * middle:.1f} | {plain / middle:.2f} | {gap:.1e} |")
+    return lines
+
+
+def engines_of(network: nn.Module, x: Tensor, sigma: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The network by the name of what runs it; compilation happens in the first call."""
+    torch._inductor.config.freezing = True
+    frozen = torch.compile(network)
+    runs = {"as it is": lambda: network(x, sigma), "torch.compile, frozen": lambda: frozen(x, sigma)}
+    try:
+        import openvino
+    except ImportError:
+        return runs
+    model = openvino.convert_model(network, example_input=(x, sigma.contiguous()))
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    inputs = [x.contiguous().numpy(), sigma.contiguous().numpy()]
+    runs["OpenVINO"] = lambda: torch.from_numpy(request.infer(inputs)[0])
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -148,10 +271,20 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile in ours")
     parser.add_argument("--no_training", action="store_true", help="inference only")
     parser.add_argument("--profile", action="store_true", help="share of time by kind of operation")
+    parser.add_argument("--against", type=Path, help="a checkout of another revision, for the light network alone")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="of the slices, with --against")
+    parser.add_argument("--engines", action="store_true", help="torch.compile and OpenVINO, with --against")
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.against:
+        print("| size | denoiser | ms a slice | ratio | largest difference |\n|---|---|---|---|---|")
+        with tempfile.TemporaryDirectory() as folder:
+            print("\n".join(against(args, Path(folder))), flush=True)
+        if args.engines:
+            print("\n".join(engines(args)))
+        return
     cases = []
     for case in args.cases:
         name, _, side = case.partition("_")

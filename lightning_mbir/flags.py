@@ -250,6 +250,7 @@ TRAINING_FLAGS = (
     Flag("--data.axis", "--data.axis", "axial, coronal or sagittal slices [axial]"),
     Flag("--data.image_size", "--data.image_size", "size of the slices, or several: [128,256] [128]"),
     Flag("--data.complex", "--data.complex", "true: slices with a simulated phase, for complex MRI [false]", truth),
+    Flag("--data.slices", "--data.slices", "3: a prior of three neighbouring slices [1]", whole(1, 3)),
     Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
     Flag("--data.num_workers", "--data.num_workers", "processes that read and vary slices [0]", whole(0)),
     Flag("--data.held_out", "--data.held_out", "patient kept for validation, or several: [a,b] [the last by name]"),

@@ -151,6 +151,7 @@ class CLI(LightningCLI):
         else:
             parser.link_arguments("data.modality", "model.modality")
             parser.link_arguments("data.complex", "model.complex")
+            parser.link_arguments("data.slices", "model.slices")
 
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters stored in a checkpoint never come before the command line; only look for the file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +72,28 @@ def in_unit_of(prior: SliceDenoiser, modality: Modality) -> SliceDenoiser:
     if prior.modality == modality or prior.unit != loaded:
         return prior
     return prior.but(unit=Unit.of(modality))
+
+
+def placed(prior: Prior, spacing: Sequence[float] | None, depth: int) -> Prior:
+    """A prior of neighbouring slices told how far apart they are; any other as it is.
+
+    Args:
+        prior: of the stack.
+        spacing: mm from slice to slice, and whatever more; None where that is not known.
+        depth: slices of the stack.
+
+    Raises:
+        InputError: no spacing, one that cannot be, or too few slices.
+    """
+    together = getattr(prior, "slices", 1)
+    if not isinstance(prior, SliceDenoiser) or together == 1:
+        return prior
+    if spacing is not None:
+        if not (math.isfinite(spacing[0]) and spacing[0] > 0):
+            raise InputError(f"spacing {spacing[0]:g}: give the distance of the slices in mm, above 0")
+        prior = prior.but(spacing=float(spacing[0]), chosen=prior.chosen)  # its slice batches are settled for both
+    prior.check_stack(depth)
+    return prior
 
 
 def check_pair(prior: Prior, second: Prior) -> None:

@@ -19,7 +19,7 @@ from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.limits import check_size, fits
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured, usable
-from lightning_mbir.methods.priors import Prior, as_prior, check_pair
+from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.units import estimated_scale, mri_scale
 from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
@@ -71,6 +71,7 @@ def reconstruct(
     steps: int | None = None,
     callback: Callback | None = None,
     calibrated: bool = True,
+    spacing: tuple[float, float, float] | None = None,
     **options: Any,
 ) -> Reconstruction:
     """Reconstruct a volume.
@@ -96,6 +97,7 @@ def reconstruct(
         steps: noise levels or iterations.
         callback: called after each of them.
         calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
+        spacing: size ``(z, y, x)`` of a voxel in mm, which priors of neighbouring slices need; no other looks at it.
         **options: of the method; their defaults are in its signature, and in its help.
 
     Raises:
@@ -134,6 +136,7 @@ def reconstruct(
     denoise: Prior | None = None
     if chosen.needs_prior or (not chosen.ours and prior is not None):  # a plain function does not say what it needs
         denoise = as_prior(prior, modality, operator.domain_complex, y.device)
+        denoise = placed(denoise, spacing, len(y) if operator.separable else operator.domain_shape[0])
         if operator.domain_complex and not getattr(denoise, "complex", False):
             raise InputError(
                 f"{name}: the prior is of magnitudes; wrap the operator in RealDomain, or give a complex one"
@@ -144,6 +147,7 @@ def reconstruct(
     second: Prior | None = None
     if "second_prior" in chosen.needs:
         second = as_prior(second_prior, modality, operator.domain_complex, y.device)
+        second = placed(second, spacing and spacing[1:], operator.domain_shape[-2])  # along y
         assert denoise is not None
         check_pair(denoise, second)
 

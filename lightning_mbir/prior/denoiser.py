@@ -16,14 +16,12 @@ from torch import Tensor, nn
 
 from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.free_memory import free_memory, total_memory
+from lightning_mbir.prior.neighbours import neighbours
 from lightning_mbir.prior.networks.precision import PRECISIONS, settled
 from lightning_mbir.prior.networks.running import channels_last, compiled, is_out_of_memory
+from lightning_mbir.prior.slice_batches import Outputs, slices_at_once
 
 log = logging.getLogger(__name__)
-
-MOST_SLICES = {"cpu": 8}
-"""Slices at once beyond which nothing is gained; elsewhere 64."""
 
 COARSE_FROM = 3.0
 """Noise of an image, per channel and in the prior's unit, at which half its resolution gets better for the bundled
@@ -44,14 +42,19 @@ class Unit:
 
 
 def posterior_mean(
-    network: Callable[..., Tensor], x: Float[Tensor, "batch channels y x"], sigma: Float[Tensor, " batch"]
+    network: Callable[..., Tensor],
+    x: Float[Tensor, "batch channels y x"],
+    sigma: Float[Tensor, " batch"],
+    distance: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch channels y x"]:
     """Clean images ``(B, C, Y, X)`` expected from ``x = x0 + sigma n``; ``sigma`` is ``(B,)``.
+
+    A network of several neighbouring slices has those of all in its channels, and their ``distance`` ``(B,)`` in mm.
 
     A network whose ``predicts`` is ``"score"`` (a ``compiled`` one too) is turned into a denoiser by Tweedie's formula,
     ``x0 = x + sigma^2 score``.
     """
-    out: Tensor = network(x, sigma)
+    out: Tensor = network(x, sigma) if distance is None else network(x, sigma, distance)
     if getattr(network, "predicts", "x0") == "score":
         return x + sigma[:, None, None, None] ** 2 * out
     return out
@@ -66,7 +69,10 @@ def halvings(network: object, shape: Sequence[int], sigma: float) -> int:
 
 
 def denoised(
-    network: Callable[..., Tensor], x: Float[Tensor, "batch channels y x"], sigma: float
+    network: Callable[..., Tensor],
+    x: Float[Tensor, "batch channels y x"],
+    sigma: float,
+    distance: float | Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch channels y x"]:
     """``posterior_mean`` of ``(B, C, Y, X)`` images of any size at one noise level, as priors are used; in float32.
 
@@ -82,8 +88,10 @@ def denoised(
         mode = "reflect" if bottom < rows and right < columns else "replicate"  # a few slices make a low image
         x = F.pad(x, (0, right, 0, bottom), mode=mode)
     x = F.avg_pool2d(x, factor) if factor > 1 else x
-    level = torch.full((len(x),), sigma / factor, dtype=torch.float32, device=x.device)
-    clean = posterior_mean(network, x.contiguous(memory_format=torch.channels_last), level).float()
+    level = torch.full((1,), sigma / factor, dtype=torch.float32, device=x.device).expand(len(x))
+    if isinstance(distance, float):
+        distance = torch.full((1,), distance, dtype=torch.float32, device=x.device).expand(len(x))
+    clean = posterior_mean(network, x.contiguous(memory_format=torch.channels_last), level, distance).float()
     if factor > 1:
         clean = F.interpolate(clean, scale_factor=factor, mode="bicubic", align_corners=False)
     return clean[..., :rows, :columns]
@@ -96,6 +104,10 @@ class SliceDenoiser:
     the standard deviation of complex noise as ``KeyedNoise`` draws it, ``E |n|^2 = sigma^2``, of which each part has
     half the variance: the network is given ``sigma / sqrt(2)``, the deviation in each of its channels.
 
+    A network of three ``slices`` makes a prior of neighbouring slices: which of a stack go together is keyed by the
+    noise level (see ``neighbours``), and it has to be told how far apart they are (``spacing``). Samplers call it as
+    they call any other.
+
     **Which bits come out** depends on the slice, the machine, its threads, the precision and how many slices pass the
     network at once, and on nothing else: all slices of a call do so in batches of one size, the most even one of at
     most ``slice_batch``, and what else is in a batch does not matter. Batches of another size change the rounding of
@@ -104,16 +116,18 @@ class SliceDenoiser:
 
     Args:
         network: maps ``(B, C, Y, X)`` and ``(B,)`` to denoised images, or to a score (see ``posterior_mean``), with its
-            ``in_channels`` 1 (also if it does not say) or 2.
+            ``in_channels`` 1 (also if it does not say) or 2, and its ``slices`` 1 (likewise) or 3.
         unit: the affine map between the prior's and the physical unit.
         modality: what the prior was trained on.
-        slice_batch: slices that pass the network at once, at most; None to choose by the memory, see
-            ``slice_batch_for``. Halved when memory runs out.
+        slice_batch: slices, or triples of them, that pass the network at once, at most; None to choose by the memory,
+            see ``slice_batch_for``. Halved when memory runs out.
         precision: ``"float32"``, ``"bfloat16"`` for autocast, or ``"auto"``: the faster of them on the device.
         compile: run the network through ``torch.compile``, where that works.
 
     Attributes:
         largest: side of the largest slices of its training, where that is known.
+        slices: how many neighbouring ones are denoised together.
+        spacing: mm between them; None where it is not known.
         chosen: slices at once, by rows, columns, device and whether for ``vjp``, as far as they were settled here.
 
     Raises:
@@ -142,6 +156,8 @@ class SliceDenoiser:
         self.slice_batch = slice_batch
         self.precision = precision
         self.complex = channels == 2
+        self.slices = int(getattr(network, "slices", 1))
+        self.spacing: float | None = None
         self.largest: int | None = None
         self._run: Callable[..., Tensor] = compiled(self.network) if compile else self.network
         self.chosen: dict[tuple[int, int, str, bool], int] = {}
@@ -160,11 +176,13 @@ class SliceDenoiser:
         """Posterior mean of the clean slices.
 
         Args:
-            x: ``(..., Y, X)`` in the prior's unit, real, or complex for a complex prior.
+            x: ``(..., Y, X)`` in the prior's unit, real, or complex for a complex prior; of one of neighbouring slices
+                ``(..., Z, Y, X)``.
             sigma: standard deviation of the noise, for all slices; of complex noise ``E |n|^2 = sigma^2``.
 
         Raises:
-            InputError: complex slices and a real prior, or the reverse; not enough memory for a single slice.
+            InputError: complex slices and a real prior, or the reverse; not enough memory for a single slice; of a
+                prior of neighbouring slices, too few of them or no ``spacing``.
         """
         return self._in_batches(x, sigma)
 
@@ -208,6 +226,20 @@ class SliceDenoiser:
             self.chosen[key] = self._affordable(rows, columns, device, gradients)
         return self.chosen.get(key) or self.slice_batch or 1
 
+    def check_stack(self, depth: int) -> None:
+        """Raise ``InputError`` where a stack of ``depth`` slices is too low for a prior of neighbouring ones, or where
+        it was not told their distance."""
+        if depth < self.slices:
+            raise InputError(
+                f"--prior: it is of {self.slices} neighbouring slices and the volume has {depth}; "
+                "take one of single slices"
+            )
+        if self.slices > 1 and self.spacing is None:
+            raise InputError(
+                "--prior: it is of neighbouring slices and has to know how far apart they are; "
+                "give spacing=(z, y, x) in mm, or take one of single slices"
+            )
+
     def but(self, **changes: Any) -> SliceDenoiser:
         """The same network with other attributes, such as ``unit`` or ``slice_batch``; this one stays as it is."""
         other = copy.copy(self)
@@ -217,9 +249,10 @@ class SliceDenoiser:
         return other
 
     def _affordable(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
-        one = torch.zeros(1, rows, columns, dtype=torch.complex64 if self.complex else torch.float32, device=device)
-        with torch.no_grad(), _Outputs(self.network) as outputs:
-            self._one_batch(self.network, one, 1.0, one if gradients else None)
+        kind = torch.complex64 if self.complex else torch.float32
+        one = torch.zeros(1, self.slices, rows, columns, dtype=kind, device=device)
+        with torch.no_grad(), Outputs(self.network) as outputs:
+            self._one_batch(self.network, one, 1.0, 1.0 if self.slices > 1 else None, one if gradients else None)
         # what is kept to go back takes more
         return slices_at_once(2 * outputs.bytes if gradients else outputs.bytes // 2, device)
 
@@ -231,25 +264,56 @@ class SliceDenoiser:
             raise InputError("this prior was trained on complex slices; give complex data, or a one-channel prior")
         slices = x.resolve_conj().resolve_neg().reshape(-1, *x.shape[-2:])
         cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
-        out = torch.empty_like(slices)
+        places, counts, step = self._together(x, sigma)
+        groups = slices[places]
+        if cotangents is not None:
+            cotangents = cotangents[places] * counts[..., None, None]
+        done = torch.empty_like(groups)
         level = sigma / math.sqrt(2) if self.complex else sigma
+        distance = None if self.spacing is None or self.slices == 1 else self.spacing * step
         run = self._run if cotangent is None else self.network
-        while len(slices) and not self._fill(out, run, slices, level, cotangents):
+        while len(groups) and not self._fill(done, run, groups, level, distance, cotangents):
             pass
+        if cotangents is None:
+            out = torch.empty_like(slices)
+            out[places[counts]] = done[counts]
+        else:
+            out = torch.zeros_like(slices).index_add_(0, places.flatten(), done.flatten(0, 1))
         return out.reshape(x.shape)
 
+    def _together(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, int]:
+        """Places in all slices of ``x`` of those that pass the network together, ``(G, S)``, which of them count, and
+        how many slices apart they are."""
+        n = math.prod(x.shape[:-2])
+        if self.slices == 1:
+            places, counts, step = torch.arange(n)[:, None], torch.ones(n, 1, dtype=torch.bool), 1
+            return places.to(x.device), counts.to(x.device), step
+        depth = x.shape[-3] if x.ndim > 2 else 1
+        self.check_stack(depth)
+        places, counts, step = neighbours(depth, sigma)
+        stacks = torch.arange(0, n, depth)[:, None, None]
+        return (stacks + places).flatten(0, 1).to(x.device), counts.repeat(len(stacks), 1).to(x.device), step
+
     def _fill(
-        self, out: Tensor, run: Callable[..., Tensor], slices: Tensor, level: float, cotangents: Tensor | None
+        self,
+        out: Tensor,
+        run: Callable[..., Tensor],
+        groups: Tensor,
+        level: float,
+        distance: float | None,
+        cotangents: Tensor | None,
     ) -> bool:
-        """All slices in batches of one size; false if memory ran out, and smaller ones are chosen from now on."""
-        n, gradients = len(slices), cotangents is not None
-        most = self.slice_batch_for(slices.shape, slices.device, gradients)
+        """All groups of slices in batches of one size; false if memory ran out, and smaller ones are chosen now."""
+        n, gradients = len(groups), cotangents is not None
+        most = self.slice_batch_for(groups.shape, groups.device, gradients)
         size = math.ceil(n / math.ceil(n / most))
         for start in range(0, n, size):
             batch = slice(min(start, n - size), min(start, n - size) + size)  # the last one goes back a little
-            done = self._one_batch(run, slices[batch], level, None if cotangents is None else cotangents[batch])
+            done = self._one_batch(
+                run, groups[batch], level, distance, None if cotangents is None else cotangents[batch]
+            )
             if done is None:
-                key = (*slices.shape[-2:], str(slices.device), gradients)
+                key = (*groups.shape[-2:], str(groups.device), gradients)
                 self.chosen[key] = size // 2
                 log.warning(
                     "out of memory with %d slices at once; going on with %d, which changes rounding", size, size // 2
@@ -259,37 +323,47 @@ class SliceDenoiser:
         return True
 
     def _one_batch(
-        self, network: Callable[..., Tensor], slices: Tensor, level: float, cotangent: Tensor | None
+        self,
+        network: Callable[..., Tensor],
+        groups: Tensor,
+        level: float,
+        distance: float | None,
+        cotangent: Tensor | None,
     ) -> Tensor | None:
         """None if memory ran out for several slices, with what was allocated given back."""
         try:
             if cotangent is None:
-                return self._denoise(network, slices, level, self.precision_on(slices.device))
+                return self._denoise(network, groups, level, distance, self.precision_on(groups.device))
             with torch.enable_grad():
-                slices = slices.detach().requires_grad_()
-                clean = self._denoise(network, slices, level, "float32")
-                return torch.autograd.grad(clean, slices, cotangent.to(clean.dtype))[0]
+                groups = groups.detach().requires_grad_()
+                clean = self._denoise(network, groups, level, distance, "float32")
+                return torch.autograd.grad(clean, groups, cotangent.to(clean.dtype))[0]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(slices) == 1:
+            if len(groups) == 1:
                 raise InputError(
-                    f"out of memory with one slice of {slices.shape[-2]} x {slices.shape[-1]} on {slices.device}; "
+                    f"out of memory with one slice of {groups.shape[-2]} x {groups.shape[-1]} on {groups.device}; "
                     "give a smaller --data.image_size, --model.precision bfloat16, or another device"
                 ) from error
-        if slices.is_cuda:
+        if groups.is_cuda:
             torch.cuda.empty_cache()  # freed blocks of the wrong size are of no use to a smaller batch
         return None
 
-    def _denoise(self, network: Callable[..., Tensor], slices: Tensor, level: float, precision: str) -> Tensor:
-        """Posterior mean of ``(B, Y, X)`` slices, with ``level`` the deviation in each channel."""
-        # reals and imaginaries lie side by side in memory, so this is channels-last already
-        part = torch.view_as_real(slices).permute(0, 3, 1, 2) if self.complex else slices[:, None]
+    def _denoise(
+        self, network: Callable[..., Tensor], groups: Tensor, level: float, distance: float | None, precision: str
+    ) -> Tensor:
+        """Posterior mean of ``(B, S, Y, X)`` groups of slices, with ``level`` the deviation in each channel."""
+        part = groups
+        if self.complex:  # of one slice: reals and imaginaries lie side by side in memory, so this is channels-last
+            part = torch.view_as_real(groups).permute(0, 1, 4, 2, 3).flatten(1, 2)
         with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            clean = denoised(network, part.float(), level)
+            clean = denoised(network, part.float(), level, distance)
         if self.complex:
-            return torch.view_as_complex(clean.permute(0, 2, 3, 1).contiguous())
-        return clean[:, 0]
+            return torch.view_as_complex(
+                clean.reshape(len(clean), -1, 2, *clean.shape[-2:]).permute(0, 1, 3, 4, 2).contiguous()
+            )
+        return clean
 
 
 def _leave_inference(network: nn.Module) -> None:
@@ -301,46 +375,3 @@ def _leave_inference(network: nn.Module) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_inference():
                 module._buffers[name] = buffer.clone()
-
-
-class _Outputs:
-    """Counts the bytes that the layers of a network put out while it runs.
-
-    A U-Net in inference holds its skips and a few layers at a time: less than half of the sum.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.bytes = 0
-        self._layers = [module for module in network.modules() if not list(module.children())]
-
-    def __enter__(self) -> _Outputs:
-        self._handles = [layer.register_forward_hook(self._count) for layer in self._layers]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _count(self, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            self.bytes += output.nbytes
-
-
-def slices_at_once(bytes_per_slice: int, device: torch.device) -> int:
-    """How many slices fit into a quarter of the memory that there is: a power of two, at least 1, at most what can be
-    of use on the device. Fewer where half of the free memory has no room for them, which is told."""
-    most, cost = MOST_SLICES.get(device.type, 64), max(1, bytes_per_slice)
-    usual = _power_of_two(min(total_memory(device) // 4 // cost, most))
-    fitting = _power_of_two(min(free_memory(device) // 2 // cost, usual))
-    if fitting < usual:
-        log.warning(
-            "little memory is free: %d slices at once instead of %d, which changes rounding; --slice_batch sets it",
-            fitting,
-            usual,
-        )
-    return fitting
-
-
-def _power_of_two(limit: int) -> int:
-    """The largest up to ``limit``; 1 below."""
-    return 1 << max(0, limit.bit_length() - 1)

@@ -98,6 +98,7 @@ class Runner:
             "network": self.network,
             "steps": plan.steps,
             "calibrated": case.calibrated,
+            "spacing": case.spacing,
             **plan.options,
         }
         operator = case.operator(self.takes_complex(plan))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit
+from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit, slice_batches
 from lightning_mbir.prior import denoiser as module
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -253,15 +253,15 @@ def test_automatic_slice_batch_follows_cost_and_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert 1 << 20 < module.free_memory(cpu) <= module.total_memory(cpu)
-    monkeypatch.setattr(module, "total_memory", lambda device: 4000)
+    assert 1 << 20 < slice_batches.free_memory(cpu) <= slice_batches.total_memory(cpu)
+    monkeypatch.setattr(slice_batches, "total_memory", lambda device: 4000)
     for free in (4000, 2000):  # what others take meanwhile, up to half, changes nothing
-        monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
-        assert [module.slices_at_once(cost, cpu) for cost in (0, 10, 200, 300, 5000)] == [8, 8, 4, 2, 1]
-        assert [module.slices_at_once(cost, cuda) for cost in (0, 10, 50, 5000)] == [64, 64, 16, 1]
+        monkeypatch.setattr(slice_batches, "free_memory", lambda device, free=free: free)
+        assert [slice_batches.slices_at_once(cost, cpu) for cost in (0, 10, 200, 300, 5000)] == [8, 8, 4, 2, 1]
+        assert [slice_batches.slices_at_once(cost, cuda) for cost in (0, 10, 50, 5000)] == [64, 64, 16, 1]
     assert not caplog.messages
-    monkeypatch.setattr(module, "free_memory", lambda device: 900)
-    assert module.slices_at_once(200, cpu) == 2
+    monkeypatch.setattr(slice_batches, "free_memory", lambda device: 900)
+    assert slice_batches.slices_at_once(200, cpu) == 2
     assert caplog.messages == [
         "little memory is free: 2 slices at once instead of 4, which changes rounding; --slice_batch sets it"
     ]

@@ -26,6 +26,7 @@ from lightning_mbir.data.slices.sampling import (
     WholeSampler,
     as_it_is,
     augmentation,
+    triples,
 )
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.listing import list_volumes, passed_over, volume_name
@@ -33,12 +34,16 @@ from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)
 
+Group = list[tuple[Tensor, float]]
+"""Slices, or triples of them, that are drawn alike, and how many mm lie between those of a triple."""
+
 UNSEEN = 1000
 """Seed of the phantoms that are validated on."""
 
 
 class SliceDataModule(L.LightningDataModule):
-    """Slices ``(1, Y, X)`` in the prior's unit; complex ones ``(2, Y, X)``.
+    """Slices ``(1, Y, X)`` in the prior's unit; complex ones ``(2, Y, X)``. With ``slices=3`` three neighbouring ones,
+    in as many channels each, and their distance in mm.
 
     Every patient is drawn equally often, counted in pixels, however many slices there are of him; a patient is what
     stands before the last underscore of the file name (``p01_T1W`` and ``p01_T2W`` are one), or its BIDS ``sub-LABEL``.
@@ -63,6 +68,7 @@ class SliceDataModule(L.LightningDataModule):
         crop_size: cut the training images to this size, where they are larger; by default they stay whole.
         whole_fraction: share, in pixels, of those that would be cropped which stay whole all the same; they teach how
             parts belong together, from the noise level ``whole_sigma_min`` of the module on.
+        slices: 1, or 3 for a prior of neighbouring slices: three that lie side by side or, as often, three apart.
         complex: give each slice a random phase, half of them rough, for a prior of complex MRI; held-out slices a
             smooth one.
         batch_size: slices per step and device, at the smallest size; of other shapes as many as have those pixels.
@@ -92,6 +98,7 @@ class SliceDataModule(L.LightningDataModule):
         image_size: int | list[int] = 128,
         crop_size: int | None = None,
         whole_fraction: float = 0.0,
+        slices: int = 1,
         complex: bool = False,
         batch_size: int = 8,
         held_out: list[str] | str | None = None,
@@ -128,6 +135,8 @@ class SliceDataModule(L.LightningDataModule):
                 f"--data.whole_fraction {whole_fraction}: give a share from 0 to below 1, beside a --data.crop_size "
                 "(without one all slices are whole)"
             )
+        if slices not in (1, 3):
+            raise InputError(f"--data.slices {slices}: give 1, or 3 neighbouring ones")
         if axis not in get_args(Axis):
             raise InputError(f"--data.axis {axis}: give {', '.join(get_args(Axis))}")
         if modality is None and path is not None:
@@ -160,6 +169,7 @@ class SliceDataModule(L.LightningDataModule):
             "image_size": sizes,
             "crop_size": crop_size,
             "whole_fraction": whole_fraction,
+            "slices": slices,
             "complex": complex,
             "batch_size": batch_size,
             "held_out": self.held_out,
@@ -173,7 +183,7 @@ class SliceDataModule(L.LightningDataModule):
         }
         # For TensorBoard: plain types, by names that cannot clash with those of a module.
         self.save_hyperparameters({f"data/{name}": value for name, value in settings.items()})
-        self.path, self.modality, self.axis, self.complex = path, modality, axis, complex
+        self.path, self.modality, self.axis, self.complex, self.slices = path, modality, axis, complex, slices
         self.sizes = sorted(set(sizes))
         self.crop_size, self.whole_fraction = crop_size, whole_fraction
         self.batch_size, self.slices_per_epoch, self.num_workers = batch_size, slices_per_epoch, num_workers
@@ -184,7 +194,9 @@ class SliceDataModule(L.LightningDataModule):
         self.cache_dir, self.cache_gib = cache_dir, cache_gib
         self.summary = ""
         self._train: tuple[list[Tensor], Tensor] | None = None
-        self._validation: dict[tuple[int, ...], list[Tensor]] = {}
+        self._distances: list[float] = []
+        """Of the triples to train on."""
+        self._validation: dict[tuple[int, ...], list[tuple[Tensor, float]]] = {}
         self._bytes = 0
         self._overflow: tempfile.TemporaryDirectory[str] | None = None
 
@@ -206,23 +218,23 @@ class SliceDataModule(L.LightningDataModule):
         items = [self._item(volume_name(file), file=str(file), stamp=file.stat().st_mtime) for file in self.files]
         items += list(self._drawn())
 
-        patients: dict[str, list[list[Tensor]]] = {}
-        phantoms: list[list[Tensor]] = []
-        leaves: list[list[Tensor]] = []
+        patients: dict[str, list[Group]] = {}
+        phantoms: list[Group] = []
+        leaves: list[Group] = []
         silent: list[str] = []
-        for item, stacks in zip(items, self._read(items), strict=True):
-            if "file" in item and not any(map(len, stacks)):
+        for item, (stacks, notes) in zip(items, self._read(items), strict=True):
+            for note in [] if self.trainer and self.trainer.global_rank else notes:
+                log.warning("%s", note)
+            found = [group for stack, distance in stacks for group in self._groups(self._keep(stack), distance)]
+            if "file" in item and not found:
                 silent.append(item["file"])
-            for stack in stacks:
-                slices = list(self._keep(stack))
-                if not slices:
-                    continue
+            for group in found:
                 if item.get("seed") == UNSEEN or ("file" in item and patient(Path(item["file"])) in self.held_out):
-                    self._validation.setdefault(slices[0].shape, []).extend(slices)
+                    self._validation.setdefault(group[0][0].shape[-2:], []).extend(group)
                 elif "seed" in item:
-                    (leaves if item["phantom"] == "leaves" else phantoms).append(slices)
+                    (leaves if item["phantom"] == "leaves" else phantoms).append(group)
                 else:
-                    patients.setdefault(patient(Path(item["file"])), []).append(slices)
+                    patients.setdefault(patient(Path(item["file"])), []).append(group)
         if (self.files and not patients) or not (patients or phantoms or leaves):
             raise InputError(f"{self.path or 'phantoms'}: no slice with signal to train on (see --data.min_signal)")
         if not self._validation:
@@ -231,9 +243,10 @@ class SliceDataModule(L.LightningDataModule):
             raise InputError(f"{who} without a slice with signal to validate on (see --data.min_signal)")
         if silent and not (self.trainer and self.trainer.global_rank):
             noisy = " or with little enough noise (--data.max_noise)" if self.max_noise is not None else ""
-            log.warning("%s: no slice with signal (see --data.min_signal)%s; left out", ", ".join(silent), noisy)
+            what = f"no {self.slices} slices" if self.slices > 1 else "no slice"
+            log.warning("%s: %s with signal (see --data.min_signal)%s; left out", ", ".join(silent), what, noisy)
         self._train = self._weighted(patients, phantoms, leaves)
-        if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape) for image in self._train[0]):
+        if self.whole_fraction and all(self._crop(image.shape) == tuple(image.shape[-2:]) for image in self._train[0]):
             raise InputError(
                 f"--data.whole_fraction {self.whole_fraction}: no slice is larger than the crops; leave it out"
             )
@@ -248,7 +261,7 @@ class SliceDataModule(L.LightningDataModule):
         shown = f"crops of {self.crop_size}" if self.crop_size else "whole"
         shown += f" ({self.whole_fraction:.0%} of the larger ones whole)" if self.whole_fraction else ""
         self.summary = (
-            f"{', '.join(mixture)}; {len(self._train[0])} {self.axis} slices at "
+            f"{', '.join(mixture)}; {len(self._train[0])} {'triples of ' * (self.slices > 1)}{self.axis} slices at "
             f"{' and '.join(map(str, self.sizes))} pixels, {shown}"
         )
 
@@ -263,11 +276,13 @@ class SliceDataModule(L.LightningDataModule):
         def seen() -> int:
             return int(getattr(module, "batches_seen", 0))
 
+        distances = self._distances
         shown = [self._crop(image.shape) for image in images]
         if self.whole_fraction:
-            larger = [place for place, image in enumerate(images) if shown[place] != tuple(image.shape)]
+            larger = [place for place, image in enumerate(images) if shown[place] != tuple(image.shape[-2:])]
             images = images + [images[place] for place in larger]
-            shown += [(images[place].shape[0], images[place].shape[1]) for place in larger]
+            distances = distances + [distances[place] for place in larger]
+            shown += [(images[place].shape[-2], images[place].shape[-1]) for place in larger]
             chosen = torch.tensor(larger, dtype=torch.long)
             whole = weights[chosen] * self.whole_fraction
             weights = torch.cat((weights.index_add(0, chosen, -whole), whole))
@@ -276,9 +291,11 @@ class SliceDataModule(L.LightningDataModule):
             places.setdefault(shape, []).append(place)
         groups = [(torch.tensor(group), self._per_batch(shape)) for shape, group in sorted(places.items())]
         intensity = 0.2 if self.modality == "mri" else 0.0  # the unit is estimated from the measurement, never exact
-        varied = {shape: augmentation(shape, self.axis, intensity, self.complex) for shape in places}
+        turned = self.slices > 1
+        varied = {shape: augmentation(shape, self.axis, intensity, self.complex, turned) for shape in places}
         batches = KeyedBatches(weights, groups, length, seed, rank, world, seen)
-        return KeyedLoader(KeyedSlices(images, [varied[shape] for shape in shown]), batches, self.num_workers)
+        slices = KeyedSlices(images, [varied[shape] for shape in shown], distances if self.slices > 1 else None)
+        return KeyedLoader(slices, batches, self.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         """A loader for each shape: about 32 whole slices, the same ones each time."""
@@ -286,14 +303,14 @@ class SliceDataModule(L.LightningDataModule):
         transform = Compose([RandPhase()] if self.complex else [])
         loaders = []
         for shape, slices in sorted(self._validation.items()):
-            kept = slices[:: max(1, len(slices) // 32)]
-            chosen = KeyedSlices(kept, [transform] * len(kept))
+            kept, distances = zip(*slices[:: max(1, len(slices) // 32)], strict=True)
+            chosen = KeyedSlices(kept, [transform] * len(kept), distances if self.slices > 1 else None)
             sampler = WholeSampler(len(chosen), rank, world)
             loaders.append(DataLoader(chosen, batch_size=self._per_batch(shape), sampler=sampler))
         return loaders
 
     def _crop(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        rows, columns = shape
+        rows, columns = shape[-2:]
         crop = self.crop_size or max(shape)
         return min(crop, rows), min(crop, columns)
 
@@ -311,6 +328,7 @@ class SliceDataModule(L.LightningDataModule):
             "sizes": self.sizes,
             "min_signal": self.min_signal,
             "max_noise": self.max_noise,
+            "neighbours": self.slices > 1,
             "stride": 1 if self.axis == "axial" else int(getattr(network, "stride", 16)),
         }
         return {"name": name, "reading": READING, **settings, **source}
@@ -330,17 +348,23 @@ class SliceDataModule(L.LightningDataModule):
         for kind, unit, seed in drawn:
             yield self._item(f"{kind}_phantom_{seed}", phantom=kind, seed=seed, modality=unit)
 
-    def _read(self, items: list[dict[str, Any]]) -> Iterator[list[Tensor]]:
+    def _groups(self, stack: Tensor, distance: float) -> list[Group]:
+        """The slices of a stack, or its triples: those side by side, and those three apart."""
+        if self.slices == 1:
+            return [[(image, distance) for image in stack]] if len(stack) else []
+        return [[(image, step * distance) for image in found] for step, found in triples(stack).items()]
+
+    def _read(self, items: list[dict[str, Any]]) -> Iterator[tuple[list[tuple[Tensor, float]], list[str]]]:
         loader: Iterable[Any] = torch.utils.data.DataLoader(
             CachedSlices(items, transform=Compose([ReadSlices()]), cache_dir=self.cache_dir),
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=as_it_is,
         )
-        for stacks in track(loader, "reading slices", total=len(items), transient=True):
-            if isinstance(stacks, InputError):
-                raise stacks
-            yield stacks
+        for read in track(loader, "reading slices", total=len(items), transient=True):
+            if isinstance(read, InputError):
+                raise read
+            yield read
 
     def _keep(self, stack: Tensor) -> Tensor:
         """The slices in memory while there is room, else in a file that is read when they are drawn."""
@@ -355,7 +379,7 @@ class SliceDataModule(L.LightningDataModule):
         return mapped
 
     def _weighted(
-        self, patients: dict[str, list[list[Tensor]]], phantoms: list[list[Tensor]], leaves: list[list[Tensor]]
+        self, patients: dict[str, list[Group]], phantoms: list[Group], leaves: list[Group]
     ) -> tuple[list[Tensor], Tensor]:
         """All slices with their weights: patients alike, the scans of a patient by their slices, phantoms alike."""
         groups = []
@@ -366,7 +390,8 @@ class SliceDataModule(L.LightningDataModule):
         groups += [(slices, self.phantom_fraction / len(phantoms)) for slices in phantoms]
         groups += [(slices, self.leaves_fraction / len(leaves)) for slices in leaves]
         weights = torch.cat([torch.full((len(slices),), weight / len(slices)) for slices, weight in groups])
-        return [image for slices, _ in groups for image in slices], weights
+        self._distances = [distance for slices, _ in groups for _, distance in slices]
+        return [image for slices, _ in groups for image, _ in slices], weights
 
 
 def patient(file: Path) -> str:

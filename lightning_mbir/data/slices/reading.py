@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 SLICES_FIRST: dict[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PHANTOM_SLICES = 32
-READING = 5
+READING = 6
 """Version of ``ReadSlices``; another one leaves older caches alone."""
+BODY_MM = 400.0
+"""Width of what a phantom fills its slices with."""
 WRITTEN = 60.0
 """Seconds after which nobody is taken to write a file any more whose last part is missing."""
 
@@ -69,31 +71,40 @@ class CachedSlices(PersistentDataset):  # type: ignore[misc]
 
 
 class ReadSlices(Transform):  # type: ignore[misc]
-    """The slices with signal of a volume, ``(n, Y, X)`` in half precision for each size, in the prior's unit.
+    """The slices with signal of a volume, and what there is to say of it, in lines.
 
-    A ``Transform``, since ``PersistentDataset`` keeps what comes before the first step that is none.
+    For each size ``(n, Y, X)`` slices in half precision and in the prior's unit, and the mm from one to the next.
+
+    Of ``neighbours`` those between the first and the last are kept too, so that what lies side by side did so.
+
+    A ``Transform``, since ``PersistentDataset`` keeps what comes before the first step that is none: what is said of a
+    volume is kept with it, for each training to be told.
 
     Raises:
         InputError: a file that cannot be read, or holds values that are not finite or do not fit half precision.
     """
 
-    def __call__(self, item: dict[str, Any]) -> list[Tensor]:
-        stacks = []
+    def __call__(self, item: dict[str, Any]) -> tuple[list[tuple[Tensor, float]], list[str]]:
+        stacks, notes = [], []
         volume = None if "seed" in item else square_pixels(read_volume(Path(item["file"]), item["modality"]))
         if volume is not None and volume.notes:
-            log.warning("%s", "; ".join((item["file"], *volume.notes)))
+            notes.append("; ".join((item["file"], *volume.notes)))
         for size in item["sizes"]:
             if volume is None:
                 depth = PHANTOM_SLICES if item["axis"] == "axial" else size
                 data = draw(item["phantom"], item["modality"], (depth, size, size), item["seed"])
+                spacing = (BODY_MM / size,) * 3
             else:
                 data = fit_in_plane(volume.data, size)
+                pixel = volume.spacing[1] * max(1.0, max(volume.data.shape[1:]) / size)
+                spacing = (volume.spacing[0], pixel, pixel)
             data = data.permute(SLICES_FIRST[item["axis"]])
+            distance = spacing[SLICES_FIRST[item["axis"]][0]]
             scale = training_scale(data, item["modality"])
             data = data / scale if scale > 0 else data
             if volume is not None and item["max_noise"] is not None and (noise := own_noise(data)) > item["max_noise"]:
-                log.warning("%s: noise of %.3g at %d pixels, left out at that size", item["file"], noise, size)
-                stacks.append(data[:0].half())
+                notes.append(f"{item['file']}: noise of {noise:.3g} at {size} pixels, left out at that size")
+                stacks.append((data[:0].half(), distance))
                 continue
             if float(data.abs().max()) > torch.finfo(torch.half).max:
                 raise InputError(
@@ -101,10 +112,13 @@ class ReadSlices(Transform):  # type: ignore[misc]
                     "(docs/priors.md); such values are no image, and half precision does not hold them"
                 )
             signal = (data > 0.1).float().mean((-2, -1)) >= item["min_signal"]
+            if item["neighbours"] and bool(signal.any()):
+                first, last = signal.nonzero().flatten()[[0, -1]].tolist()
+                signal[first : last + 1] = True
             # numpy's mirror goes to and fro where the stack is shorter than what is missing
             rows = np.pad(np.arange(data.shape[1]), (0, -data.shape[1] % item["stride"]), mode="reflect")
-            stacks.append(data[signal][:, torch.from_numpy(rows)].half())
-        return stacks
+            stacks.append((data[signal][:, torch.from_numpy(rows)].half(), distance))
+        return stacks, notes
 
 
 def draw(kind: str, modality: Modality, shape: tuple[int, int, int], seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from monai.transforms import (
 )
 from monai.utils import GridSampleMode
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from lightning_mbir.data.phantoms.phase import rough_phase, smooth_phase
 
@@ -96,12 +96,12 @@ class KeyedLoader(DataLoader):  # type: ignore[misc]
     """The batches of a ``KeyedBatches``, which knows its place by itself: Lightning asks for a state, and gets none.
 
     Args:
-        slices: tensors by ``(index, seed)``; those of a batch are alike in shape.
+        slices: by ``(index, seed)``; those of a batch are alike in shape.
         batches: what is drawn.
         num_workers: processes that vary slices, each a batch.
     """
 
-    def __init__(self, slices: Dataset[Tensor], batches: KeyedBatches, num_workers: int) -> None:
+    def __init__(self, slices: Dataset[Any], batches: KeyedBatches, num_workers: int) -> None:
         super().__init__(
             _Stacked(slices),
             batch_size=None,  # the sampler gives whole batches
@@ -119,14 +119,14 @@ class KeyedLoader(DataLoader):  # type: ignore[misc]
         """Nothing to do."""
 
 
-class _Stacked(Dataset[Tensor]):
+class _Stacked(Dataset[Any]):
     """A batch by the list of what is in it."""
 
-    def __init__(self, slices: Dataset[Tensor]) -> None:
+    def __init__(self, slices: Dataset[Any]) -> None:
         self.slices = slices
 
-    def __getitem__(self, drawn: list[tuple[int, int]]) -> Tensor:
-        return torch.stack([self.slices[one] for one in drawn])
+    def __getitem__(self, drawn: list[tuple[int, int]]) -> Any:
+        return default_collate([self.slices[one] for one in drawn])
 
 
 def as_it_is(item: Any) -> Any:
@@ -134,34 +134,50 @@ def as_it_is(item: Any) -> Any:
     return item
 
 
-class KeyedSlices(Dataset[Tensor]):
+class KeyedSlices(Dataset[Any]):
     """Slices ``(1, Y, X)`` that a transform varies, by the seed that comes with the index.
 
     Args:
-        slices: images ``(Y, X)`` of any floating type.
+        slices: images ``(Y, X)`` of any floating type, or triples of them ``(3, Y, X)``, which are varied alike.
         transforms: a random MONAI transform for each; an index without a seed is its own.
+        distances: of triples, mm from slice to slice, which then come with them.
     """
 
-    def __init__(self, slices: Sequence[Tensor], transforms: Sequence[Compose]) -> None:
-        self.slices, self.transforms = slices, transforms
+    def __init__(
+        self, slices: Sequence[Tensor], transforms: Sequence[Compose], distances: Sequence[float] | None = None
+    ) -> None:
+        self.slices, self.transforms, self.distances = slices, transforms, distances
 
     def __len__(self) -> int:
         return len(self.slices)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> Tensor:
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
         place, seed = index if isinstance(index, tuple) else (index, index)
         transform = self.transforms[place]
         transform.set_random_state(seed=seed)
-        varied = transform(self.slices[place][None].float())
-        return torch.as_tensor(varied).as_subclass(torch.Tensor).contiguous()
+        image = self.slices[place]
+        varied = transform((image[None] if image.ndim == 2 else image).float())
+        image = torch.as_tensor(varied).as_subclass(torch.Tensor).contiguous()
+        return image if self.distances is None else (image, torch.tensor(self.distances[place]))
 
 
-def augmentation(size: tuple[int, int], axis: Axis, intensity: float, with_phase: bool) -> Compose:
+def triples(stack: Tensor) -> dict[int, list[Tensor]]:
+    """Three slices each, ``(3, Y, X)``, of a stack ``(n, Y, X)`` without copying, by how many slices apart they are.
+
+    One and three: a prior of three slices is used on both (``lightning_mbir.prior.neighbours``).
+    """
+    spans = {step: 2 * step + 1 for step in (1, 3) if len(stack) > 2 * step}
+    return {step: list(stack.unfold(0, span, 1)[..., ::step].movedim(-1, 1)) for step, span in spans.items()}
+
+
+def augmentation(
+    size: tuple[int, int], axis: Axis, intensity: float, with_phase: bool, turned: bool = False
+) -> Compose:
     """Variations that respect anatomy, and crops of ``size`` (rows, columns) of images that are larger.
 
     Left for right (not in sagittal slices, where it would be front for back), rotation by up to 9 degrees, another size
     by up to 20 %, a shift by up to 8 %; the intensity by up to ``intensity``, and a phase, in half
-    of the images a rough one.
+    of the images a rough one. Where ``turned``, the order of the channels, half of the time.
     """
     steps: list[Any] = [] if axis == "sagittal" else [RandFlip(prob=0.5, spatial_axis=1)]
     steps += [
@@ -171,6 +187,8 @@ def augmentation(size: tuple[int, int], axis: Axis, intensity: float, with_phase
         CenterSpatialCrop(size),
         nonnegative,
     ]
+    if turned:
+        steps.append(RandReversed(prob=0.5))
     if intensity > 0:
         steps.append(RandScaleIntensity(factors=intensity, prob=0.8))
     if with_phase:
@@ -224,8 +242,18 @@ def nonnegative(image: Tensor) -> Tensor:
     return image.clamp_min(0)
 
 
+class RandReversed(RandomizableTransform):  # type: ignore[misc]
+    """Images ``(C, Y, X)`` with the last channel first."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        self.randomize(None)
+        return image.flip(0) if self._do_transform else image
+
+
 class RandPhase(RandomizableTransform):  # type: ignore[misc]
-    """A magnitude ``(1, Y, X)`` with a random phase, as real and imaginary part ``(2, Y, X)``.
+    """Magnitudes ``(S, Y, X)`` with a random phase, as real and imaginary parts ``(2 S, Y, X)``, slice after slice.
+
+    Several slices have one smooth phase, up to a constant, as neighbours do.
 
     Args:
         rough: share of the images that have a ``rough_phase`` over the ``smooth_phase`` of all.
@@ -236,7 +264,11 @@ class RandPhase(RandomizableTransform):  # type: ignore[misc]
         self.rough = rough
 
     def __call__(self, image: Tensor) -> Tensor:
-        phase = smooth_phase(image.shape[-2:], self.R)
-        if self.R.uniform() < self.rough:
-            phase = phase + rough_phase(image[0], self.R)
-        return torch.cat((image * phase.cos(), image * phase.sin()))
+        smooth, rough = smooth_phase(image.shape[-2:], self.R), self.R.uniform() < self.rough
+        parts = []
+        for i, one in enumerate(image):
+            phase = smooth + (self.R.uniform(-0.5, 0.5) if i else 0.0)
+            if rough:
+                phase = phase + rough_phase(one, self.R)
+            parts += [one * phase.cos(), one * phase.sin()]
+        return torch.stack(parts)

@@ -45,6 +45,25 @@ def network_class(name: str, trusted: str | None = None) -> type[nn.Module]:
     return found
 
 
+def new_options(name: str, options: dict[str, Any] | None, complex: bool, slices: int) -> dict[str, Any] | None:
+    """Options of a network that shall be trained, with what new trainings take where they are told nothing else.
+
+    Args:
+        name: as ``network_class`` takes it.
+        options: what was set; it rules.
+        complex: two channels.
+        slices: neighbouring ones that are denoised together.
+
+    Raises:
+        InputError: several slices for a network that takes one.
+    """
+    known = dict(getattr(NETWORKS.get(name), "newest", {}))
+    if slices != 1 and name in NETWORKS and NETWORKS[name] is not LightUNet:
+        raise InputError(f"--model.slices {slices}: of the light network alone, not {name}")
+    wanted = {**known, **({"in_channels": 2} if complex else {}), **({"slices": slices} if slices != 1 else {})}
+    return {**wanted, **(options or {})} or options
+
+
 def build_network(
     name: str, options: dict[str, Any] | None, coarse_size: int | None = None, trusted: str | None = None
 ) -> nn.Module:

@@ -17,7 +17,7 @@ Preconditioning = Literal["edm", "ve"]
 def precondition(
     network: Callable[[Tensor, Tensor], Tensor],
     x: Float[Tensor, "batch channels y x"],
-    sigma: Float[Tensor, " batch"],
+    sigma: Float[Tensor, "#batch"],
     kind: Preconditioning,
     sigma_data: float,
     mean: float | Float[Tensor, "channels 1 1"],
@@ -31,7 +31,7 @@ def precondition(
     Args:
         network: ``(B, C, Y, X)`` and labels ``(B,)`` to ``(B, C, Y, X)``.
         x: ``(B, C, Y, X)`` noisy images.
-        sigma: ``(B,)`` standard deviation of the noise in each channel.
+        sigma: ``(B,)``, or ``(1,)`` for all, standard deviation of the noise in each channel.
         sigma_data: standard deviation of clean images about ``mean``; ``"edm"`` only.
         mean: subtracted from every channel before the network, and added after it; one number, or ``(C, 1, 1)``.
     """

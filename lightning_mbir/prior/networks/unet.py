@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -30,19 +31,27 @@ class LightUNet(nn.Module):
     Args:
         channels: width at each resolution, from half the image's resolution down.
         blocks: residual blocks at each resolution, on either side of the U.
-        in_channels: channels of the image: 1, or 2 for real and imaginary part.
+        in_channels: channels of a slice: 1, or 2 for real and imaginary part.
         sigma_data: standard deviation of clean images about ``mean``.
         mean: subtracted from each channel before scaling, with ``align_phase`` from the real one alone; 0.35 by
             default, and 0 with two channels that are not aligned.
         attention: whether the coarsest level attends over the whole slice.
         preconditioning: ``"edm"`` or ``"ve"``, see ``precondition``.
+        skips: how what the way down has found meets the way up. ``"concat"``: every layer's, beside what comes from
+            below, with one block more a resolution; ``"add"``: the sum of both, once a resolution, at half the cost.
+        slices: neighbouring slices that are denoised together: 1, or 3, whose channels stand one slice after another.
+            The network is told how far apart they are.
         align_phase: two channels only: the network sees the image without its local phase, nearly real, and what it
-            makes of it gets that phase again. So a phase costs it nothing, and it commutes with any global one.
+            makes of it gets that phase again. So a phase costs it nothing, and it commutes with any global one. Each
+            slice has its own.
 
     Raises:
-        InputError: no level, or a last width that attention cannot divide among its heads; unknown preconditioning; a
-            phase of an image of one channel.
+        InputError: no level, or a last width that attention cannot divide among its heads; unknown preconditioning or
+            skips; a phase of an image of one channel; another number of slices.
     """
+
+    newest = MappingProxyType({"skips": "add"})
+    """What a new training takes where it is told nothing else; a file that does not say has what came before."""
 
     def __init__(
         self,
@@ -54,6 +63,8 @@ class LightUNet(nn.Module):
         attention: bool = True,
         preconditioning: str = "edm",
         align_phase: bool = False,
+        skips: str = "concat",
+        slices: int = 1,
     ) -> None:
         super().__init__()
         if not channels or min(channels) < 1 or blocks < 1:
@@ -64,74 +75,122 @@ class LightUNet(nn.Module):
             )
         if align_phase and in_channels != 2:
             raise InputError("network_options.align_phase: needs two channels, real and imaginary part (complex)")
+        if skips not in ("concat", "add"):
+            raise InputError(f"network_options.skips {skips!r}: give concat or add")
+        if slices not in (1, 3):
+            raise InputError(f"network_options.slices {slices}: give 1, or 3 neighbouring ones")
+        self.adds = skips == "add"
+        self.widths = (tuple(channels), blocks)
         self.preconditioning = check_preconditioning(preconditioning, sigma_data, mean)
         self.sigma_data = sigma_data
         self.mean = (0.0 if in_channels == 2 and not align_phase else 0.35) if mean is None else mean
         self.align_phase = align_phase
-        self.in_channels = in_channels
+        self.in_channels, self.slices = in_channels, slices
         self.stride = 2 ** len(channels)
         width = 4 * channels[0]
         self.embedding = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.first = nn.Conv2d(4 * in_channels, channels[0], 3, padding=1)
+        if slices > 1:
+            self.distance = nn.Linear(64, width)
+            nn.init.zeros_(self.distance.weight)
+            nn.init.zeros_(self.distance.bias)
+        self.first = nn.Conv2d(4 * slices * in_channels, channels[0], 3, padding=1)
 
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
-        previous, skips = channels[0], [channels[0]]
+        previous, widths = channels[0], [channels[0]]
         for level, c in enumerate(channels):
             if level:
                 self.down.append(nn.Conv2d(previous, c, 3, stride=2, padding=1))
                 previous = c
-                skips.append(c)
+                widths.append(c)
             for _ in range(blocks):
                 self.down.append(ResidualBlock(previous, c, width))
                 previous = c
-                skips.append(c)
+                widths.append(c)
         self.middle = ResidualBlock(previous, previous, width)
         self.attention = SelfAttention(previous) if attention else nn.Identity()
         self.middle_out = ResidualBlock(previous, previous, width)
         for level, c in reversed(list(enumerate(channels))):
-            for _ in range(blocks + 1):
-                self.up.append(ResidualBlock(previous + skips.pop(), c, width))
+            for _ in range(blocks if self.adds else blocks + 1):
+                self.up.append(ResidualBlock(previous if self.adds else previous + widths.pop(), c, width))
                 previous = c
             if level:
                 self.up.append(Upsample(c, channels[level - 1]))
                 previous = channels[level - 1]
+        every = len(channels) * (blocks + 1)
+        self.kept = range(blocks - 1, every, blocks + 1) if self.adds else range(-1, every)
+        """Layers of the way down whose output the way up meets, -1 being what comes before them."""
+        self.met = (
+            range(0, every, blocks + 1)
+            if self.adds
+            else [i for i, layer in enumerate(self.up) if isinstance(layer, ResidualBlock)]
+        )
+        """Layers of the way up before which it does."""
         self.last = nn.Sequential(
             nn.GroupNorm(groups(previous), previous),
             nn.SiLU(),
-            zeroed(nn.Conv2d(previous, 4 * in_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(previous, 4 * slices * in_channels, 3, padding=1)),
         )
 
     def forward(
-        self, x: Float[Tensor, "batch channels y x"], sigma: Float[Tensor, " batch"]
+        self,
+        x: Float[Tensor, "batch channels y x"],
+        sigma: Float[Tensor, " batch"],
+        distance: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch channels y x"]:
         """Posterior mean of the clean images.
 
         Args:
-            x: ``(B, C, Y, X)`` noisy images in the prior's unit, sides divisible by ``stride``.
+            x: ``(B, S C, Y, X)`` noisy images in the prior's unit, sides divisible by ``stride``.
             sigma: ``(B,)`` standard deviation of the noise in each channel.
+            distance: ``(B,)`` mm between the slices, where there are several.
         """
+        sigma, distance = once(sigma), None if distance is None else once(distance)
+
+        def network(x: Tensor, label: Tensor) -> Tensor:
+            return self.network(x, label, distance)
+
         if not self.align_phase:
-            return precondition(self.network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
-        phasor = local_phase(x)
-        mean = torch.tensor((self.mean, 0.0), dtype=x.dtype, device=x.device).reshape(2, 1, 1)
-        aligned = rotated(x, phasor, back=True)
-        return rotated(precondition(self.network, aligned, sigma, self.preconditioning, self.sigma_data, mean), phasor)
+            return precondition(network, x, sigma, self.preconditioning, self.sigma_data, self.mean)
+        slices = x.reshape(-1, 2, *x.shape[-2:])
+        phasor = local_phase(slices)
+        mean = torch.tensor((self.mean, 0.0), dtype=x.dtype, device=x.device).repeat(self.slices).reshape(-1, 1, 1)
+        aligned = rotated(slices, phasor, back=True).reshape(x.shape)
+        clean = precondition(network, aligned, sigma, self.preconditioning, self.sigma_data, mean)
+        return rotated(clean.reshape(slices.shape), phasor).reshape(x.shape)
 
     def network(
-        self, x: Float[Tensor, "batch channels y x"], noise_label: Float[Tensor, " batch"]
+        self,
+        x: Float[Tensor, "batch channels y x"],
+        noise_label: Float[Tensor, "#batch"],
+        distance: Float[Tensor, "#batch"] | None = None,
     ) -> Float[Tensor, "batch channels y x"]:
-        """The bare U-Net: ``(B, C, Y, X)`` of unit variance and ``(B,)`` labels to ``(B, C, Y, X)``."""
+        """The bare U-Net: ``(B, S C, Y, X)`` of unit variance and ``(B,)`` or ``(1,)`` labels to ``(B, S C, Y, X)``."""
         emb = self.embedding(fourier_features(noise_label))
+        if self.slices > 1:
+            assert distance is not None
+            emb = emb + self.distance(fourier_features(distance.log() / 4))
         x = self.first(F.pixel_unshuffle(x, 2))
-        skips = [x]
-        for layer in self.down:
+        skips = [x] if -1 in self.kept else []
+        for i, layer in enumerate(self.down):
             x = layer(x, emb) if isinstance(layer, ResidualBlock) else layer(x)
-            skips.append(x)
+            if i in self.kept:
+                skips.append(x)
         x = self.middle_out(self.attention(self.middle(x, emb)), emb)
-        for layer in self.up:
-            x = layer(torch.cat((x, skips.pop()), 1), emb) if isinstance(layer, ResidualBlock) else layer(x)
-        return F.pixel_shuffle(self.last(x), 2)
+        for i, layer in enumerate(self.up):
+            if i in self.met:
+                x = self.met_by(x, skips.pop())
+            x = layer(x, emb) if isinstance(layer, ResidualBlock) else layer(x)
+        norm, _, last = self.last
+        return F.pixel_shuffle(last(silu(norm(x))), 2)
+
+    def met_by(
+        self, x: Float[Tensor, "batch widths y x"], skip: Float[Tensor, "batch skipped y x"]
+    ) -> Float[Tensor, "batch both y x"]:
+        """What comes from below with what the way down has found, which nobody else needs any more."""
+        if not self.adds:
+            return torch.cat((x, skip), 1)
+        return x + skip if x.requires_grad else skip.add_(x)
 
 
 def complex_from_real(real: LightUNet) -> LightUNet:
@@ -151,6 +210,49 @@ def complex_from_real(real: LightUNet) -> LightUNet:
     return network
 
 
+def three_from_one(one: LightUNet) -> LightUNet:
+    """A network of three slices that does to the middle one what that of one slice does, whatever the distance.
+
+    The outer slices have no influence as yet, and are what ``precondition`` makes of them without a network.
+    """
+    network = copy.deepcopy(one)
+    network.slices, width = 3, one.embedding[0].out_features
+    network.distance = nn.Linear(64, cast(int, width))
+    first, last = one.first, cast(nn.Conv2d, one.last[2])
+    assert first.bias is not None and last.bias is not None
+    network.first = nn.Conv2d(3 * first.in_channels, first.out_channels, 3, padding=1)
+    network.last[2] = nn.Conv2d(last.in_channels, 3 * last.out_channels, 3, padding=1)
+    pairs = (("first.weight", first.weight, 1), ("last.2.weight", last.weight, 0), ("last.2.bias", last.bias, 0))
+    weights = {name: torch.cat((0 * w, w, 0 * w), axis) for name, w, axis in pairs}
+    weights |= {f"distance.{name}": torch.zeros_like(w) for name, w in network.distance.named_parameters()}
+    network.load_state_dict(one.state_dict() | weights)
+    return network
+
+
+def adding_from_concat(given: LightUNet) -> LightUNet:
+    """A network whose skips add, with what it can use of one of the same widths that concatenates them.
+
+    What is lost is the last block of each resolution on the way up, and what the others made of the skips beside them.
+    So it is where a training starts from, and no denoiser as yet.
+    """
+    network = LightUNet(
+        *given.widths, given.in_channels, given.sigma_data, given.mean, isinstance(given.attention, SelfAttention),
+        given.preconditioning, given.align_phase, "add", given.slices,
+    )  # fmt: skip
+    theirs, weights, behind = given.state_dict(), network.state_dict(), 0
+    places = {}
+    for i, layer in enumerate(network.up):
+        behind += isinstance(layer, Upsample)
+        places[f"up.{i}."] = f"up.{i + behind}."
+    for name, own in weights.items():
+        start = next((start for start in places if name.startswith(start)), "")
+        found = theirs[places.get(start, "") + name.removeprefix(start)]
+        weights[name] = found[tuple(slice(n) for n in own.shape)]
+    network.load_state_dict(weights)
+    network.coarse_size = getattr(given, "coarse_size", None)  # type: ignore[assignment]
+    return network
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with group norm; the noise level scales and shifts between them."""
 
@@ -164,12 +266,19 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "batch channels y x"], emb: Float[Tensor, "batch features"]
+        self, x: Float[Tensor, "batch channels y x"], emb: Float[Tensor, "#batch features"]
     ) -> Float[Tensor, "batch widths y x"]:
         h = self.conv1(silu(self.norm1(x)))
-        scale, shift = self.film(emb)[:, :, None, None].chunk(2, 1)
-        h = self.conv2(silu((self.norm2(h) * (1 + scale)).add_(shift)))
-        return h.add_(self.skip(x)).mul_(math.sqrt(0.5))
+        scale, shift = self.film(emb).chunk(2, 1)
+        norm, half = self.norm2, math.sqrt(0.5)
+        if len(emb) == 1:  # the norm scales and shifts in any case: with the level's factors it costs nothing more
+            scaled, shifted = norm.weight * (1 + scale[0]), norm.bias * (1 + scale[0]) + shift[0]
+            h = F.group_norm(h, norm.num_groups, scaled, shifted, norm.eps)
+        else:
+            h = (norm(h) * (1 + scale[:, :, None, None])).add_(shift[:, :, None, None])
+        bias = cast(Tensor, self.conv2.bias)
+        h = F.conv2d(silu(h), self.conv2.weight * half, bias * half, padding=1)
+        return h.add_(self.skip(x), alpha=half)
 
 
 class SelfAttention(nn.Module):
@@ -190,14 +299,20 @@ class SelfAttention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a 3x3 convolution."""
+    """Nearest-neighbour doubling, then a 3x3 convolution: together a transposed one, with less than half the products.
+
+    Each pixel of the small image takes part in 4x4 of the large one, with sums of the nine weights.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch widths 2*y 2*x"]:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        turned = self.conv.weight.flip(-1, -2).transpose(0, 1)
+        weight = sum((F.pad(turned, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)), torch.zeros(()))
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return F.conv_transpose2d(x, weight, self.conv.bias, stride=2, padding=1)
 
 
 def fourier_features(
@@ -207,6 +322,11 @@ def fourier_features(
     ratio = torch.arange(n // 2, device=label.device, dtype=torch.float32) / (n // 2 - 1)
     phase = 2 * math.pi * lowest * (highest / lowest) ** ratio * label.float()[:, None]
     return torch.cat((phase.sin(), phase.cos()), 1)
+
+
+def once(values: Float[Tensor, " batch"]) -> Float[Tensor, "#batch"]:
+    """``(1,)`` of values that are expanded from one: the same for all, known without a look at them."""
+    return values[:1] if values.stride(0) == 0 else values
 
 
 def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

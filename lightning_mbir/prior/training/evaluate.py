@@ -21,6 +21,9 @@ SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 CHURNED = (0.3, 80.0)
 """Levels at which samples are given fresh noise: where it is decided what a slice shows, and not how it looks."""
 
+SHOWN_MM = 3.0
+"""Distance of the slices of samples."""
+
 SMOOTHING_WIDTHS = (0.0, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
 
 
@@ -31,11 +34,20 @@ def noisy_copies(images: Tensor, sigma: float, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def denoising_mse(network: nn.Module, images: Tensor, sigmas: Sequence[float] = SIGMAS, seed: int = 0) -> Tensor:
-    """Squared error ``(n_sigmas, B)`` of denoised images ``(B, C, Y, X)``, a mean over channels and pixels."""
+def denoising_mse(
+    network: nn.Module,
+    images: Tensor,
+    sigmas: Sequence[float] = SIGMAS,
+    seed: int = 0,
+    distance: float | Tensor | None = None,
+) -> Tensor:
+    """Squared error ``(n_sigmas, B)`` of denoised images ``(B, C, Y, X)``, a mean over channels and pixels.
+
+    Of a network of several slices their ``distance`` in mm is that of all, or of each image ``(B,)``.
+    """
     errors = []
     for sigma in sigmas:
-        clean = denoised(network, noisy_copies(images, sigma, seed), sigma)
+        clean = denoised(network, noisy_copies(images, sigma, seed), sigma, distance)
         errors.append((clean - images).square().mean((1, 2, 3)))
     return torch.stack(errors)
 
@@ -88,7 +100,8 @@ def generate(
         churn: by what share a level in ``CHURNED`` is raised with fresh noise before each step (the paper has 0.41
             at most). That makes good for errors of the steps before; 0 follows the probability flow.
     """
-    channels = int(getattr(network, "in_channels", 1))
+    together = int(getattr(network, "slices", 1))
+    channels, distance = together * int(getattr(network, "in_channels", 1)), SHOWN_MM if together > 1 else None
     generator = torch.Generator().manual_seed(seed)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     x = sigma_max * torch.randn((n, channels, *size), generator=generator).to(device)
@@ -96,7 +109,7 @@ def generate(
     levels = (0.02 ** (1 / 7) + ramp * (sigma_max ** (1 / 7) - 0.02 ** (1 / 7))) ** 7
 
     def slope(image: Tensor, sigma: float) -> Tensor:
-        return (image - denoised(network, image, sigma)) / sigma
+        return (image - denoised(network, image, sigma, distance)) / sigma
 
     for now, after in pairwise([*levels.tolist(), 0.0]):
         if CHURNED[0] <= now <= CHURNED[1]:
@@ -110,7 +123,10 @@ def generate(
 
 
 def magnitude(images: Tensor) -> Tensor:
-    """``(B, C, Y, X)`` to what is looked at, ``(B, Y, X)``: the image, or the modulus of a complex one."""
+    """``(B, C, Y, X)`` to what is looked at, ``(B, Y, X)``: the image or the modulus of a complex one, of three slices
+    the middle."""
+    if images.shape[1] % 3 == 0:
+        images = images.chunk(3, 1)[1]
     return images[:, 0] if images.shape[1] == 1 else images.square().sum(1).sqrt()
 
 

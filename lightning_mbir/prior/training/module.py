@@ -19,12 +19,20 @@ from torch.optim.swa_utils import AveragedModel
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.denoiser import denoised, posterior_mean
-from lightning_mbir.prior.networks.build import build_network
-from lightning_mbir.prior.networks.running import channels_last, compiled, is_out_of_memory
+from lightning_mbir.prior.networks.build import build_network, new_options
+from lightning_mbir.prior.networks.running import channels_last, compiled
 from lightning_mbir.prior.training import watch
+from lightning_mbir.prior.training.compiling import compiles
 from lightning_mbir.prior.training.ema import EMA
 from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
-from lightning_mbir.prior.training.shared import diverged, set_rates, start_from, validate_last_step, warmup_cosine
+from lightning_mbir.prior.training.shared import (
+    diverged,
+    set_rates,
+    start_from,
+    told,
+    validate_last_step,
+    warmup_cosine,
+)
 from lightning_mbir.prior.training.vesde import VESDE
 
 log = logging.getLogger(__name__)
@@ -52,8 +60,9 @@ class ScorePriorModule(L.LightningModule):
         coarse_size: an image size of the training at which larger ones are denoised at high noise, see ``denoised``;
             None: that of ``init``, if any.
         complex: two channels, real and imaginary part, for complex MRI.
-        init: a prior to start from (a name or a file, see ``load_prior``), of the same network; with ``align_phase``
-            it may be one of magnitudes.
+        slices: 3 for a prior of neighbouring slices (Song et al. 2024, "DiffusionBlend", arXiv 2406.10211).
+        init: a prior to start from (a name or a file, see ``load_prior``), of the same network, or of one that it can
+            be widened from (``start_from``).
         objective: ``edm`` or ``dsm``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps; ``cosine`` lets it fall to 0 at the end.
         log_sigma_mean, log_sigma_std: of the natural logarithm of EDM's noise levels. Wider than those of Karras et
@@ -79,6 +88,7 @@ class ScorePriorModule(L.LightningModule):
         network_options: dict[str, Any] | None = None,
         modality: Modality | None = "ct",
         complex: bool = False,
+        slices: int = 1,
         coarse_size: int | None = None,
         init: str | None = None,
         objective: Objective = "edm",
@@ -109,8 +119,7 @@ class ScorePriorModule(L.LightningModule):
             )
         if not log_sigma_std > 0:
             raise InputError(f"--model.log_sigma_std {log_sigma_std}: give a positive number")
-        if complex:
-            network_options = {"in_channels": 2, **(network_options or {})}
+        network_options = new_options(network, network_options, complex, slices)
         self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
         self.network = channels_last(build_network(network, network_options, coarse_size, trusted=network))
@@ -152,6 +161,11 @@ class ScorePriorModule(L.LightningModule):
         if bool(getattr(data, "complex", channels == 2)) != (channels == 2):
             wanted = "complex" if channels == 2 else "real"
             raise InputError(f"the network takes {wanted} slices; give --data.complex and --model.complex the same")
+        together = int(getattr(self.network, "slices", 1))
+        if int(getattr(data, "slices", together)) != together:
+            raise InputError(
+                f"the network takes {together} slices at once; give --data.slices and --model.slices the same"
+            )
         sizes = {size for size in (getattr(data, "crop_size", None), *getattr(data, "sizes", ())) if size}
         for size in sizes:
             if size % stride:
@@ -189,7 +203,8 @@ class ScorePriorModule(L.LightningModule):
         share = position - below
         return self.log_loss[below] * (1 - share) + self.log_loss[below + 1] * share
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, given: Tensor | list[Tensor], batch_idx: int) -> Tensor:
+        batch, distance = told(given)
         self.slices_seen += len(batch) * self.trainer.world_size
         generator = torch.Generator(self.device).manual_seed(watch.key(self.seed, self.global_rank, self.batches_seen))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -197,7 +212,7 @@ class ScorePriorModule(L.LightningModule):
         sigma = self.draw_sigma(len(batch), generator, self.hparams["whole_sigma_min"] if whole else 0.0)
         noise = torch.randn(batch.shape, device=self.device, generator=generator)
         noisy = (batch + sigma[:, None, None, None] * noise).contiguous(memory_format=torch.channels_last)
-        clean = posterior_mean(self._compiled or self.network, noisy, sigma)
+        clean = posterior_mean(self._compiled or self.network, noisy, sigma, distance)
         losses = self.weight(sigma) * (clean.float() - batch).square().mean((1, 2, 3))
         loss = losses.mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -225,9 +240,9 @@ class ScorePriorModule(L.LightningModule):
         self.ema.update_parameters(self.network)
         self.validation_psnr = {}  # that was of the weights before
 
-    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Tensor | list[Tensor], batch_idx: int) -> None:
         validate_last_step(self.trainer)
-        self._rate.add(len(batch) * self.trainer.world_size)
+        self._rate.add(len(told(batch)[0]) * self.trainer.world_size)
         if not self._logs_at(self.global_step) or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return
         self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -240,18 +255,20 @@ class ScorePriorModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._validation.clear()
 
-    def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, given: Tensor | list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Squared denoising error of the averaged weights at fixed noise levels with fixed noise."""
+        batch, distance = told(given)
         size = batch.shape[-1]
         self.largest = max(self.largest, (batch.shape[-2], size), key=math.prod)
         seed = watch.key(batch_idx, self.global_rank)
         network = self.ema.module
         reference = smoothing_mse(batch.float(), seed=seed) if size not in self._reference else None
-        self._validation[size].append((denoising_mse(network, batch, seed=seed), reference))
+        self._validation[size].append((denoising_mse(network, batch, seed=seed, distance=distance), reference))
         if batch_idx == 0 and self.global_rank == 0:
             for sigma in (0.1, 0.5, 2.0):
                 noisy = noisy_copies(batch[:4], sigma, seed)
-                rows = [noisy, denoised(network, noisy, sigma), batch[:4]]
+                first = None if distance is None else distance[:4]
+                rows = [noisy, denoised(network, noisy, sigma, first), batch[:4]]
                 self._picture(f"denoised_{size}/sigma_{sigma:g}", rows)
 
     def on_validation_epoch_end(self) -> None:
@@ -306,7 +323,7 @@ class ScorePriorModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         set_rates(self, self._learning_rates)
-        if self._compiled is not None and not self._compiles():
+        if self._compiled is not None and not compiles(self, self._compiled):
             self._compiled = None
         self._rate.pause()
 
@@ -347,33 +364,6 @@ class ScorePriorModule(L.LightningModule):
             data=str(getattr(trainer.datamodule, "summary", "")),  # type: ignore[attr-defined]
             course=course,
         )
-
-    def _compiles(self) -> bool:
-        """Whether the way back compiles too, for all batches that will come; ``Compiled`` itself only minds the way
-        there."""
-        try:
-            for shape in self._batch_shapes():
-                x = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
-                with self.trainer.precision_plugin.forward_context():
-                    out = self._compiled(x, torch.ones_like(x[:, 0, 0, 0]))  # type: ignore[misc]
-                out.float().square().mean().backward()
-        except Exception as error:  # every backend has kinds of its own
-            if is_out_of_memory(error):
-                raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            log.warning("torch.compile failed in the backward pass (%s); training goes on uncompiled", reason[:200])
-            return False
-        finally:
-            self.network.zero_grad()
-        return True
-
-    def _batch_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the batches that training will draw; with slices of another source, any that the network takes."""
-        loader: Any = self.trainer.train_dataloader
-        groups = getattr(getattr(loader, "sampler", None), "groups", None)  # of KeyedBatches
-        if groups is None:
-            return [(1, int(getattr(self.network, "in_channels", 1)), 64, 64)]
-        return [(count, *loader.dataset[[(int(places[0]), 0)]].shape[1:]) for places, _, count in groups]
 
     def _logs_at(self, step: int) -> bool:
         """Whether Lightning writes what is logged in this step, counted from 1: the last one too."""

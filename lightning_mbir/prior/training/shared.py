@@ -20,7 +20,7 @@ from lightning_mbir.files import whole_file, writing
 from lightning_mbir.prior.checkpoints.checkpoint import read_prior
 from lightning_mbir.prior.checkpoints.weights import check_finite, read_torch
 from lightning_mbir.prior.networks.build import build_network
-from lightning_mbir.prior.networks.unet import LightUNet, complex_from_real
+from lightning_mbir.prior.networks.unet import LightUNet, adding_from_concat, complex_from_real, three_from_one
 
 
 def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
@@ -35,6 +35,11 @@ def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
         return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return factor
+
+
+def told(batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Slices of a batch and, of triples, the distances that come with them."""
+    return (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1])
 
 
 def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
@@ -133,8 +138,12 @@ def other_setting(own: nn.Module, given: nn.Module) -> str | None:
 def start_from(network: nn.Module, init: str, trusted: str | None = None) -> None:
     """Give a network the weights of a prior and, if it has none, its ``coarse_size``.
 
+    A light network may be more than the prior: with ``align_phase`` it takes one of magnitudes, of three slices one of
+    single ones, and does at first what that does. With skips that add it also takes one that concatenates them, from
+    which it has to learn again what to make of them.
+
     Args:
-        network: with ``align_phase`` it takes the weights of a prior of magnitudes, too.
+        network: of the training.
         init: whatever ``load_prior`` takes.
         trusted: class path of the network, where it is another package's.
 
@@ -145,8 +154,8 @@ def start_from(network: nn.Module, init: str, trusted: str | None = None) -> Non
         prior: Any = read_prior(init, network=trusted)[0]
     except InputError as error:
         raise InputError(str(error).replace("--prior", "--model.init")) from error
-    if getattr(network, "align_phase", False) and isinstance(prior, LightUNet) and prior.in_channels == 1:
-        prior = complex_from_real(prior)
+    if isinstance(prior, LightUNet) and isinstance(network, LightUNet):
+        prior = _widened(prior, network)
     own: Any = network
     coarse = getattr(prior, "coarse_size", None)
     own.coarse_size = prior.coarse_size = coarse if own.coarse_size is None else own.coarse_size
@@ -156,6 +165,17 @@ def start_from(network: nn.Module, init: str, trusted: str | None = None) -> Non
             f"--model.init {init}: another network than --model.network with its options ({differs} does not fit)"
         )
     network.load_state_dict(weights)
+
+
+def _widened(prior: LightUNet, network: LightUNet) -> LightUNet:
+    """The prior as the start of a network that is more than it, as far as there is a way."""
+    if network.align_phase and prior.in_channels == 1:
+        prior = complex_from_real(prior)
+    if network.adds and not prior.adds and network.widths == prior.widths:
+        prior = adding_from_concat(prior)
+    if network.slices == 3 and prior.slices == 1:
+        prior = three_from_one(prior)
+    return prior
 
 
 def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:

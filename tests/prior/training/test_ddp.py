@@ -96,7 +96,7 @@ def test_two_processes_take_the_step_of_both(tmp_path: Path) -> None:
     with torch.no_grad():  # the last layers start at zero, and would let no gradient through
         for parameter in start.network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    config = {"network": "light", "network_options": TINY, "modality": "ct"}
+    config = {"network": "light", "network_options": start.hparams["network_options"], "modality": "ct"}
     save_prior(tmp_path / "start.safetensors", start.network, config)
     folder = scans(tmp_path / "scans", 32)
     given = [*options(folder, 32, BATCH), "--model.init", str(tmp_path / "start.safetensors"), "--steps", "1"]

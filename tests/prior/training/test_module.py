@@ -13,12 +13,11 @@ from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior import NCSNpp, ScorePriorModule, load_prior, save_prior
+from lightning_mbir.prior import NCSNpp, ScorePriorModule, load_prior
 from lightning_mbir.prior.denoiser import posterior_mean
-from lightning_mbir.prior.networks.local_phase import local_phase, rotated
 from lightning_mbir.prior.training.evaluate import SIGMAS, SMOOTHING_WIDTHS, generate, smoothing_mse
 from lightning_mbir.prior.training.watch import key
-from tests.prior.conftest import LITTLE_VALIDATION, TINY, tiny, tiny_data, trainer
+from tests.prior.conftest import LITTLE_VALIDATION, tiny, tiny_data, trainer
 
 
 def test_dsm_draws_log_uniform_noise_levels() -> None:
@@ -52,9 +51,9 @@ def test_noise_levels_that_cannot_be_are_refused(wrong: dict[str, float]) -> Non
 def test_whole_slices_among_crops_teach_from_a_noise_level_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, float]] = []
 
-    def seen(network: torch.nn.Module, noisy: Tensor, sigma: Tensor) -> Tensor:
+    def seen(network: torch.nn.Module, noisy: Tensor, sigma: Tensor, *distance: Any) -> Tensor:
         drawn.extend((noisy.shape[-1], float(level)) for level in sigma)
-        return posterior_mean(network, noisy, sigma)
+        return posterior_mean(network, noisy, sigma, *distance)
 
     monkeypatch.setattr("lightning_mbir.prior.training.module.posterior_mean", seen)
     options: dict[str, Any] = {"image_size": [64, 32], "crop_size": 32, "whole_fraction": 0.5, "phantom_volumes": 1}
@@ -258,54 +257,6 @@ def test_averaged_weights_follow_the_released_rule() -> None:
 def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ScorePriorModule(**options)  # type: ignore[arg-type]
-
-
-def test_training_goes_on_from_a_prior(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    source = tiny()
-    with torch.no_grad():
-        for parameter in source.network.parameters():
-            parameter.add_(0.01)
-    config = {"network": "light", "network_options": TINY, "modality": "ct"}
-    save_prior(tmp_path / "start.safetensors", source.network, config)
-    module = tiny(init=str(tmp_path / "start.safetensors"))
-    for name, value in source.network.state_dict().items():
-        torch.testing.assert_close(module.network.state_dict()[name], value, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(module.ema.module.state_dict()[name], module.network.state_dict()[name])
-    with pytest.raises(InputError, match="another network"):
-        ScorePriorModule(network_options={**TINY, "channels": [8, 24]}, init=str(tmp_path / "start.safetensors"))
-    for option in ({"preconditioning": "ve"}, {"mean": 0.0}, {"sigma_data": 0.5}):  # the same weights, another function
-        with pytest.raises(InputError, match="another network"):
-            ScorePriorModule(network_options={**TINY, **option}, init=str(tmp_path / "start.safetensors"))
-
-
-def test_complex_priors_train_on_two_channels(tmp_path: Path) -> None:
-    data = SliceDataModule(modality="mri", complex=True, image_size=32, phantom_volumes=1, slices_per_epoch=16)
-    module = ScorePriorModule(network_options=TINY, modality="mri", complex=True)
-    trainer(tmp_path, 2, **LITTLE_VALIDATION).fit(module, data)
-    prior = load_prior(tmp_path / "run" / "prior.safetensors")
-    z = torch.randn(2, 32, 32, dtype=torch.complex64)
-    assert prior(z, 0.5).dtype == torch.complex64
-    with pytest.raises(InputError, match="complex"):
-        trainer(tmp_path / "other", 2).fit(tiny(modality="mri"), data)
-
-
-def test_a_complex_prior_starts_from_one_of_magnitudes(tmp_path: Path) -> None:
-    source = tiny(modality="mri")
-    config = {"network": "light", "network_options": TINY, "modality": "mri"}
-    for parameter in source.network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    save_prior(tmp_path / "real.safetensors", source.network, config, half=False)
-    options = {**TINY, "align_phase": True}
-    module = ScorePriorModule(network_options=options, complex=True, init=str(tmp_path / "real.safetensors"))
-    z = torch.randn(3, 2, 32, 32)
-    sigma = torch.tensor([0.1, 1.0, 10.0])
-    phasor = local_phase(z)
-    ours = rotated(module.network(z, sigma), phasor, back=True)[:, :1]
-    theirs = source.network(rotated(z, phasor, back=True)[:, :1], sigma)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="another network"):
-        ScorePriorModule(network_options=TINY, complex=True, init=str(tmp_path / "real.safetensors"))
 
 
 def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
