@@ -36,7 +36,8 @@ class CorrectionUNet(nn.Module):
     Its last layer starts at zero, so training starts from the direct inversion.
 
     Args:
-        **options: of ``LightUNet``; ``in_channels`` is 1, or 2 for real and imaginary part.
+        **options: of ``LightUNet``; ``in_channels`` is 1, or 2 for real and imaginary part; with ``slices`` 3 it looks
+            at each slice and its neighbours (a 2.5D network), and is told how far apart they are.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -44,11 +45,16 @@ class CorrectionUNet(nn.Module):
         # With "ve" scaling and a noise level of 1, LightUNet is x + F(x - mean).
         self.unet = LightUNet(**{**options, "preconditioning": "ve"})
         self.stride: int = self.unet.stride
+        self.slices: int = self.unet.slices
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Corrected slices: ``(B, C, Y, X)`` to ``(B, C, Y, X)`` in the prior's unit, sides divisible by ``stride``."""
-        out: Tensor = self.unet(x, torch.ones(len(x), device=x.device))
-        return out
+    def forward(self, x: Tensor, distance: Tensor | None = None) -> Tensor:
+        """Corrected slices: ``(B, C, Y, X)`` to ``(B, C, Y, X)`` in the prior's unit, sides divisible by ``stride``.
+
+        With three ``slices``: of ``(B, 3 C, Y, X)``, one slice after another and their ``distance`` ``(B,)`` in mm, the
+        middle one.
+        """
+        out: Tensor = self.unet(x, torch.ones(len(x), device=x.device), distance)
+        return out.chunk(self.slices, 1)[self.slices // 2]
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,13 @@ class FBPUNet:
         config: ``KEYS``: the task with its settings and the seed of its mask, the ``geometry_of`` its operator, the
             options of the network, and what is 1 in its unit.
         path: the file it is from.
+        spacing: mm from slice to slice of the volume to come, which a network of three slices has to know.
     """
 
     network: CorrectionUNet
     config: dict[str, Any]
     path: Path
+    spacing: float | None = None
 
     def check_geometry(self, operator: LinearOperator) -> None:
         """Raise ``InputError`` where ``operator`` is another one than that of the training."""
@@ -78,10 +86,24 @@ class FBPUNet:
 
     @torch.no_grad()
     def __call__(self, direct: Tensor, slice_batch: int = 8) -> Tensor:
-        """Corrected slices of a direct inversion ``(Z, Y, X)``, both in the prior's unit; worked out in float32."""
+        """Corrected slices of a direct inversion ``(Z, Y, X)``, both in the prior's unit; worked out in float32.
+
+        Raises:
+            InputError: a network of three slices that was not told their distance.
+        """
         network = self.network.to(direct.device)
-        single = direct.to(torch.complex64 if direct.is_complex() else torch.float32)
-        out = [network(as_channels(part)) for part in torch.split(single, slice_batch)]
+        if network.slices > 1 and self.spacing is None:
+            raise InputError(
+                f"--network {self.path}: it looks at neighbouring slices and has to know how far apart they are; "
+                "give spacing=(z, y, x) in mm (`spacing` in the file of a measurement)"
+            )
+        single = as_channels(direct.to(torch.complex64 if direct.is_complex() else torch.float32))
+        out = []
+        for places in torch.split(torch.arange(len(single), device=direct.device), slice_batch):
+            distance = None
+            if self.spacing is not None and network.slices > 1:
+                distance = torch.full((1,), self.spacing, device=direct.device).expand(len(places))
+            out.append(network(with_neighbours(single, places, network.slices), distance))
         return from_channels(torch.cat(out)).to(direct.dtype)
 
 
@@ -137,6 +159,16 @@ def describe(geometry: dict[str, Any]) -> str:
         return f"{views} on {geometry['bins']} bins, {size} x {size} pixels"
     kind = "complex" if geometry["complex"] else "real"
     return f"mask {geometry['mask']} ({geometry['acceleration']:g}-fold), {size[0]} x {size[1]} {kind} pixels"
+
+
+def with_neighbours(x: Tensor, places: Tensor, slices: int) -> Tensor:
+    """Slices ``(Z, C, Y, X)`` at some places, ``(B, C, Y, X)``, or each between its neighbours, ``(B, 3 C, Y, X)``.
+
+    Beyond the ends of the stack lie the last ones again.
+    """
+    reach = torch.arange(slices, device=places.device) - slices // 2
+    found = x[(places[:, None] + reach).clamp(0, len(x) - 1)].flatten(1, 2)
+    return found.contiguous(memory_format=torch.channels_last)
 
 
 def as_channels(x: Tensor) -> Tensor:

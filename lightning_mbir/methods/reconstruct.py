@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ def reconstruct(
         steps: noise levels or iterations.
         callback: called after each of them.
         calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
-        spacing: size ``(z, y, x)`` of a voxel in mm, which priors of neighbouring slices need; no other looks at it.
+        spacing: size ``(z, y, x)`` of a voxel in mm, which priors and networks of neighbouring slices need; no others
+            look at it.
         **options: of the method; their defaults are in its signature, and in its help.
 
     Raises:
@@ -126,6 +127,7 @@ def reconstruct(
     if network is not None and "network" in chosen.needs:
         unet = read_unet(Path(network))
         unet.check_geometry(operator)
+        unet = replace(unet, spacing=None if spacing is None else spacing[0])
     if weights is not None and not chosen.weighted:
         raise InputError(f"{name} fits no data term that weights could go into; leave weights out")
     weighted = None

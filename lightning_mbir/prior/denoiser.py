@@ -236,8 +236,8 @@ class SliceDenoiser:
             )
         if self.slices > 1 and self.spacing is None:
             raise InputError(
-                "--prior: it is of neighbouring slices and has to know how far apart they are; "
-                "give spacing=(z, y, x) in mm, or take one of single slices"
+                "--prior: it is of neighbouring slices and has to know how far apart they are; give spacing=(z, y, x) "
+                "in mm (`spacing` in the file of a measurement), or take one of single slices"
             )
 
     def but(self, **changes: Any) -> SliceDenoiser:

@@ -35,6 +35,7 @@ class Case:
         calibrated: CT: whether attenuation is in 1/mm.
         notes: what was done to a measurement.
         noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where it is not known.
+        sized: whether the distance of the slices in ``spacing`` is known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     calibrated: bool = True
     notes: tuple[str, ...] = ()
     noise_std: float = 0.0
+    sized: bool = True
 
 
 def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_phase: bool) -> Case:
@@ -79,5 +81,12 @@ def measured(scan: Measurement) -> Case:
         return measured_operator(scan, complex)
 
     return Case(
-        scan.name, operator, scan.y, (z, y, x), calibrated=scan.calibrated, notes=scan.notes, noise_std=scan.noise_std
+        scan.name,
+        operator,
+        scan.y,
+        (z, y, x),
+        calibrated=scan.calibrated,
+        notes=scan.notes,
+        noise_std=scan.noise_std,
+        sized=scan.sized,
     )

@@ -98,7 +98,7 @@ class Runner:
             "network": self.network,
             "steps": plan.steps,
             "calibrated": case.calibrated,
-            "spacing": case.spacing,
+            "spacing": case.spacing if case.sized else None,
             **plan.options,
         }
         operator = case.operator(self.takes_complex(plan))

@@ -22,12 +22,19 @@ from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.data.volumes.listing import list_volumes
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.fbp_unet import CorrectionUNet, as_channels, direct_inversion, geometry_of, write_unet
+from lightning_mbir.methods.fbp_unet import (
+    CorrectionUNet,
+    as_channels,
+    direct_inversion,
+    geometry_of,
+    with_neighbours,
+    write_unet,
+)
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.prior.checkpoints.weights import read_torch
 from lightning_mbir.prior.networks.running import channels_last
-from lightning_mbir.prior.training.shared import diverged, set_rates, validate_last_step, warmup_cosine
+from lightning_mbir.prior.training.shared import diverged, set_rates, told, validate_last_step, warmup_cosine
 from lightning_mbir.prior.training.watch import key
 
 Loss = Literal["l1", "l2"]
@@ -45,7 +52,7 @@ class FBPUNetModule(L.LightningModule):
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
         views, angle_range, acc, mask, phase, coils, photons, snr: of the task, by default its own, as in
             ``ReconstructionModule``.
-        network_options: of ``LightUNet``.
+        network_options: of ``LightUNet``; ``{slices: 3}`` looks at the neighbours of each slice too.
         loss: ``l2`` or ``l1``.
         learning_rate: of Adam, after ``warmup_steps`` linear steps, then along a cosine to 0.
         seed: of the mask, as in ``ReconstructionModule``; and of the weights, the order and the variation of slices.
@@ -110,13 +117,18 @@ class FBPUNetModule(L.LightningModule):
     def pairs(self, volume: Volume, variant: int = 0) -> Tensor:
         """Direct inversions and truths ``(Z, 2, C, Y, X)`` in half precision, of the measurement of a volume.
 
+        Of a network of three slices they are ``(Z, 2, 3 C, Y, X)``, each between its neighbours.
+
         Variant 0 is the volume as it is. The others are mirrored, turned, zoomed and shifted before they are measured,
-        so that streaks stay where the geometry puts them. Each has at most ``SLICES`` slices, evenly spread; another
-        variant starts at another slice.
+        so that streaks stay where the geometry puts them. Each has at most ``SLICES`` slices, evenly spread or, for
+        three at once, side by side; another variant starts at another slice.
         """
         place = key(self.seed, *volume.name.encode(), variant)
         step = math.ceil(len(volume.data) / SLICES)
         data = volume.data[variant % step :: step]
+        if self.network.slices > 1:
+            first = variant % step * SLICES
+            data = volume.data[max(0, min(first, len(volume.data) - SLICES)) :][:SLICES]
         if variant:
             vary = _variation()  # slices as channels: one variation for all
             vary.set_random_state(seed=place % 2**31)
@@ -127,11 +139,19 @@ class FBPUNetModule(L.LightningModule):
             truth = torch.polar(data, smooth_phase(data.shape, np.random.RandomState(place % 2**31)))
         y, _ = self.task.add_noise(operator(truth), ("training", place), **self.settings)
         scale = mri_scale(y, operator) if self.task.modality == "mri" else CT_SCALE
-        return torch.stack([as_channels(x / scale) for x in (direct_inversion(y, operator), truth)], 1).half()
+        pair, every = (as_channels(x / scale) for x in (direct_inversion(y, operator), truth)), torch.arange(len(data))
+        return torch.stack([with_neighbours(x, every, self.network.slices) for x in pair], 1).half()
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        direct, truth = batch.unbind(1)
-        loss = self.error(self.network(direct).float(), truth)
+    def corrected(self, batch: Tensor | list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a batch what the network makes of it, the truth, and the direct inversion, ``(B, C, Y, X)`` each."""
+        pair, distance = told(batch)
+        direct, truth = pair.unbind(1)
+        middle = [x.chunk(self.network.slices, 1)[self.network.slices // 2] for x in (truth, direct)]
+        return self.network(direct, distance).float(), middle[0], middle[1]
+
+    def training_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Tensor:
+        found, truth, _ = self.corrected(batch)
+        loss = self.error(found, truth)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
@@ -139,16 +159,15 @@ class FBPUNetModule(L.LightningModule):
     def on_after_backward(self) -> None:
         self.batches_seen += 1
 
-    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Tensor | list[Tensor], batch_idx: int) -> None:
         validate_last_step(self.trainer)
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        direct, truth = batch.unbind(1)
-        found = self.network(direct).float()
-        self.log("val/loss", self.error(found, truth), prog_bar=True, sync_dist=True, batch_size=len(batch))
+    def validation_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> None:
+        found, truth, direct = self.corrected(batch)
+        self.log("val/loss", self.error(found, truth), prog_bar=True, sync_dist=True, batch_size=len(truth))
         for name, x in (("network", found), ("direct", direct)):
             mse = (x - truth).square().mean((1, 2, 3)) * truth.shape[1]  # |complex|^2 has both parts
-            self.log(f"val/psnr_{name}", -10 * mse.log10().mean(), sync_dist=True, batch_size=len(batch))
+            self.log(f"val/psnr_{name}", -10 * mse.log10().mean(), sync_dist=True, batch_size=len(truth))
 
     def on_validation_epoch_end(self) -> None:
         if not bool(torch.isfinite(self.trainer.callback_metrics["val/loss"])):
@@ -206,7 +225,8 @@ class FBPUNetModule(L.LightningModule):
 
 
 class PairDataModule(L.LightningDataModule):
-    """Pairs ``(2, C, Y, X)`` of axial slices, direct inversion and truth, from the volumes of a folder.
+    """Pairs ``(2, C, Y, X)`` of axial slices, direct inversion and truth, from the volumes of a folder; of a network of
+    three slices ``(2, 3 C, Y, X)`` and the distance of the slices in mm.
 
     All pairs are made once, by the module's ``pairs``, and kept in memory: 64 KiB each at 128 pixels, at most 48 of
     each variant of a volume. Every patient is drawn equally often; slices of air are left out. MRI pairs are scaled by
@@ -254,8 +274,8 @@ class PairDataModule(L.LightningDataModule):
         self.held_out = held_out or patients[-1]
         self.modality, self.image_size, self.batch_size = modality, image_size, batch_size
         self.variants, self.slices_per_epoch, self.num_workers = variants, slices_per_epoch, num_workers
-        self._train: dict[str, list[Tensor]] = {}
-        self._validation: list[Tensor] = []
+        self._train: dict[str, list[tuple[Tensor, float]]] = {}
+        self._validation: list[tuple[Tensor, float]] = []
 
     @property
     def _module(self) -> FBPUNetModule:
@@ -275,7 +295,7 @@ class PairDataModule(L.LightningDataModule):
                 print("; ".join((volume.name, *volume.notes)), flush=True)
             for variant in range(1 if name == self.held_out else self.variants):
                 pairs = self._module.pairs(volume, variant)
-                kept = pairs[_has_signal(pairs[:, 1])]
+                kept = [(pair, volume.spacing[0]) for pair in pairs[_has_signal(pairs[:, 1])]]
                 (self._validation if name == self.held_out else self._train.setdefault(name, [])).extend(kept)
         self._train = {name: slices for name, slices in self._train.items() if slices}
         if not self._train or not self._validation:
@@ -289,30 +309,33 @@ class PairDataModule(L.LightningDataModule):
         length = max(1, self.slices_per_epoch // world // self.batch_size)
         groups = [(torch.arange(len(slices)), self.batch_size)]
         batches = KeyedBatches(weights, groups, length, module.seed, rank, world, lambda: module.batches_seen)
-        pairs = Pairs(slices, 0.2 if self.modality == "mri" else 0.0)
+        pairs = Pairs(slices, 0.2 if self.modality == "mri" else 0.0, module.network.slices > 1)
         return cast("DataLoader[Tensor]", KeyedLoader(pairs, batches, self.num_workers))
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Slices of the held-out patient, the same ones each time."""
         sampler = WholeSampler(len(self._validation), self._module.global_rank, self._module.trainer.world_size)
-        return DataLoader(Pairs(self._validation), batch_size=self.batch_size, sampler=sampler)
+        pairs = Pairs(self._validation, with_distance=self._module.network.slices > 1)
+        return DataLoader(pairs, batch_size=self.batch_size, sampler=sampler)
 
 
-class Pairs(Dataset[Tensor]):
-    """Pairs in single precision; with a seed beside the index, scaled at random by up to ``intensity``."""
+class Pairs(Dataset[Any]):
+    """Pairs in single precision; with a seed beside the index, scaled at random by up to ``intensity``. Of a network of
+    three slices the distance of these comes ``with`` each."""
 
-    def __init__(self, pairs: list[Tensor], intensity: float = 0.0) -> None:
-        self.pairs, self.intensity = pairs, intensity
+    def __init__(self, pairs: list[tuple[Tensor, float]], intensity: float = 0.0, with_distance: bool = False) -> None:
+        self.pairs, self.intensity, self.with_distance = pairs, intensity, with_distance
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> Tensor:
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
         place, seed = index if isinstance(index, tuple) else (index, None)
-        pair = self.pairs[place].float()
+        pair, distance = self.pairs[place]
+        pair = pair.float()
         if seed is not None and self.intensity > 0:  # measurement and inversion are linear, so both scale alike
             pair = pair * float(np.random.default_rng(seed).uniform(1 - self.intensity, 1 + self.intensity))
-        return pair
+        return (pair, torch.tensor(distance, dtype=torch.float32)) if self.with_distance else pair
 
 
 def _variation() -> Compose:

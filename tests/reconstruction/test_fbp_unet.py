@@ -130,7 +130,7 @@ def test_training_lowers_the_loss_and_the_file_does_what_was_trained(tmp_path: P
     state = torch.load(best, weights_only=True)["state_dict"]
     assert all(torch.equal(state[f"network.{key}"], value) for key, value in unet.network.state_dict().items())
     # The file has the best weights by held-out loss; held-out slices come out better than they went in.
-    direct, truth = (torch.stack(list(pairs._validation)).float()[:, i, 0] for i in (0, 1))
+    direct, truth = (torch.stack([pair for pair, _ in pairs._validation]).float()[:, i, 0] for i in (0, 1))
     before, after = ((x - truth).square().mean() for x in (direct, unet(direct)))
     assert float(after) < 0.5 * float(before)
     torch.testing.assert_close(unet(direct, slice_batch=1), unet(direct, slice_batch=5), rtol=1e-4, atol=1e-5)

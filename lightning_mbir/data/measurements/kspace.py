@@ -33,6 +33,7 @@ class KSpace(NamedTuple):
         first: number of the first slice in the file.
         notes: what was done to it.
         question: what the file leaves open.
+        sized: whether the file tells the spacing.
     """
 
     y: Tensor
@@ -41,6 +42,7 @@ class KSpace(NamedTuple):
     first: int
     notes: tuple[str, ...]
     question: str = ""
+    sized: bool = False
 
 
 def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, int] | None = None) -> KSpace:
@@ -95,7 +97,7 @@ def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, in
             encoding.field_of_view[1] / mask.shape[-1],
         )
         notes = (*notes, *more)
-    return KSpace(y, mask.float(), spacing, chosen.start, notes, question)
+    return KSpace(y, mask.float(), spacing, chosen.start, notes, question, fastmri)
 
 
 def read_complex(item: Item, axes: str, slices: tuple[int, int] | None) -> tuple[Tensor, slice, tuple[str, ...]]:

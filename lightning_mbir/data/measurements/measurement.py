@@ -57,6 +57,7 @@ class Measurement:
         notes: what was done to the file's numbers, a line each, for the log.
         noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where the file does not tell.
         question: what the file leaves open and has to be told before anything is reconstructed; empty where nothing is.
+        sized: whether the distance of the slices in ``affine`` is known.
     """
 
     y: Tensor
@@ -68,6 +69,7 @@ class Measurement:
     notes: tuple[str, ...] = field(default=())
     noise_std: float = 0.0
     question: str = ""
+    sized: bool = True
 
 
 def read_measurement(path: str | Path, modality: Modality, options: MeasurementOptions | None = None) -> Measurement:
@@ -104,15 +106,16 @@ def _read(content: Content, name: str, modality: Modality, options: MeasurementO
         thickness = geometry.pop("slice_thickness")
         first = 0 if options.slices is None else options.slices[0]
         affine = _affine([thickness, geometry["pixel_size"], geometry["pixel_size"]], first)
-        return Measurement(y, geometry, affine, name, "ct", options.detector_spacing is not None, notes)
+        known = options.detector_spacing is not None
+        return Measurement(y, geometry, affine, name, "ct", known, notes, sized=known)
     noise = noise_std(content, modality)
     if "kspace" in content:
         raw = read_kspace(content, options.axes, options.slices)
         affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
-        return Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, noise, raw.question)
+        return Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, noise, raw.question, raw.sized)
     own = read_own_layout(content, modality, options.axes, options.slices)
     affine = _affine(own.spacing, own.first)
-    return Measurement(own.y, own.geometry, affine, name, modality, True, own.notes, noise)
+    return Measurement(own.y, own.geometry, affine, name, modality, True, own.notes, noise, sized=own.sized)
 
 
 def _check_options(path: Path, options: MeasurementOptions, kind: Modality, exchange: bool) -> None:

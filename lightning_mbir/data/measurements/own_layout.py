@@ -46,6 +46,7 @@ class OwnLayout(NamedTuple):
         spacing: voxel size ``(z, y, x)`` in mm.
         first: number of the first slice in the file.
         notes: what was done to it.
+        sized: whether the file tells the distance of the slices.
     """
 
     y: Tensor
@@ -53,6 +54,7 @@ class OwnLayout(NamedTuple):
     spacing: tuple[float, float, float]
     first: int
     notes: tuple[str, ...]
+    sized: bool = False
 
 
 def read_own_layout(
@@ -86,7 +88,7 @@ def read_own_layout(
         raise InputError(f"{path}: spacing is {spacing}; give the voxel size (z, y, x) in mm")
     if modality == "ct" and not np.allclose(spacing[1:], read.spacing[1:], rtol=1e-3):
         raise InputError(f"{path}: spacing is {spacing} but pixel_size {read.spacing[1]:g}; they must agree")
-    return read._replace(spacing=(spacing[0], spacing[1], spacing[2]))
+    return read._replace(spacing=(spacing[0], spacing[1], spacing[2]), sized=True)
 
 
 def noise_std(content: Content, modality: Modality) -> float:
@@ -138,8 +140,8 @@ def _projections(content: Content, beam: str, slices: tuple[int, int] | None) ->
             raise InputError(f"{path}: the measurement has NaN or infinite values (or beyond 3e38); correct them first")
     pixel = geometry["pixel_size"]
     thickness = geometry.get("slice_thickness", pixel if beam == "cone" else 1.0)
-    first = 0 if beam == "cone" else chosen.start
-    return OwnLayout(torch.from_numpy(array), geometry, (thickness, pixel, pixel), first, notes)
+    first, sized = 0 if beam == "cone" else chosen.start, beam == "cone" or "slice_thickness" in geometry
+    return OwnLayout(torch.from_numpy(array), geometry, (thickness, pixel, pixel), first, notes, sized)
 
 
 def _kspace(content: Content, axes: str | None, slices: tuple[int, int] | None) -> OwnLayout:

@@ -14,6 +14,7 @@ from lightning_mbir.data.measurements.item import PART
 from lightning_mbir.data.measurements.kspace import crop_readout
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
+from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, FanBeam, ParallelBeam
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
@@ -378,3 +379,21 @@ def test_wrong_measurements_are_refused(content: dict[str, Any], words: str, tmp
     np.savez(tmp_path / "y.npz", **content)
     with pytest.raises(InputError, match=words):
         read_measurement(tmp_path / "y.npz", "mri" if "mask" in content else "ct")
+
+
+@pytest.mark.parametrize(
+    ("content", "modality", "sized"),
+    [
+        (CT, "ct", False),
+        ({**CT, "spacing": [3.0, 2.0, 2.0]}, "ct", True),
+        (MRI, "mri", False),
+        ({**MRI, "spacing": [3.0, 2.0, 2.0]}, "mri", True),
+        ({"kspace": np.ones((2, 3, 20, 24), complex)}, "mri", False),
+    ],
+)
+def test_whether_the_distance_of_the_slices_is_known(
+    content: dict[str, Any], modality: Modality, sized: bool, tmp_path: Path
+) -> None:
+    """1 mm stands for what a file does not tell, which a prior of neighbouring slices must not take for the truth."""
+    np.savez(tmp_path / "y.npz", **content)
+    assert read_measurement(tmp_path / "y.npz", modality).sized == sized
