@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--priors", nargs="+", default=["ct"])
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--pictures", type=Path, help="a folder for the middle slices")
+    parser.add_argument("--steps", type=int, help="noise levels of dds [the task's]")
+    parser.add_argument("--lam", type=float, help="of its total variation along z [the task's]")
     parser.add_argument("--no_tv", action="store_true", help="leave ADMM-TV out")
     args = parser.parse_args()
     print("| measurement | method | PSNR, dB (axial, coronal, sagittal) | seconds |\n|---|---|---|---|")
@@ -150,9 +152,9 @@ def run(name: str, task: str, case: Case, args: argparse.Namespace) -> None:
         is_complex = not ct and (prior.complex if prior else "knee" in name)
         given = case.y, case.operator(is_complex), prior, method
         options = TASKS[task].tuned(method, noisy=not case.calibrated or "knee" in name)
-        done = reconstruct(
-            *given, modality=TASKS[task].modality, volume=case.name, calibrated=case.calibrated, **options
-        )
+        options |= {name: getattr(args, name) for name in ("steps", "lam") if prior and getattr(args, name) is not None}
+        settings = {"modality": TASKS[task].modality, "volume": case.name, "calibrated": case.calibrated}
+        done = reconstruct(*given, **settings, spacing=case.spacing, **options)
         print(f"| {name} | {label} | {score(done.volume, case, ct)} | {done.seconds:.0f} |", flush=True)
         shown.append(done.volume.abs() if done.volume.is_complex() else done.volume)
     if args.pictures and shown:

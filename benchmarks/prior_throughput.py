@@ -3,6 +3,7 @@
     python benchmarks/prior_throughput.py --device cpu --cases light_128 light_256 ncsnpp --ncsnpp_size 64
     python benchmarks/prior_throughput.py --device cuda --compile --profile
     python benchmarks/prior_throughput.py --against ANOTHER_CHECKOUT --threads 1 --engines
+    python benchmarks/prior_throughput.py --layers --threads 1
 
 Ours is what `fit` does, and `SliceDenoiser` with bfloat16: channels-last, autocast and, if asked for, `torch.compile`;
 `--precision float32` is without autocast, as reconstructions are by default. The plain run is eager, float32, channels
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import math
 import os
 import statistics
 import subprocess
@@ -146,6 +148,40 @@ def is_depthwise(shapes: list[list[int]]) -> bool:
     return len(shapes) > 1 and list(shapes[1][1:]) == [1, 4, 4]
 
 
+def layers(args: argparse.Namespace) -> list[str]:
+    """Lines of the table of the convolutions of the light network, by kind, beside a product of large matrices."""
+    network = channels_last(prepare("light", torch.device("cpu")).eval().requires_grad_(False))
+    seen: list[tuple[nn.Module, Tensor]] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs[0].clone())))
+    size = max(args.sizes)
+    x = torch.rand((args.batch, 1, size, size)).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        network(x, torch.full((args.batch,), SIGMA))
+        square = torch.rand(2048, 2048)
+        found = [("2048 x 2048 times 2048 x 2048", 2 * 2048**3, fastest(lambda: square @ square, args.repeat))]
+        for module, given in seen[:]:
+            assert isinstance(module, nn.Conv2d)
+            module._forward_pre_hooks.clear()
+            out = module(given)
+            products = 2 * out.numel() * module.in_channels * math.prod(module.kernel_size)
+            name = f"{module.in_channels} to {module.out_channels}, {module.kernel_size[0]} x {module.kernel_size[0]}"
+            name += f" at {out.shape[-1]}" + (", every second" if module.stride[0] == 2 else "")
+            found.append((name, products, fastest(lambda m=module, x=given: m(x), args.repeat)))  # type: ignore[misc]
+    return [f"| {name} | {1e3 * seconds:.2f} | {n / seconds / 1e9:.0f} |" for name, n, seconds in dict.fromkeys(found)]
+
+
+def fastest(run: Callable[[], object], repeat: int) -> float:
+    """The least seconds of a call."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 WORKER = """
 import sys, time, torch
 from lightning_mbir.prior import SliceDenoiser, Unit
@@ -244,7 +280,7 @@ def engines(args: argparse.Namespace) -> list[str]:
 def engines_of(network: nn.Module, x: Tensor, sigma: Tensor) -> dict[str, Callable[[], Tensor]]:
     """The network by the name of what runs it; compilation happens in the first call."""
     torch._inductor.config.freezing = True
-    frozen = torch.compile(network)
+    frozen = torch.compile(network, dynamic=False)
     runs = {"as it is": lambda: network(x, sigma), "torch.compile, frozen": lambda: frozen(x, sigma)}
     try:
         import openvino
@@ -271,6 +307,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile in ours")
     parser.add_argument("--no_training", action="store_true", help="inference only")
     parser.add_argument("--profile", action="store_true", help="share of time by kind of operation")
+    parser.add_argument("--layers", action="store_true", help="GFLOP/s of each convolution, of the largest size")
     parser.add_argument("--against", type=Path, help="a checkout of another revision, for the light network alone")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="of the slices, with --against")
     parser.add_argument("--engines", action="store_true", help="torch.compile and OpenVINO, with --against")
@@ -278,6 +315,9 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.layers:
+        print("| convolution | ms | GFLOP/s |\n|---|---|---|\n" + "\n".join(layers(args)))
+        return
     if args.against:
         print("| size | denoiser | ms a slice | ratio | largest difference |\n|---|---|---|---|---|")
         with tempfile.TemporaryDirectory() as folder:
