@@ -55,11 +55,13 @@ def new_options(name: str, options: dict[str, Any] | None, complex: bool, slices
         slices: neighbouring ones that are denoised together.
 
     Raises:
-        InputError: several slices for a network that takes one.
+        InputError: several slices for a network that takes one, or another number of them.
     """
+    if slices not in (1, 3):
+        raise InputError(f"--data.slices {slices}: give 1, or 3 neighbouring ones")
     known = dict(getattr(NETWORKS.get(name), "newest", {}))
     if slices != 1 and name in NETWORKS and NETWORKS[name] is not LightUNet:
-        raise InputError(f"--model.slices {slices}: of the light network alone, not {name}")
+        raise InputError(f"--data.slices {slices}: of the light network alone, not {name}")
     wanted = {**known, **({"in_channels": 2} if complex else {}), **({"slices": slices} if slices != 1 else {})}
     return {**wanted, **(options or {})} or options
 

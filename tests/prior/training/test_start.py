@@ -45,7 +45,7 @@ def test_a_training_starts_from_what_it_can_be_widened_from(tmp_path: Path) -> N
                     torch.testing.assert_close(value, start[name])
     with pytest.raises(InputError, match="another network"):
         ScorePriorModule(network_options={**TINY, "skips": "concat"}, init=str(tmp_path / "add.safetensors"))
-    with pytest.raises(InputError, match=r"--model.slices 3: of the light network alone, not ncsnpp"):
+    with pytest.raises(InputError, match=r"--data.slices 3: of the light network alone, not ncsnpp"):
         ScorePriorModule(network="ncsnpp", slices=3)
 
 
