@@ -13,7 +13,7 @@ from lightning_mbir.methods.catalog import METHODS
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.prior import LightUNet, SliceDenoiser, Unit, load_prior, save_prior
 from lightning_mbir.prior.neighbours import neighbours
-from lightning_mbir.prior.networks.unet import adding_from_concat, three_from_one
+from lightning_mbir.prior.networks.unet import adding_from_concat, joined, parted, three_from_one
 from lightning_mbir.reconstruction import reconstruct
 from tests.prior.conftest import OPTIONS, network
 
@@ -110,6 +110,24 @@ def test_a_widened_network_does_to_the_middle_slice_what_it_did() -> None:
             middle = one(x[:, channels : 2 * channels].contiguous(), sigma)
         torch.testing.assert_close(clean[:, channels : 2 * channels], middle, rtol=1e-5, atol=1e-5)
         wide.load_state_dict(LightUNet(**{**OPTIONS, "slices": 3, **kind(one)}).state_dict())
+
+
+@pytest.mark.parametrize("skips", ["concat", "add"])
+def test_slices_meet_below_the_finest_resolution(skips: str) -> None:
+    """Each is parted and joined as it lies in memory; of one level there is nowhere to meet."""
+    x = torch.randn(2, 6, 4, 5).contiguous(memory_format=torch.channels_last)
+    by_itself = parted(x, 3)
+    assert torch.equal(by_itself, x.reshape(6, 2, 4, 5)) and torch.equal(joined(by_itself, 3), x)
+    for part in (by_itself, joined(by_itself, 3)):
+        assert part.is_contiguous(memory_format=torch.channels_last)
+    net = three(skips=skips)
+    moved = torch.zeros(1, 3, 16, 16)
+    moved[0, 2, 8, 8] = 1.0
+    with torch.no_grad():
+        change = (net(moved, torch.ones(1), torch.ones(1)) - net(0 * moved, torch.ones(1), torch.ones(1))).abs()
+    assert bool((change.amax((0, 2, 3)) > 0).all())
+    with pytest.raises(InputError, match=r"slices 3: give channels of at least two levels"):
+        LightUNet(channels=[8], attention=False, slices=3)
 
 
 def small_complex() -> LightUNet:

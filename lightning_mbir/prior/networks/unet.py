@@ -40,7 +40,8 @@ class LightUNet(nn.Module):
         skips: how what the way down has found meets the way up. ``"concat"``: every layer's, beside what comes from
             below, with one block more a resolution; ``"add"``: the sum of both, once a resolution, at half the cost.
         slices: neighbouring slices that are denoised together: 1, or 3, whose channels stand one slice after another.
-            The network is told how far apart they are.
+            The finest resolution sees each by itself, all others see them together, and the network is told how far
+            apart they are: details take capacity, and what slices have in common is coarse.
         align_phase: two channels only: the network sees the image without its local phase, nearly real, and what it
             makes of it gets that phase again. So a phase costs it nothing, and it commutes with any global one. Each
             slice has its own.
@@ -79,6 +80,10 @@ class LightUNet(nn.Module):
             raise InputError(f"network_options.skips {skips!r}: give concat or add")
         if slices not in (1, 3):
             raise InputError(f"network_options.slices {slices}: give 1, or 3 neighbouring ones")
+        if slices > 1 and len(channels) < 2:
+            raise InputError(
+                "network_options.slices 3: give channels of at least two levels; the finest joins no slices"
+            )
         self.adds = skips == "add"
         self.widths = (tuple(channels), blocks)
         self.preconditioning = check_preconditioning(preconditioning, sigma_data, mean)
@@ -93,14 +98,15 @@ class LightUNet(nn.Module):
             self.distance = nn.Linear(64, width)
             nn.init.zeros_(self.distance.weight)
             nn.init.zeros_(self.distance.bias)
-        self.first = nn.Conv2d(4 * slices * in_channels, channels[0], 3, padding=1)
+        self.first = nn.Conv2d(4 * in_channels, channels[0], 3, padding=1)
 
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         previous, widths = channels[0], [channels[0]]
         for level, c in enumerate(channels):
             if level:
-                self.down.append(nn.Conv2d(previous, c, 3, stride=2, padding=1))
+                together = slices if level == 1 else 1
+                self.down.append(nn.Conv2d(together * previous, c, 3, stride=2, padding=1))
                 previous = c
                 widths.append(c)
             for _ in range(blocks):
@@ -115,7 +121,7 @@ class LightUNet(nn.Module):
                 self.up.append(ResidualBlock(previous if self.adds else previous + widths.pop(), c, width))
                 previous = c
             if level:
-                self.up.append(Upsample(c, channels[level - 1]))
+                self.up.append(Upsample(c, channels[level - 1] * (slices if level == 1 else 1)))
                 previous = channels[level - 1]
         every = len(channels) * (blocks + 1)
         self.kept = range(blocks - 1, every, blocks + 1) if self.adds else range(-1, every)
@@ -126,10 +132,12 @@ class LightUNet(nn.Module):
             else [i for i, layer in enumerate(self.up) if isinstance(layer, ResidualBlock)]
         )
         """Layers of the way up before which it does."""
+        self.joined, self.split = blocks, len(self.up) - (blocks if self.adds else blocks + 1)
+        """The layers of the way down and up before which slices are joined, and parted again."""
         self.last = nn.Sequential(
             nn.GroupNorm(groups(previous), previous),
             nn.SiLU(),
-            zeroed(nn.Conv2d(previous, 4 * slices * in_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(previous, 4 * in_channels, 3, padding=1)),
         )
 
     def forward(
@@ -170,19 +178,23 @@ class LightUNet(nn.Module):
         if self.slices > 1:
             assert distance is not None
             emb = emb + self.distance(fourier_features(distance.log() / 4))
-        x = self.first(F.pixel_unshuffle(x, 2))
+        n = self.slices
+        each = emb if len(emb) == 1 else emb.repeat_interleave(n, 0)
+        x = self.first(F.pixel_unshuffle(parted(x, n), 2))
         skips = [x] if -1 in self.kept else []
         for i, layer in enumerate(self.down):
-            x = layer(x, emb) if isinstance(layer, ResidualBlock) else layer(x)
+            x = joined(x, n) if i == self.joined else x
+            x = layer(x, each if i < self.joined else emb) if isinstance(layer, ResidualBlock) else layer(x)
             if i in self.kept:
                 skips.append(x)
         x = self.middle_out(self.attention(self.middle(x, emb)), emb)
         for i, layer in enumerate(self.up):
+            x = parted(x, n) if i == self.split else x
             if i in self.met:
                 x = self.met_by(x, skips.pop())
-            x = layer(x, emb) if isinstance(layer, ResidualBlock) else layer(x)
+            x = layer(x, emb if i < self.split else each) if isinstance(layer, ResidualBlock) else layer(x)
         norm, _, last = self.last
-        return F.pixel_shuffle(last(silu(norm(x))), 2)
+        return joined(F.pixel_shuffle(last(silu(norm(x))), 2), n)
 
     def met_by(
         self, x: Float[Tensor, "batch widths y x"], skip: Float[Tensor, "batch skipped y x"]
@@ -213,19 +225,22 @@ def complex_from_real(real: LightUNet) -> LightUNet:
 def three_from_one(one: LightUNet) -> LightUNet:
     """A network of three slices that does to the middle one what that of one slice does, whatever the distance.
 
-    The outer slices have no influence as yet, and are what ``precondition`` makes of them without a network.
+    The outer ones are treated alike at the finest resolution, where each is by itself, and take from all others what
+    these find in the middle one.
     """
-    network = copy.deepcopy(one)
-    network.slices, width = 3, one.embedding[0].out_features
-    network.distance = nn.Linear(64, cast(int, width))
-    first, last = one.first, cast(nn.Conv2d, one.last[2])
-    assert first.bias is not None and last.bias is not None
-    network.first = nn.Conv2d(3 * first.in_channels, first.out_channels, 3, padding=1)
-    network.last[2] = nn.Conv2d(last.in_channels, 3 * last.out_channels, 3, padding=1)
-    pairs = (("first.weight", first.weight, 1), ("last.2.weight", last.weight, 0), ("last.2.bias", last.bias, 0))
-    weights = {name: torch.cat((0 * w, w, 0 * w), axis) for name, w, axis in pairs}
-    weights |= {f"distance.{name}": torch.zeros_like(w) for name, w in network.distance.named_parameters()}
-    network.load_state_dict(one.state_dict() | weights)
+    network = LightUNet(
+        *one.widths, one.in_channels, one.sigma_data, one.mean, isinstance(one.attention, SelfAttention),
+        one.preconditioning, one.align_phase, "add" if one.adds else "concat", 3,
+    )  # fmt: skip
+    weights, own = one.state_dict(), network.state_dict()
+    for name, w in weights.items():
+        if own[name].shape != w.shape:  # where they are joined, and parted again
+            axis = next(
+                i for i, (ours, theirs) in enumerate(zip(own[name].shape, w.shape, strict=True)) if ours != theirs
+            )
+            weights[name] = torch.cat((0 * w, w, 0 * w) if axis == 1 else (w, w, w), axis)
+    network.load_state_dict(weights | {name: torch.zeros_like(w) for name, w in own.items() if name not in weights})
+    network.coarse_size = getattr(one, "coarse_size", None)  # type: ignore[assignment]
     return network
 
 
@@ -313,6 +328,24 @@ class Upsample(nn.Module):
         weight = sum((F.pad(turned, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)), torch.zeros(()))
         weight = weight.contiguous(memory_format=torch.channels_last)
         return F.conv_transpose2d(x, weight, self.conv.bias, stride=2, padding=1)
+
+
+def parted(x: Float[Tensor, "batch channels y x"], slices: int) -> Float[Tensor, "separate own y x"]:
+    """``(B, S C, Y, X)`` with each slice by itself, ``(B S, C, Y, X)``."""
+    if slices == 1:
+        return x
+    n, channels, rows, columns = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(n, rows, columns, slices, channels // slices)  # as they lie in memory
+    return pixels.permute(0, 3, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def joined(x: Float[Tensor, "separate own y x"], slices: int) -> Float[Tensor, "batch channels y x"]:
+    """``(B S, C, Y, X)`` with the slices together, ``(B, S C, Y, X)``."""
+    if slices == 1:
+        return x
+    n, channels, rows, columns = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(n // slices, slices, rows, columns, channels)
+    return pixels.permute(0, 2, 3, 1, 4).flatten(-2).permute(0, 3, 1, 2)
 
 
 def fourier_features(
