@@ -6,6 +6,7 @@ from lightning_mbir.samplers.diffusion_mbir import diffusion_mbir
 from lightning_mbir.samplers.dps import dps
 from lightning_mbir.samplers.mcg import mcg
 from lightning_mbir.samplers.noise import KeyedNoise, keyed_generator
+from lightning_mbir.samplers.pula import pula
 from lightning_mbir.samplers.schedules import geometric_sigmas, karras_sigmas
 from lightning_mbir.samplers.score_slices import score_slices
 from lightning_mbir.samplers.state import Callback, Denoiser, DifferentiableDenoiser, SamplerState
@@ -25,6 +26,7 @@ __all__ = [
     "karras_sigmas",
     "keyed_generator",
     "mcg",
+    "pula",
     "score_slices",
     "tpdm",
 ]

@@ -38,8 +38,8 @@ class KeyedNoise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         slices: Sequence[int] | None = None,
-    ) -> Num[Tensor, "z y x"]:
-        """Noise of ``shape`` ``(Z, Y, X)``, variance 1 (complex: 1/2 in each part).
+    ) -> Num[Tensor, "*shape"]:
+        """Noise of ``shape``, ``(Z, Y, X)`` or of a measurement, variance 1 (complex: 1/2 in each part).
 
         Args:
             step: noise level; ``stream`` tells apart several draws at one level.

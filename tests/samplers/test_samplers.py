@@ -19,6 +19,7 @@ from lightning_mbir.samplers import (
     geometric_sigmas,
     karras_sigmas,
     mcg,
+    pula,
     score_slices,
     tpdm,
 )
@@ -97,6 +98,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "dps": {"run": dps, **FEW, "options": {"zeta": 0.2}, "nfe": lambda n: 2 * n},
     # Fresh noise at every level averages over levels, so only the deterministic one samples the prior.
     "diffpir": {"run": diffpir, **FEW, "options": {"zeta": 0.0, "sigma_n": 1e-5}, "nfe": lambda n: n},
+    "pula": {"run": pula, **MANY, "options": {"sigma_y": 1e-4}, "nfe": lambda n: n},
     "tpdm": {
         "run": tpdm,
         **FEW,
@@ -191,7 +193,7 @@ def test_correlated_pixels_are_pulled_along(name: str) -> None:
     options = dict(SAMPLERS[name]["options"])
     if name == "tpdm":
         options["second"] = lambda x, sigma: prior(x.transpose(0, 1).contiguous(), sigma).transpose(0, 1)
-    sigmas = SAMPLERS[name]["schedule"](60, 5.0, 0.01)
+    sigmas = SAMPLERS[name]["schedule"](120 if name == "pula" else 60, 5.0, 0.01)  # pula takes one step a level
     runs = torch.stack(
         [SAMPLERS[name]["run"](prior, half, half(truth), sigmas, noise=KeyedNoise(s), **options) for s in range(12)]
     )
@@ -201,7 +203,7 @@ def test_correlated_pixels_are_pulled_along(name: str) -> None:
     rest = (missing - missing.mean(0)).reshape(-1, len(posterior))
     wrong = rest.T @ rest / (11 * 64) - posterior
     mixed = 1 - torch.eye(len(posterior))
-    exact = name in ("dds", "tpdm", "dps", "score_slices", "diffusion_mbir tweedie")
+    exact = name in ("dds", "tpdm", "dps", "pula", "score_slices", "diffusion_mbir tweedie")
     # The mean of 12 samples alone is off by 0.2, the covariance of 704 by 0.13.
     assert error < (0.35 if exact else 0.85 if name == "diffpir" else 0.65)
     assert 0.9 < spread < (1.15 if exact else 1.65)

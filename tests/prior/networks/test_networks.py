@@ -20,6 +20,7 @@ from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.networks.build import NETWORKS, build_network
 from lightning_mbir.prior.networks.ncsnpp import fir_down, fir_up
 from lightning_mbir.prior.networks.running import compiled
+from lightning_mbir.prior.networks.unet import Upsample
 
 SMALL: dict[str, dict[str, Any]] = {
     "light": {"channels": [8, 16]},
@@ -56,6 +57,21 @@ def test_contract(name: str, channels: int) -> None:
         near = posterior_mean(net, x, sigma * (1 + 1e-6))
         torch.testing.assert_close(near, out.detach(), rtol=1e-2, atol=1e-2)  # continuous in sigma
         assert (posterior_mean(net, x, 2 * sigma) - out).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (8, 6)])
+def test_doubling_is_nearest_neighbour_and_a_convolution(size: tuple[int, int]) -> None:
+    """With its derivatives, in double precision, and in the layout that convolutions are fastest in."""
+    layer = Upsample(3, 5).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    plain = layer.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(layer(x), plain)
+    assert layer(x).is_contiguous(memory_format=torch.channels_last)
+    v = torch.randn_like(plain)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(y, (x, layer.conv.weight), v) for y in (layer(x), plain)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("nf", [4, 12, 36, 48, 80, 132])
