@@ -51,7 +51,8 @@ def pula(
             parts together, as the levels. Of a measurement without noise a small number, since a step has its length.
         gamma: length of the step, above 0 to 1. The paper has 0.5; with the noise as it is here 1 follows the levels
             best.
-        cg_iterations: conjugate gradient steps a level.
+        cg_iterations: conjugate gradient steps a level. They have to solve the step: of k-space ten do, of few views
+            with a small ``sigma_y`` they do not, and what is left unsolved is noise of the levels before.
         callback: called after each level.
 
     Returns:

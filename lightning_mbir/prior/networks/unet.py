@@ -326,7 +326,7 @@ class Upsample(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch widths 2*y 2*x"]:
         bias, (n, _, rows, columns) = cast(Tensor, self.conv.bias), x.shape
         weight = kernels_of_doubled(self.conv.weight).contiguous(memory_format=torch.channels_last)
-        found = F.conv2d(x, weight, bias.repeat(4), padding=1).permute(0, 2, 3, 1)
+        found = F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias.repeat(4)).permute(0, 2, 3, 1)
         found = found.reshape(n, rows + 1, columns + 1, 2, 2, len(bias))
         lines = [
             torch.stack([found[:, i : i + rows, j : j + columns, i, j] for j in (0, 1)], 3)  # even and odd columns
