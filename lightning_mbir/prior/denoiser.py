@@ -264,31 +264,31 @@ class SliceDenoiser:
             raise InputError("this prior was trained on complex slices; give complex data, or a one-channel prior")
         slices = x.resolve_conj().resolve_neg().reshape(-1, *x.shape[-2:])
         cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
+        if self.slices == 1:  # each by itself, without a copy of the volume
+            alone = None if cotangents is None else cotangents[:, None]
+            return self._by_groups(slices[:, None], sigma, 1, alone).reshape(x.shape)
         places, counts, step = self._together(x, sigma)
-        groups = slices[places]
         if cotangents is not None:
-            cotangents = cotangents[places] * counts[..., None, None]
+            done = self._by_groups(slices[places], sigma, step, cotangents[places] * counts[..., None, None])
+            return torch.zeros_like(slices).index_add_(0, places.flatten(), done.flatten(0, 1)).reshape(x.shape)
+        out = torch.empty_like(slices)
+        out[places[counts]] = self._by_groups(slices[places], sigma, step, None)[counts]
+        return out.reshape(x.shape)
+
+    def _by_groups(self, groups: Tensor, sigma: float, step: int, cotangents: Tensor | None) -> Tensor:
+        """What ``_in_batches`` gives of ``(G, S, Y, X)`` slices that pass the network together, ``step`` apart."""
         done = torch.empty_like(groups)
         level = sigma / math.sqrt(2) if self.complex else sigma
         distance = None if self.spacing is None or self.slices == 1 else self.spacing * step
-        run = self._run if cotangent is None else self.network
+        run = self._run if cotangents is None else self.network
         while len(groups) and not self._fill(done, run, groups, level, distance, cotangents):
             pass
-        if cotangents is None:
-            out = torch.empty_like(slices)
-            out[places[counts]] = done[counts]
-        else:
-            out = torch.zeros_like(slices).index_add_(0, places.flatten(), done.flatten(0, 1))
-        return out.reshape(x.shape)
+        return done
 
     def _together(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, int]:
         """Places in all slices of ``x`` of those that pass the network together, ``(G, S)``, which of them count, and
         how many slices apart they are."""
-        n = math.prod(x.shape[:-2])
-        if self.slices == 1:
-            places, counts, step = torch.arange(n)[:, None], torch.ones(n, 1, dtype=torch.bool), 1
-            return places.to(x.device), counts.to(x.device), step
-        depth = x.shape[-3] if x.ndim > 2 else 1
+        n, depth = math.prod(x.shape[:-2]), x.shape[-3] if x.ndim > 2 else 1
         self.check_stack(depth)
         places, counts, step = neighbours(depth, sigma)
         stacks = torch.arange(0, n, depth)[:, None, None]
