@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,14 +82,12 @@ def placed(prior: Prior, spacing: Sequence[float] | None, depth: int) -> Prior:
         depth: slices of the stack.
 
     Raises:
-        InputError: no spacing, one that cannot be, or too few slices.
+        InputError: no spacing, or too few slices.
     """
     together = getattr(prior, "slices", 1)
     if not isinstance(prior, SliceDenoiser) or together == 1:
         return prior
     if spacing is not None:
-        if not (math.isfinite(spacing[0]) and spacing[0] > 0):
-            raise InputError(f"spacing {spacing[0]:g}: give the distance of the slices in mm, above 0")
         prior = prior.but(spacing=float(spacing[0]), chosen=prior.chosen)  # its slice batches are settled for both
     prior.check_stack(depth)
     return prior

@@ -103,14 +103,16 @@ def reconstruct(
 
     Raises:
         InputError: unknown method or option, a measurement of another shape, on another device, without slices, not
-            finite, zero, too large or too small, a ``noise_std`` that cannot be, a prior that is missing or that is
-            none, something else that the method needs and that is missing, weights that cannot be used or that the
+            finite, zero, too large or too small, a ``noise_std`` or ``spacing`` that cannot be, a prior that is missing
+            or that is none, something else that the method needs and that is missing, weights that cannot be used or that the
             method has no use for, options with which the method diverges.
     """
     modality = modality or modality_of(operator)
     if not (math.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"noise_std {noise_std:g}: give a standard deviation, 0 where it is not known")
     check_size(noise_std, "noise_std")
+    if spacing is not None and not all(math.isfinite(size) and size > 0 for size in spacing):
+        raise InputError(f"spacing {spacing}: give the distance of the slices in mm, above 0, and the size of pixels")
     chosen = check_method(method, modality, options, steps)
     name = chosen.name
     operator.check_range(y)
