@@ -104,8 +104,8 @@ def reconstruct(
     Raises:
         InputError: unknown method or option, a measurement of another shape, on another device, without slices, not
             finite, zero, too large or too small, a ``noise_std`` or ``spacing`` that cannot be, a prior that is missing
-            or that is none, something else that the method needs and that is missing, weights that cannot be used or that the
-            method has no use for, options with which the method diverges.
+            or that is none, something else that the method needs and that is missing, weights that cannot be used or
+            that the method has no use for, options with which the method diverges.
     """
     modality = modality or modality_of(operator)
     if not (math.isfinite(noise_std) and noise_std >= 0):
