@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a measurement consists of: things that were measured one by one, and could be left out one by one.
+
+    Attributes:
+        place: where each part lies, ``(n,)``: neighbours are close in what they measure. Of views their angle.
+        needed: which parts nothing can be reconstructed without, ``(n,)``: the calibration centre of k-space.
+        what: their name, for messages.
+        open: whether they lie along a line with two ends rather than around a circle: views that leave a wedge out.
+    """
+
+    place: Float[Tensor, " n"]
+    needed: Bool[Tensor, " n"]
+    what: str = "parts"
+    open: bool = False
 
 
 class LinearOperator(nn.Module):
@@ -104,6 +123,25 @@ class LinearOperator(nn.Module):
         """The operator of slice ``k``, where the domain is a volume whose slices are not coupled."""
         return None
 
+    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
+        """The operator of some neighbouring slices, whose measurement is ``y[start:stop]``; none where slices are
+        coupled. That of one that acts slice by slice is itself."""
+        return self if self.separable else None
+
+    @property
+    def parts(self) -> Parts:
+        """What could be left out, one by one. By default what lies along the first dimension of ``range_shape``."""
+        count = self.range_shape[0]
+        return Parts(torch.arange(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool))
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        """The operator that measures only the parts of these numbers; its measurement is ``kept(y, chosen)``."""
+        return Selection(self, chosen)
+
+    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        """Of a measurement (or of weights) ``(..., *range_shape)`` only the parts of these numbers."""
+        return y.index_select(-len(self.range_shape), chosen.to(y.device))
+
     def _largest_slice(self, steps: int = 10) -> int:
         """The slice whose operator has the largest norm, by power iteration on each."""
         generator = torch.Generator().manual_seed(0)
@@ -194,6 +232,30 @@ class ScaledOperator(LinearOperator):
 
     def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
         return self.operator.norm(tolerance, max_iterations) * abs(self.factor)
+
+
+class Selection(LinearOperator):
+    """``A``, of whose measurement only some places along its first dimension are kept."""
+
+    def __init__(self, operator: LinearOperator, chosen: Int[Tensor, " n"]) -> None:
+        super().__init__()
+        self.operator = operator
+        self.register_buffer("chosen", chosen.to(operator.device), persistent=False)
+        self.domain_shape, self.range_shape = operator.domain_shape, (len(chosen), *operator.range_shape[1:])
+        self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
+        self.separable = operator.separable
+        self._probe = operator._probe
+
+    chosen: Int[Tensor, " n"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.kept(self.operator(x), self.chosen)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self.check_range(y)
+        dim = y.ndim - len(self.range_shape)
+        full = y.new_zeros(*y.shape[:dim], *self.operator.range_shape)
+        return self.operator.adjoint(full.index_copy(dim, self.chosen, y))
 
 
 class Composition(LinearOperator):

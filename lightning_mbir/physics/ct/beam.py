@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.ct.geometry import ConeGeometry, PlaneGeometry
 from lightning_mbir.physics.ct.projectors.projector import Projector
-from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.physics.operator import LinearOperator, Parts
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +48,24 @@ class Beam(LinearOperator):
     def geometry(self) -> dict[str, Any]:
         """Everything that decides the operator: the arguments of the geometry."""
         return asdict(self._geometry)
+
+    @property
+    def parts(self) -> Parts:
+        """The views, by their angle; of a parallel beam half a turn is the whole circle, of others a full one."""
+        turn = self._geometry.turn
+        places = np.mod(np.asarray(self._geometry.angles), turn)
+        ordered = np.sort(places)
+        gaps = np.diff(ordered, append=ordered[0] + turn)
+        wedge = bool(gaps.max() > max(3 * np.median(gaps), turn / 18))
+        if wedge:  # counted from its end
+            places = np.mod(places - ordered[(int(gaps.argmax()) + 1) % len(ordered)], turn)
+        return Parts(torch.from_numpy(places), torch.zeros(len(places), dtype=torch.bool), "views", wedge)
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> Beam:
+        geometry = replace(self._geometry, angles=tuple(self._geometry.angles[i] for i in chosen.tolist()))
+        one = type(self).__new__(type(self))
+        Beam.__init__(one, geometry, self.backend, self.backend)  # all else was checked when the whole was made
+        return one.to(self.device, self.real_dtype)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The geometry, so that a state is not loaded into another one."""

@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class PlaneGeometry(ABC):
     They are the key that cached matrices are found by: another name, type or number of them loses those.
     """
 
+    turn: ClassVar[float] = 360.0
+    """Degrees after which rays are the same again."""
     image_size: int
     angles: tuple[float, ...]
     n_detectors: int
@@ -86,6 +88,8 @@ class PlaneGeometry(ABC):
 class ParallelGeometry(PlaneGeometry):
     """Parallel rays; see ``ParallelBeam``."""
 
+    turn: ClassVar[float] = 180.0
+
     def distance(self, position: float) -> float:
         return position
 
@@ -125,6 +129,7 @@ class FanGeometry(PlaneGeometry):
 class ConeGeometry:
     """The rays of a cone onto a flat panel; arguments as those of ``ConeBeam``, with no default left open."""
 
+    turn: ClassVar[float] = 360.0
     volume_shape: tuple[int, int, int]
     angles: tuple[float, ...]
     source_distance: float

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Complex, Float, Num
+from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.mri.coils import CoilOperator, centring, check_coil_maps
+from lightning_mbir.physics.mri.lines import mask_parts, only
 from lightning_mbir.physics.mri.masks import check_mask
+from lightning_mbir.physics.operator import Parts
 
 
 class CartesianFourier3D(CoilOperator):
@@ -52,6 +54,21 @@ class CartesianFourier3D(CoilOperator):
     def acceleration(self) -> float:
         """Points of the plane of phase encoding over sampled points."""
         return self.mask.numel() / float(self.mask.sum())
+
+    @property
+    def parts(self) -> Parts:
+        """Lines or points of the plane of phase encoding, of all coils; see ``mask_parts``."""
+        return mask_parts(self.mask)[0]
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> CartesianFourier3D:
+        z, y, x = self.domain_shape
+        one = CartesianFourier3D(only(self.mask, chosen), (z, y, x), self.coil_maps)
+        return one.to(self.device, self.real_dtype)
+
+    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*measured"]:
+        """The measurement with zeros for the other parts."""
+        mask = only(self.mask, chosen)[..., None].to(y.device, self.real_dtype)
+        return y * (mask if self.coil_maps is None else mask.unsqueeze(-3))
 
     def modulation(self) -> Complex[Tensor, "z 1 y x"]:
         return centring(self.domain_shape, self.device)[0].unsqueeze(1)

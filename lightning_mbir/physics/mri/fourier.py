@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Complex, Float, Num
+from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
+from lightning_mbir.physics.mri.lines import mask_parts, only
 from lightning_mbir.physics.mri.masks import check_mask
-from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.physics.operator import LinearOperator, Parts
 
 AXES = (-2, -1)
 
@@ -49,6 +50,21 @@ class FourierSampling(LinearOperator):
 
     def of_slice(self, k: int) -> FourierSampling | None:
         return None if self.separable else FourierSampling(self.mask[k]).to(self.device, self.real_dtype)
+
+    def of_slices(self, start: int, stop: int) -> FourierSampling:
+        return self if self.separable else FourierSampling(self.mask[start:stop]).to(self.device, self.real_dtype)
+
+    @property
+    def parts(self) -> Parts:
+        """Lines or points of k-space; see ``mask_parts``."""
+        return mask_parts(self.mask)[0]
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> FourierSampling:
+        return FourierSampling(only(self.mask, chosen)).to(self.device, self.real_dtype)
+
+    def kept(self, y: Num[Tensor, "*batch y x"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*batch y x"]:
+        """The measurement ``(..., Y, X)`` with zeros for the other parts."""
+        return y * only(self.mask, chosen).to(y.device, self.real_dtype)
 
     def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., Y, X)`` complex, zero where the mask is."""
@@ -95,6 +111,20 @@ class RealDomain(LinearOperator):
     def of_slice(self, k: int) -> LinearOperator | None:
         one = self.operator.of_slice(k)
         return None if one is None else RealDomain(one)
+
+    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
+        some = self.operator.of_slices(start, stop)
+        return None if some is None else RealDomain(some)
+
+    @property
+    def parts(self) -> Parts:
+        return self.operator.parts
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> RealDomain:
+        return RealDomain(self.operator.keep(chosen))
+
+    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return self.operator.kept(y, chosen)
 
     def forward(self, x: Float[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
         out: Tensor = self.operator(x)

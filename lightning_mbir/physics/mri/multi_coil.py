@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Complex, Float, Num
+from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
 from lightning_mbir.physics.mri.coils import CHUNK, CoilOperator, centring, check_coil_maps
+from lightning_mbir.physics.mri.lines import mask_parts, only
 from lightning_mbir.physics.mri.masks import check_mask
+from lightning_mbir.physics.operator import Parts
 
 
 class MultiCoilFourier(CoilOperator):
@@ -54,6 +56,26 @@ class MultiCoilFourier(CoilOperator):
         mask = self.mask if self.mask.ndim == 2 else self.mask[k]
         maps = self.coil_maps if self.coil_maps.ndim == 3 else self.coil_maps[k]
         return MultiCoilFourier(mask, maps).to(self.device, self.real_dtype)
+
+    def of_slices(self, start: int, stop: int) -> MultiCoilFourier:
+        if self.separable or self.coil_maps is None:
+            return self
+        mask = self.mask if self.mask.ndim == 2 else self.mask[start:stop]
+        maps = self.coil_maps if self.coil_maps.ndim == 3 else self.coil_maps[start:stop]
+        return MultiCoilFourier(mask, maps).to(self.device, self.real_dtype)
+
+    @property
+    def parts(self) -> Parts:
+        """Lines or points of k-space, of all coils; see ``mask_parts``."""
+        return mask_parts(self.mask)[0]
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> MultiCoilFourier:
+        assert self.coil_maps is not None
+        return MultiCoilFourier(only(self.mask, chosen), self.coil_maps).to(self.device, self.real_dtype)
+
+    def kept(self, y: Num[Tensor, "*batch coils y x"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*batch coils y x"]:
+        """The measurement ``(..., coils, Y, X)`` with zeros for the other parts."""
+        return y * only(self.mask, chosen).unsqueeze(-3).to(y.device, self.real_dtype)
 
     def modulation(self) -> Complex[Tensor, "y x"]:
         return centring(self.mask.shape[-2:], self.device)[0]

@@ -7,13 +7,14 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Complex, Float, Num
+from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.mri.coils import CoilOperator, check_coil_maps
 from lightning_mbir.physics.mri.nufft import BACKENDS, Nufft
+from lightning_mbir.physics.operator import Parts
 
 INSTALL = "pip install 'lightning-mbir[noncartesian]' has them"
 
@@ -81,6 +82,30 @@ class NonCartesianFourier(CoilOperator):
             return None
         one = NonCartesianFourier(self.trajectory, self._image, self.coil_maps[k], self.backend)  # type: ignore[arg-type]
         return one.to(self.device, self.real_dtype)
+
+    def of_slices(self, start: int, stop: int) -> NonCartesianFourier:
+        if self.separable or self.coil_maps is None:
+            return self
+        some = NonCartesianFourier(self.trajectory, self._image, self.coil_maps[start:stop], self.backend)  # type: ignore[arg-type]
+        return some.to(self.device, self.real_dtype)
+
+    @property
+    def parts(self) -> Parts:
+        """Spokes or interleaves, by their number; single samples of a trajectory that has none, by their distance from
+        the centre."""
+        count = len(self.trajectory)
+        needed = torch.zeros(count, dtype=torch.bool)
+        if self.trajectory.ndim == 2:
+            return Parts(self.trajectory.cpu().double().norm(dim=-1), needed, "samples of k-space")
+        return Parts(torch.arange(count, dtype=torch.float64), needed, "spokes")
+
+    def keep(self, chosen: Int[Tensor, " n"]) -> NonCartesianFourier:
+        trajectory = self.trajectory[chosen.to(self.device)]
+        one = NonCartesianFourier(trajectory, self._image, self.coil_maps, self.backend)  # type: ignore[arg-type]
+        return one.to(self.device, self.real_dtype)
+
+    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return y.index_select(-len(self._samples), chosen.to(y.device))
 
     def prepare(self) -> None:
         super().prepare()
