@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def remove_stale(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, state: str) -> Iterator[Path]:
+def whole_folder(path: Path, *states: str) -> Iterator[Path]:
     """A hidden folder to write into, which becomes ``path`` in one step at the end of the block, whatever was there.
 
     A block that fails leaves what was there as it was. So does a process that is killed; the next one that writes here
@@ -73,8 +73,8 @@ def whole_folder(path: Path, state: str) -> Iterator[Path]:
 
     Args:
         path: the folder to come.
-        state: a file of the hidden folder, such as ``samples/running.npz``: where it lies, its folder is kept after a
-            failure, and is there again the next time. Everything else is gone then.
+        *states: files of the hidden folder, such as ``samples/running.npz``: where one lies, it is kept after a
+            failure with all of its subfolder, and is there again the next time. Everything else is gone then.
 
     Raises:
         InputError: another process writes this folder.
@@ -87,12 +87,13 @@ def whole_folder(path: Path, state: str) -> Iterator[Path]:
             _finish(hidden)
             _check_folder(path)
             new = hidden / NEW
-            kept = (new / state).parent
+            kept = {new / Path(state).parts[0] for state in states}
             new.mkdir(exist_ok=True)
             for entry in new.iterdir():
-                if entry != kept:
+                if entry not in kept:
                     _remove(entry)
-            remove_stale(kept)
+            for folder in (new, *filter(Path.is_dir, kept)):
+                remove_stale(folder)
         try:
             yield new
             with writing(path):
@@ -102,14 +103,14 @@ def whole_folder(path: Path, state: str) -> Iterator[Path]:
                 new.rename(path)
                 _sync(path.parent)
         finally:
-            _settle(hidden, state)
+            _settle(hidden, states)
 
 
-def settle_folders(parent: Path, state: str) -> None:
+def settle_folders(parent: Path, *states: str) -> None:
     """Put in order what killed runs left of ``whole_folder`` in a folder; what a living one writes is left alone."""
     for hidden in parent.glob(f"{RUNNING}*"):
         with suppress(InputError, OSError), _held(hidden, patience=0):
-            _settle(hidden, state)
+            _settle(hidden, states)
 
 
 def check_free(path: Path) -> None:
@@ -135,10 +136,10 @@ def _check_folder(path: Path) -> None:
         raise WriteError(f"{path}: the file {there} is in the way; move it, or give another folder")
 
 
-def _settle(hidden: Path, state: str) -> None:
+def _settle(hidden: Path, states: Sequence[str]) -> None:
     """Finish what can be finished, and delete what nobody can go on from."""
     _finish(hidden)
-    if not (hidden / NEW / state).is_file():
+    if not any((hidden / NEW / state).is_file() for state in states):
         shutil.rmtree(hidden / NEW, ignore_errors=True)
 
 

@@ -196,7 +196,16 @@ RECONSTRUCTION_FLAGS = (
         whole(),
     ),
     Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]", truth),
-    Flag("--method", "--model.method", "how to reconstruct, of those below; or the class path of your own [dds]", code),
+    Flag(
+        "--method",
+        "--model.method",
+        "how to reconstruct: of those below, the class path of your own, or auto: what predicts best what is held out "
+        "[dds; of what was measured auto]",
+        code,
+    ),
+    Flag("--tune", "--model.tune", "true: search the method's options by the measurement itself [with auto]", truth),
+    Flag("--tune_evaluations", "--model.tune_evaluations", "settings that are tried at most [30]", whole(1)),
+    Flag("--tune_minutes", "--model.tune_minutes", "after which no more are begun [no limit]", number(positive=True)),
     Flag(
         "--samples",
         "--model.samples",

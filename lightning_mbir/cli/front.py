@@ -19,7 +19,7 @@ from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS,
 from lightning_mbir.interrupts import interruptible
 from lightning_mbir.lazy import trusting
 from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
-from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
+from lightning_mbir.methods.settings import AUTO, SETTINGS, check_task, checked_settings
 from lightning_mbir.packaged import config_file
 
 SECTIONS = ("--model", "--data", "--trainer")
@@ -163,7 +163,7 @@ def check(subcommand: str, args: Sequence[str]) -> None:
         checked_settings(task, **{name: value for name, value in values.items() if name in simulated})
     wanted = values.get("methods") or values.get("method") or ""
     for method in (name.strip(" []'\"") for name in wanted.split(",")):  # a list of YAML too
-        if method and not is_class_path(method):
+        if method and method != AUTO and not is_class_path(method):
             modalities = check_known(method).modalities
             if task is not None and SETTINGS[task][0] not in modalities:
                 raise wrong_modality(method, SETTINGS[task][0])
@@ -197,7 +197,7 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
     """Help of a subcommand; of a method, where one is named."""
     text, flags = SUBCOMMANDS[subcommand]
     chosen = dict(_pairs(args)).get("--method", "")
-    if chosen and not chosen.startswith("-"):
+    if chosen and chosen != AUTO and not chosen.startswith("-"):
         return _method_help(subcommand, chosen)
     width = max(len(flag.name) for flag in flags)
     lines = [

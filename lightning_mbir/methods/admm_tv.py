@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir import solvers
-from lightning_mbir.methods.method import Axes, Count, Positive, method
+from lightning_mbir.methods.method import Axes, Count, Positive, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -14,11 +16,11 @@ def admm_tv(
     p: Problem,
     *,
     steps: Count = 150,
-    rho: Positive = 0.01,
-    lam: float = 3e-4,
+    rho: Annotated[Positive, Searched(1e-5, 1)] = 0.01,
+    lam: Annotated[float, Searched(1e-6, 0.03)] = 3e-4,
     cg_iterations: Count = 8,
     axes: Axes = "zyx",
-    isotropic: bool = False,
+    isotropic: Annotated[bool, Searched()] = False,
 ) -> Tensor:
     """Total variation without a prior, by ADMM (Boyd et al. 2011).
 

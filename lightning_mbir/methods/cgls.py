@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir import solvers
-from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
 @method()
-def cgls(p: Problem, *, steps: Count = 20, lam: float = 0.0, tolerance: float = 0.0) -> Tensor:
+def cgls(
+    p: Problem,
+    *,
+    steps: Annotated[Count, Searched(3, 300)] = 20,
+    lam: Annotated[float, Searched(1e-5, 1)] = 0.0,
+    tolerance: float = 0.0,
+) -> Tensor:
     """Least squares by conjugate gradients (Hestenes and Stiefel 1952).
 
     Args:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
 from lightning_mbir import samplers
 from lightning_mbir.methods.admm_tv import admm_tv
 from lightning_mbir.methods.fbp import fbp
-from lightning_mbir.methods.method import Count, Positive, Share, method
+from lightning_mbir.methods.method import Count, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.zero_filled import zero_filled
 
@@ -21,14 +21,14 @@ def dds(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: float = 5.0,
+    sigma_max: Annotated[float, Searched(0.15, 8)] = 5.0,
     sigma_min: float = 0.02,
-    rho: Positive = 0.1,
-    lam: float = 0.001,
-    sigma_y: float = 0.0,
+    rho: Annotated[Positive, Searched(1e-5, 10)] = 0.1,
+    lam: Annotated[float, Searched(1e-6, 0.1)] = 0.001,
+    sigma_y: Annotated[float, Searched(0.001, 0.1)] = 0.0,
     noise_share: Share = 0.5,
-    cg_iterations: Count = 15,
-    eta: Share = 0.85,
+    cg_iterations: Annotated[Count, Searched(2, 60)] = 15,
+    eta: Annotated[Share, Searched(0, 1, linear=True)] = 0.85,
     ddim: bool = False,
     schedule: Literal["karras", "geometric"] = "karras",
     start: Literal["noise", "direct", "admm_tv"] = "noise",

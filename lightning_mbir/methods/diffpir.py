@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Positive, Share, method
+from lightning_mbir.methods.method import Count, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -14,12 +16,12 @@ def diffpir(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: float = 2.0,
+    sigma_max: Annotated[float, Searched(0.15, 8)] = 2.0,
     sigma_min: float = 0.02,
-    lam: float = 7.0,
-    sigma_n: float = 0.001,
-    zeta: Share = 1.0,
-    cg_iterations: Count = 10,
+    lam: Annotated[float, Searched(0.3, 100)] = 7.0,
+    sigma_n: Annotated[float, Searched(1e-4, 0.1)] = 0.001,
+    zeta: Annotated[Share, Searched(0, 1, linear=True)] = 1.0,
+    cg_iterations: Annotated[Count, Searched(2, 60)] = 10,
     tv: float = 0.0,
     tv_rho: Positive = 0.01,
 ) -> Tensor:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
 @method(needs=("prior", "gradients"))
 def dps(
-    p: Problem, *, steps: Count = 100, sigma_max: float = 2.0, sigma_min: float = 0.02, zeta: float = 3.0
+    p: Problem,
+    *,
+    steps: Count = 100,
+    sigma_max: Annotated[float, Searched(0.3, 10)] = 2.0,
+    sigma_min: float = 0.02,
+    zeta: Annotated[float, Searched(0.3, 20)] = 3.0,
 ) -> Tensor:
     """Diffusion posterior sampling (Chung et al., ICLR 2023): the gradient of the data term through the prior.
 

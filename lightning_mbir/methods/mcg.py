@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -14,10 +16,10 @@ def mcg(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: float = 2.0,
+    sigma_max: Annotated[float, Searched(0.3, 10)] = 2.0,
     sigma_min: float = 0.02,
-    zeta: float = 3.0,
-    cg_iterations: Count = 5,
+    zeta: Annotated[float, Searched(0.3, 20)] = 3.0,
+    cg_iterations: Annotated[Count, Searched(2, 60)] = 5,
 ) -> Tensor:
     """Manifold constrained gradients (Chung et al., NeurIPS 2022): a gradient through the prior, then a projection.
 

@@ -59,6 +59,20 @@ class Checked:
     wrong: Callable[[Any], str | None]
 
 
+@dataclass(frozen=True)
+class Searched:
+    """That an option is worth searching where options are chosen by the measurement itself, and in which range.
+
+    Attributes:
+        least, most: between which it is searched, beside its default, and 0 where that is allowed.
+        linear: whether steps are added, as of shares; else they are factors.
+    """
+
+    least: float = 0
+    most: float = 1
+    linear: bool = False
+
+
 def _wrong_axes(value: Any) -> str | None:
     if not isinstance(value, str | list | tuple) or not value or any(axis not in ("z", "y", "x") for axis in value):
         return "give some of z, y, x"
@@ -88,12 +102,29 @@ class Option:
         """What it is one of, where it is a name of several."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
+    @property
+    def limits(self) -> Sequence[Any]:
+        """What its type is annotated with."""
+        return get_args(self.kind)[1:] if get_origin(self.kind) is Annotated else ()
+
+    @property
+    def plain(self) -> Any:
+        """Its type alone."""
+        return get_args(self.kind)[0] if get_origin(self.kind) is Annotated else self.kind
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole number."""
+        return self.plain is int
+
+    @property
+    def search(self) -> Searched | None:
+        """How it is searched, where that is worth while."""
+        return next((limit for limit in self.limits if isinstance(limit, Searched)), None)
+
     def check(self, method: str, value: Any) -> None:
         """Raise ``InputError`` where a value is of another kind, or none that can work."""
-        kind = self.kind
-        checks: Sequence[Any] = ()
-        if get_origin(kind) is Annotated:
-            kind, *checks = get_args(kind)
+        kind, checks = self.plain, self.limits
         if kind is bool or kind is int or kind is float:
             _check_number(method, self, kind, value, checks)
         elif get_origin(kind) is Literal:

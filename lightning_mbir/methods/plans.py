@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.candidates import Budget, Candidate, Choice, Tuned, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import cards, check_method, get_method, source_sha256
 from lightning_mbir.methods.method import Method
+from lightning_mbir.methods.settings import AUTO
 from lightning_mbir.methods.tasks import Task
 
 
@@ -20,12 +23,17 @@ class Plan:
         options: those of the task and the user, over which nothing comes but the method's defaults.
         steps: noise levels or iterations; none for the method's own.
         samples: of the posterior; 1 is a plain reconstruction.
+        prior: name of its prior, where that is not the one of the run.
+        choice: what is chosen among by the measurement before anything of this is run; ``method`` and the rest are then
+            those of the first candidate.
     """
 
     method: str
     options: dict[str, Any]
     steps: int | None = None
     samples: int = 1
+    prior: str | None = None
+    choice: Choice | None = None
 
     @property
     def chosen(self) -> Method:
@@ -33,81 +41,147 @@ class Plan:
         return get_method(self.method)
 
     @property
+    def name(self) -> str:
+        """What it is called: ``auto`` where methods are chosen among."""
+        several = self.choice is not None and sum(not c.reference for c in self.choice.candidates) > 1
+        return AUTO if several else self.method
+
+    def resolved(self, candidate: Candidate) -> Plan:
+        """What is run after a choice."""
+        options = dict(candidate.settings)
+        steps = options.pop("steps", None)
+        samples = self.samples if candidate.chosen.random else 1
+        return Plan(candidate.method, options, steps, samples, candidate.prior)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that is set, the method's defaults included."""
         chosen = self.chosen
         source = {} if chosen.ours else {"method_sha256": source_sha256(chosen.run)}
+        choice = {} if self.choice is None else {"choice": asdict(self.choice)}
         return {
-            "method": self.method,
+            "method": self.name,
             **source,
             "options": {**chosen.options, **self.options},
             "steps": (self.steps or chosen.steps) if chosen.steps else None,
             "samples": self.samples,
+            **choice,
         }
 
 
-def plan_method(
-    task: Task, method: str, options: dict[str, Any], steps: int | None, samples: int, noisy: bool = False
-) -> Plan:
-    """One method with options of the user over those of the task, for measurements without noise or with some.
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks to be run.
 
-    Raises:
-        InputError: see ``check_method``; samples of a method that has no randomness.
+    Attributes:
+        task: whose options come before those of a method.
+        method: name or class path, ``auto``, or none for what suits: ``dds`` where the measurement is simulated, else
+            ``auto``.
+        options: of the method; with ``auto`` and of several methods keyed by method, with ``steps`` in there.
+        steps: noise levels or iterations.
+        samples: of the posterior.
+        methods: several to be compared instead, as a list or with commas.
+        tune: whether options are searched by the measurement; None leaves it to ``auto``, and has what was measured
+            tell whether the prior suits it.
+        budget: of the search.
     """
-    tuned = task.tuned(method, noisy)
-    tuned_steps = tuned.pop("steps", None)  # a flag of its own rather than an option
-    steps = tuned_steps if steps is None else steps
-    merged = {**tuned, **options}
-    chosen = check_method(method, task.modality, merged, steps)
-    if samples < 1:
-        raise InputError(f"--samples {samples}: give at least 1")
-    if samples > 1 and not chosen.random:
-        random = ", ".join(card.name for card in cards() if "prior" in card.needs)
-        raise InputError(f"--samples {samples}: {method} has no randomness to sample; leave it out, or take {random}")
-    return Plan(method, merged, steps, samples)
 
+    task: Task
+    method: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    samples: int = 1
+    methods: str | list[str] | None = None
+    tune: bool | None = None
+    budget: Budget = field(default_factory=Budget)
 
-def plan_comparison(
-    task: Task,
-    methods: str | list[str],
-    options: dict[str, Any],
-    steps: int | None,
-    samples: int,
-    noisy: bool = False,
-) -> list[Plan]:
-    """Several methods; ``options`` are keyed by method and may hold ``steps``; samples are of those with randomness.
+    def plans(self, noisy: bool = False, measured: bool = False) -> list[Plan]:
+        """What is to be run.
 
-    Raises:
-        InputError: see ``plan_method``; methods that are named twice or not at all, steps for all of them, options of a
-            method that is not compared.
-    """
-    names = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else list(methods)
-    names = [name for name in names if name]
-    if not names:
-        raise InputError("--methods: names no method; give some, such as dds,admm_tv")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"--methods: {', '.join(twice)} twice; name each method once")
-    if steps is not None:
-        raise InputError(
-            f"--steps {steps}: not with --methods; give each method its own: "
-            f"""--model.method_options '{{"{names[0]}": {{"steps": {steps}}}}}'"""
-        )
-    for key, value in options.items():
-        if key not in names:
-            raise InputError(f"method_options: {key} is none of --methods {','.join(names)}; key them by method")
-        if not isinstance(value, dict):
-            raise InputError(f"method_options: {key} is {value!r}; give a mapping of its options")
-    plans = []
-    for name in names:
-        own = dict(options.get(name, {}))
-        own_steps = own.pop("steps", None)
-        if own_steps is not None and (isinstance(own_steps, bool) or not isinstance(own_steps, int)):
-            raise InputError(f"{name}: steps is {own_steps!r}; give a whole number")
-        random = get_method(name).random
-        plans.append(plan_method(task, name, own, own_steps, samples if random else 1, noisy))
-    if samples > 1 and all(plan.samples == 1 for plan in plans):
-        raise InputError(f"--samples {samples}: none of {', '.join(names)} has randomness to sample; leave it out")
-    if samples < 1:
-        raise InputError(f"--samples {samples}: give at least 1")
-    return plans
+        Args:
+            noisy: whether the measurement has noise.
+            measured: whether it was really made.
+
+        Raises:
+            InputError: see ``check_method``; samples of a method that has no randomness; methods that are named twice
+                or not at all, steps for all of them, options of a method that is not compared; a budget that is too
+                small.
+        """
+        if self.methods is not None:
+            return self._compared(noisy)
+        method = self.method or (AUTO if measured and not self.options and self.steps is None else "dds")
+        return [self._plan(method, self.options, self.steps, self.samples, noisy, measured)]
+
+    def _plan(
+        self, method: str, options: dict[str, Any], steps: int | None, samples: int, noisy: bool, measured: bool = False
+    ) -> Plan:
+        """One method with options of the user over those of the task."""
+        if samples < 1:
+            raise InputError(f"--samples {samples}: give at least 1")
+        tuned = partial(self.task.tuned, noisy=noisy)
+        if method == AUTO:
+            return self._auto(options, steps, samples, tuned)
+        settings = tuned(method)
+        tuned_steps = settings.pop("steps", None)  # a flag of its own rather than an option
+        given = (*options, *(() if steps is None else ("steps",)))
+        steps = tuned_steps if steps is None else steps
+        merged = {**settings, **options}
+        chosen = check_method(method, self.task.modality, merged, steps)
+        if samples > 1 and not chosen.random:
+            random = ", ".join(card.name for card in cards() if "prior" in card.needs)
+            raise InputError(
+                f"--samples {samples}: {method} has no randomness to sample; leave it out, or take {random}"
+            )
+        choice = None
+        if self.tune or (self.tune is None and measured and chosen.needs_prior):
+            whole = {**merged, "steps": steps} if steps is not None else merged
+            candidates = candidates_of(method, whole, given, tuned)
+            choice = Choice(candidates, self.budget, bool(self.tune), asked=bool(self.tune))
+        return Plan(method, merged, steps, samples, choice=choice)
+
+    def _auto(self, options: dict[str, Any], steps: int | None, samples: int, tuned: Tuned) -> Plan:
+        if steps is not None:
+            raise InputError(f"--steps {steps}: not with --method auto; give each method its own in method_options")
+        candidates = auto_candidates(self.task.modality, options, tuned)
+        for candidate in candidates:
+            own = {key: value for key, value in candidate.settings.items() if key != "steps"}
+            check_method(candidate.method, self.task.modality, own, candidate.settings.get("steps"))
+        if samples > 1:  # a spread is asked for
+            candidates = tuple(candidate for candidate in candidates if candidate.chosen.random)
+        first = Plan("", {}, samples=samples).resolved(candidates[0])
+        asked = self.method is not None or bool(self.tune)
+        return replace(first, choice=Choice(candidates, self.budget, self.tune is not False, asked))
+
+    def _compared(self, noisy: bool) -> list[Plan]:
+        """Several methods; samples are of those with randomness."""
+        methods, options, samples, steps = self.methods, self.options, self.samples, self.steps
+        names = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else list(methods or [])
+        names = [name for name in names if name]
+        if not names:
+            raise InputError("--methods: names no method; give some, such as dds,admm_tv")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"--methods: {', '.join(twice)} twice; name each method once")
+        if steps is not None:
+            raise InputError(
+                f"--steps {steps}: not with --methods; give each method its own: "
+                f"""--model.method_options '{{"{names[0]}": {{"steps": {steps}}}}}'"""
+            )
+        for key, value in options.items():
+            if key not in names:
+                raise InputError(f"method_options: {key} is none of --methods {','.join(names)}; key them by method")
+            if not isinstance(value, dict):
+                raise InputError(f"method_options: {key} is {value!r}; give a mapping of its options")
+        plans = []
+        for name in names:
+            own = dict(options.get(name, {}))
+            own_steps = own.pop("steps", None)
+            if own_steps is not None and (isinstance(own_steps, bool) or not isinstance(own_steps, int)):
+                raise InputError(f"{name}: steps is {own_steps!r}; give a whole number")
+            random = name == AUTO or get_method(name).random
+            plans.append(self._plan(name, own, own_steps, samples if random else 1, noisy))
+        if samples > 1 and all(plan.samples == 1 for plan in plans):
+            raise InputError(f"--samples {samples}: none of {', '.join(names)} has randomness to sample; leave it out")
+        if samples < 1:
+            raise InputError(f"--samples {samples}: give at least 1")
+        return plans

@@ -1,59 +1,26 @@
-"""From a measurement to a volume in one call."""
+"""From a measurement to a volume in one call, with the options that are given or those that the measurement chooses."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_mbir.data.units import Modality
-from lightning_mbir.errors import InputError
+from lightning_mbir.methods.candidates import Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
-from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.limits import check_size, fits
 from lightning_mbir.methods.method import Method
-from lightning_mbir.methods.numbers import as_measured, usable
-from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
-from lightning_mbir.methods.problem import Problem
-from lightning_mbir.methods.units import estimated_scale, mri_scale
-from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
-from lightning_mbir.physics.ct.geometry import warn_edge_bins
-from lightning_mbir.prior import Unit
-from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
+from lightning_mbir.methods.numbers import as_measured
+from lightning_mbir.methods.priors import Prior, as_prior
+from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
+from lightning_mbir.methods.settings import AUTO
+from lightning_mbir.methods.tuning import tune as choose
+from lightning_mbir.physics import LinearOperator
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """A reconstructed volume and what it took.
-
-    Attributes:
-        volume: ``(Z, Y, X)`` in physical unit (CT: 1/mm; MRI: that of the measurement), complex
-            where the operator takes complex volumes.
-        method: name of the method.
-        nfe: network evaluations, each of the whole volume.
-        seconds: wall time.
-        residual: ``||A x - y|| / ||y||``.
-    """
-
-    volume: Tensor
-    method: str
-    nfe: int
-    seconds: float
-    residual: float
-
-    @property
-    def image(self) -> Tensor:
-        """What is looked at: the magnitude of a complex volume, else the volume."""
-        return self.volume.abs() if self.volume.is_complex() else self.volume
-
-
-@torch.no_grad()
 def reconstruct(
     y: Tensor,
     operator: LinearOperator,
@@ -61,172 +28,59 @@ def reconstruct(
     method: str | Method | Callable[..., Tensor] = "dds",
     *,
     modality: Modality | None = None,
-    seed: int = 0,
-    volume: int | str = 0,
-    sample: int = 0,
-    weights: Tensor | None = None,
-    noise_std: float = 0.0,
-    second_prior: Prior | str | Path | None = None,
-    network: str | Path | None = None,
     steps: int | None = None,
-    callback: Callback | None = None,
-    calibrated: bool = True,
-    spacing: tuple[float, float, float] | None = None,
-    **options: Any,
+    tune: bool | Budget = False,
+    **arguments: Any,
 ) -> Reconstruction:
-    """Reconstruct a volume.
+    """Reconstruct a volume, with all of ``run_method`` and a choice by the measurement itself.
 
     Args:
-        y: measurement in physical unit: ``(Z, *range_shape)`` of an operator on slices, ``range_shape`` of one on
-            volumes (``separable`` false). Of any type; the work is done in that of the operator. The largest value
-            lies between 1e-15 and 1e15, so that sums of squares do.
-        operator: ``A``, in physical unit; it may have any norm.
-        prior: a denoiser ``(x, sigma) -> x0`` with its ``unit``, or what ``load_prior`` takes; by default the
-            bundled one of the modality. Methods without a prior do not look at it.
-        method: a name in ``METHODS``, a class path (``package.module.name``), or a function of a ``Problem``.
-        modality: ``"ct"`` or ``"mri"``, which sets the unit, the prior and the methods there are; by default ``"mri"``
-            where the measurement is complex, else ``"ct"``.
-        seed, volume, sample: key of the noise; the same key gives the same volume.
-        weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
-            ``W^(1/2) A x = W^(1/2) y``, with ``A`` brought to unit norm and ``W`` to a mean of 1 over the energy of
-            ``y``. ``residual`` stays unweighted.
-        noise_std: MRI: standard deviation of the noise in each part of ``y``, 0 where it is not known. ``dds`` goes by
-            it where it has a ``sigma_y`` above 0, as the options of the task do.
-        second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
-        network: file of a trained network; of methods that need one.
+        y, operator, prior: see ``run_method``.
+        method: see there; or ``auto``: what predicts best what is held out of the measurement.
+        modality: ``"ct"`` or ``"mri"``; by default ``"mri"`` where the measurement is complex, else ``"ct"``.
         steps: noise levels or iterations.
-        callback: called after each of them.
-        calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
-        spacing: size ``(z, y, x)`` of a voxel in mm, which priors and networks of neighbouring slices need; no others
-            look at it.
-        **options: of the method; their defaults are in its signature, and in its help.
+        tune: whether options of the method are searched, by how well they predict what is held out of the measurement;
+            a ``Budget`` says how much that may cost, and ``auto`` has one anyway. What is given is not searched.
+        **arguments: further ones of ``run_method``, options of the method among them; with ``auto``, no options.
+
+    Returns:
+        the reconstruction; where something was chosen, with ``tuning``: what was tried, what was chosen, and why.
 
     Raises:
-        InputError: unknown method or option, a measurement of another shape, on another device, without slices, not
-            finite, zero, too large or too small, a ``noise_std`` or ``spacing`` that cannot be, a prior that is missing
-            or that is none, something else that the method needs and that is missing, weights that cannot be used or
-            that the method has no use for, options with which the method diverges.
+        InputError: see ``run_method`` and ``tune``.
     """
     modality = modality or modality_of(operator)
-    if not (math.isfinite(noise_std) and noise_std >= 0):
-        raise InputError(f"noise_std {noise_std:g}: give a standard deviation, 0 where it is not known")
-    check_size(noise_std, "noise_std")
-    if spacing is not None and not all(math.isfinite(size) and size > 0 for size in spacing):
-        raise InputError(f"spacing {spacing}: give the distance of the slices in mm, above 0, and the size of pixels")
-    chosen = check_method(method, modality, options, steps)
-    name = chosen.name
-    operator.check_range(y)
-    if y.ndim != len(operator.range_shape) + operator.separable:
-        shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
-        raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
-    y = as_measured(y, operator, volume)
-    if modality == "ct":
-        warn_edge_bins(y)
-    sampling = operator.operator if isinstance(operator, RealDomain) else operator
-    coil_maps = getattr(sampling, "coil_maps", None) is not None
-    chosen.check_needs(second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
-    unet = None
-    if network is not None and "network" in chosen.needs:
-        unet = read_unet(Path(network))
-        unet.check_geometry(operator)
-        unet = replace(unet, spacing=None if spacing is None else spacing[0])
-    if weights is not None and not chosen.weighted:
-        raise InputError(f"{name} fits no data term that weights could go into; leave weights out")
-    weighted = None
-    if weights is not None:
-        weights = weights.to(y.device)
-        weighted = Weighted(operator, weights)
-        weights = usable(weights, operator.real_dtype, "weights")
-    denoise: Prior | None = None
-    if chosen.needs_prior or (not chosen.ours and prior is not None):  # a plain function does not say what it needs
-        denoise = as_prior(prior, modality, operator.domain_complex, y.device)
-        denoise = placed(denoise, spacing, len(y) if operator.separable else operator.domain_shape[0])
-        if operator.domain_complex and not getattr(denoise, "complex", False):
-            raise InputError(
-                f"{name}: the prior is of magnitudes; wrap the operator in RealDomain, or give a complex one"
-            )
-        if getattr(denoise, "complex", False) and not operator.domain_complex:
-            raise InputError(f"{name}: the prior is of complex slices; give an operator on these, without RealDomain")
-        chosen.check_needs(gradients=hasattr(denoise, "vjp"))
-    second: Prior | None = None
-    if "second_prior" in chosen.needs:
-        second = as_prior(second_prior, modality, operator.domain_complex, y.device)
-        second = placed(second, spacing and spacing[1:], operator.domain_shape[-2])  # along y
-        assert denoise is not None
-        check_pair(denoise, second)
+    if tune is False and method != AUTO:
+        return run_method(y, operator, prior, method, modality=modality, steps=steps, **arguments)
+    own = {key: arguments.pop(key) for key in list(arguments) if key not in SHARED}
+    y = as_measured(y, operator, arguments.get("volume", 0))
 
-    _wait(y)
-    started = time.perf_counter()
-    unit = denoise.unit if denoise is not None else Unit.of(modality)
-    if modality == "mri":
-        unit = Unit(unit.scale * mri_scale(y, operator), unit.offset)
-    elif not calibrated:
-        unit = Unit(estimated_scale(y, operator))
-    if unit.offset:
-        constant = torch.full(operator.domain_shape, unit.offset, dtype=operator.dtype, device=y.device)
-        y_unit = (y - operator(constant)) / unit.scale
+    def defaults(_: str) -> dict[str, Any]:
+        return {}
+
+    if method == AUTO:
+        candidates = auto_candidates(modality, own, defaults)
     else:
-        y_unit = y / unit.scale
-    fitted, y_fitted = operator, y_unit
-    if weighted is not None:
-        fitted, y_fitted = weighted, weighted.scale(y_unit)
-    norm = operator.norm()
-    if norm == 0:
-        raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
-    if not fits(norm):
-        raise InputError(f"{type(operator).__name__} has a norm of {norm:g}; check its geometry, lengths are in mm")
-    # Of complex volumes the noise of both parts counts, as for the levels of a complex prior.
-    noise_unit = noise_std * (2**0.5 if operator.domain_complex else 1.0) / (unit.scale * norm)
-    if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air
-        power = y.abs().square()
-        norm *= float((weights.to(power) * power).sum() / power.sum().clamp_min(1e-30)) ** 0.5
-    nfe = 0
-
-    def report(state: SamplerState) -> None:
-        nonlocal nfe
-        nfe = state.nfe
-        if callback is not None:
-            callback(state)
-
-    noise = KeyedNoise(seed, volume, sample)
-    given: dict[str, Any] = {"denoise": denoise, "second": second, "network": unet}
-    problem = Problem(
-        y=y_fitted / norm,
-        operator=fitted / norm,
-        physical=operator,
-        measured=y_unit,
-        noise=noise,
-        report=report,
-        noise_std=noise_unit,
-        **{key: value for key, value in given.items() if value is not None},
+        chosen = check_method(method, modality, own, steps)
+        settings = own if steps is None else {**own, "steps": steps}
+        candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
+    if any(candidate.chosen.needs_prior for candidate in candidates):
+        prior = as_prior(prior, modality, operator.domain_complex, y.device)
+    choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget())
+    callback = arguments.pop("callback", None)
+    tuning = choose(y, operator, choice, lambda _: prior, modality=modality, **arguments)
+    best: Candidate = tuning.candidate
+    result = run_method(
+        y,
+        operator,
+        prior if best.chosen.needs_prior else None,
+        best.method,
+        modality=modality,
+        callback=callback,
+        **{**arguments, **best.settings},
     )
-    settings = {**chosen.options, **options}
-    if chosen.steps:
-        settings["steps"] = chosen.steps if steps is None else steps
-    x = _checked(name, chosen(problem, **settings), operator) * unit.scale + unit.offset
-    _wait(x)
-    seconds = time.perf_counter() - started
-    if not bool(torch.isfinite(x).all()):
-        raise InputError(f"{name} diverged with {settings}; go back to its defaults")
-    size = float(torch.linalg.vector_norm(y))
-    residual = float(torch.linalg.vector_norm(operator(x) - y)) / size if size > 0 else 0.0
-    return Reconstruction(x, name, nfe, seconds, residual)
+    return replace(result, tuning=tuning)
 
 
-def modality_of(operator: LinearOperator) -> Modality:
-    """MRI is measured in complex numbers, CT in real ones; other operators have to be told (``modality=``)."""
-    return "mri" if operator.range_complex else "ct"
-
-
-def _checked(name: str, volume: Any, operator: LinearOperator) -> Tensor:
-    """The volume that a method gave, which may be one of a user's own."""
-    if not isinstance(volume, Tensor):
-        raise InputError(f"method {name}: returned a {type(volume).__name__}, not a volume")
-    operator.check_domain(volume)
-    return volume
-
-
-def _wait(tensor: Tensor) -> None:
-    """Let a GPU finish, so that the clock tells the work and not its queueing."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+SHARED = frozenset(run_method.__kwdefaults__ or {})
+"""Arguments that are of every method; all others are options."""

@@ -21,7 +21,7 @@ from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured
 from lightning_mbir.methods.priors import Prior, load_task_prior
-from lightning_mbir.methods.reconstruct import Reconstruction, modality_of, reconstruct
+from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 
@@ -164,7 +164,7 @@ def reconstruct_samples(
     priors = [own for own in (prior, arguments.get("second_prior")) if isinstance(own, SliceDenoiser)]
     running.take_batches(priors)
     for k in range(running.count, samples):
-        result = reconstruct(y, operator, prior, method, sample=k, **arguments)
+        result = run_method(y, operator, prior, method, sample=k, **arguments)
         running.add(result)
         running.note_batches(priors)
         if each is not None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir.methods.cgls import cgls
-from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
 @method(modalities=("mri",), needs=("coil_maps",))
-def sense(p: Problem, *, steps: Count = 50, lam: float = 1e-3, tolerance: float = 1e-5) -> Tensor:
+def sense(
+    p: Problem,
+    *,
+    steps: Count = 50,
+    lam: Annotated[float, Searched(1e-5, 1)] = 1e-3,
+    tolerance: float = 1e-5,
+) -> Tensor:
     """CG-SENSE (Pruessmann et al., MRM 46, 2001): regularised least squares with coil maps.
 
     Args:

@@ -15,6 +15,9 @@ SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
 }
 """Each task's modality, and its flags with their defaults: none for noise that is not simulated."""
 
+AUTO = "auto"
+"""In place of a method: the one that predicts best what was held out of the measurement."""
+
 MOST_VIEWS, MOST_COILS, MOST_ACC = 10_000, 1024, 1e6
 """More is a slip of the pen, and would take all memory before anything is told."""
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_mbir import solvers
-from lightning_mbir.methods.method import Count, method
+from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.samplers import SamplerState
 
 
 @method(modalities=("ct",))
-def sirt(p: Problem, *, steps: Count = 200, relaxation: float = 1.0, nonnegative: bool = True) -> Tensor:
+def sirt(
+    p: Problem,
+    *,
+    steps: Annotated[Count, Searched(20, 3000)] = 200,
+    relaxation: float = 1.0,
+    nonnegative: bool = True,
+) -> Tensor:
     """SIRT (Gilbert 1972), least squares with the sums of rows and columns as weights.
 
     Args:

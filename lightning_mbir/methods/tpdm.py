@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Limits, Positive, Share, method
+from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,14 +16,14 @@ def tpdm(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: float = 2.0,
+    sigma_max: Annotated[float, Searched(0.15, 8)] = 2.0,
     sigma_min: float = 0.02,
     period: Annotated[int, Limits(2)] = 2,
-    eta: Share = 0.85,
+    eta: Annotated[Share, Searched(0, 1, linear=True)] = 0.85,
     ddim: bool = False,
-    rho: Positive = 0.1,
-    lam: float = 0.0,
-    cg_iterations: Count = 15,
+    rho: Annotated[Positive, Searched(1e-5, 10)] = 0.1,
+    lam: Annotated[float, Searched(1e-6, 0.1)] = 0.0,
+    cg_iterations: Annotated[Count, Searched(2, 60)] = 15,
 ) -> Tensor:
     """TPDM (Lee et al., ICCV 2023): an axial and a coronal prior take turns, with the data step of dds.
 

@@ -5,10 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.units import magnitude_percentile
+from lightning_mbir.data.units import Modality, magnitude_percentile
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import CartesianFourier3D, FourierSampling, LinearOperator, MultiCoilFourier, RealDomain
 from lightning_mbir.solvers import conjugate_gradient, sirt
+
+
+def measured_scale(y: Tensor, operator: LinearOperator, modality: Modality, calibrated: bool = True) -> float:
+    """What the unit of a volume is to that of the prior, as far as the measurement decides: 1 of CT in 1/mm.
+
+    Args:
+        y, operator: the measurement.
+        modality: ``"ct"`` or ``"mri"``.
+        calibrated: CT: whether attenuation is in 1/mm.
+
+    Raises:
+        InputError: a measurement that is zero.
+    """
+    if modality == "mri":
+        return mri_scale(y, operator)
+    return 1.0 if calibrated else estimated_scale(y, operator)
 
 
 @torch.no_grad()

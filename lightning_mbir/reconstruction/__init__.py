@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 from lightning_mbir.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lightning_mbir.methods.candidates import Budget as Budget
     from lightning_mbir.methods.catalog import METHODS as METHODS
     from lightning_mbir.methods.method import Method as Method
     from lightning_mbir.methods.method import method as method
     from lightning_mbir.methods.priors import Prior as Prior
     from lightning_mbir.methods.problem import Problem as Problem
-    from lightning_mbir.methods.reconstruct import Reconstruction as Reconstruction
     from lightning_mbir.methods.reconstruct import reconstruct as reconstruct
+    from lightning_mbir.methods.run import Reconstruction as Reconstruction
     from lightning_mbir.methods.samples import PosteriorSamples as PosteriorSamples
     from lightning_mbir.methods.samples import reconstruct_samples as reconstruct_samples
     from lightning_mbir.methods.tasks import TASKS as TASKS
     from lightning_mbir.methods.tasks import Task as Task
+    from lightning_mbir.methods.tuning import Tuning as Tuning
     from lightning_mbir.reconstruction.measured import measured_operator as measured_operator
     from lightning_mbir.reconstruction.measured import part_of as part_of
     from lightning_mbir.reconstruction.module import ReconstructionModule as ReconstructionModule

@@ -68,6 +68,7 @@ def _figures(runner: Runner, case: Callable[[], Case], plan: Plan, title: str) -
     given = case()
     given.operator(runner.takes_complex(plan)).norm()  # once for all methods, so none of their time
     with PeakMemory(given.y.device) as memory:
+        plan, tuning = runner.choose(given, plan, title)
         result = runner.run(given, plan, title)
     figures: Row = {
         "nfe": result.nfe,
@@ -76,6 +77,8 @@ def _figures(runner: Runner, case: Callable[[], Case], plan: Plan, title: str) -
         "residual": result.residual,
         **runner.scores(given, result.image),
     }
+    if tuning is not None:
+        figures["chosen_because"] = tuning.lines
     if isinstance(result, PosteriorSamples) and given.truth is not None:
         figures["calibration"] = calibrate(result.image, result.std, given.truth, result.samples).figures
     return figures, result.image

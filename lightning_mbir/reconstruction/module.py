@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,10 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.flags import FORMATS
+from lightning_mbir.methods.candidates import Budget
 from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.plans import Plan, plan_comparison, plan_method
+from lightning_mbir.methods.plans import Wanted
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
@@ -51,7 +52,8 @@ class ReconstructionModule(L.LightningModule):
 
     Args:
         task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
-        method: a name in ``METHODS``, or a class path (``package.module.name``).
+        method: a name in ``METHODS``, a class path (``package.module.name``), or ``auto``: what predicts best what is
+            held out of the measurement. By default ``dds`` for what is simulated, ``auto`` for what was measured.
         views: CT views (default 8; limited angle 90); of a measurement, how many of its views (default all).
         angle_range: degrees that the views are spread over (default 180; limited angle 90).
         acc: MRI acceleration (default 8; a measurement is by default taken whole).
@@ -81,6 +83,8 @@ class ReconstructionModule(L.LightningModule):
         prior_network: class path of the network of ``prior`` and ``second_prior``, where it is another package's.
         overwrite: do again what is finished in ``output_dir`` with the same settings: volumes of ``predict``, rows of
             a comparison.
+        tune: whether options of the method are searched by the measurement itself; ``auto`` does, unless it is false.
+        tune_evaluations: settings that are tried at most; ``tune_minutes`` bounds the time.
         write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it.
 
     Attributes:
@@ -90,7 +94,7 @@ class ReconstructionModule(L.LightningModule):
     def __init__(
         self,
         task: str = "cs_mri",
-        method: str = "dds",
+        method: str | None = None,
         views: int | None = None,
         angle_range: float | None = None,
         acc: float | None = None,
@@ -116,6 +120,9 @@ class ReconstructionModule(L.LightningModule):
         operator_options: dict[str, Any] | None = None,
         prior_network: str | None = None,
         overwrite: bool = False,
+        tune: bool | None = None,
+        tune_evaluations: int = 30,
+        tune_minutes: float | None = None,
         write: str = "nifti",
     ) -> None:
         super().__init__()
@@ -125,15 +132,11 @@ class ReconstructionModule(L.LightningModule):
         given = {name: value for name, value in flags.items() if value is not None}
         settings = self.task.settings(**flags)
         self.compares = methods is not None
-        if self.compares and method != "dds":
+        if self.compares and method is not None:
             raise InputError(f"--method {method} and --methods: give one of them")
-        asked = (method_options or {}, steps, samples)
-        self._planned: Callable[..., Plan | list[Plan]] = (
-            partial(plan_method, self.task, method, *asked)
-            if methods is None
-            else partial(plan_comparison, self.task, methods, *asked)
-        )
-        self.plans = self._plan(noisy="photons" in settings or "snr" in settings)
+        budget = Budget(tune_evaluations, math.inf if tune_minutes is None else tune_minutes)
+        self._wanted = Wanted(self.task, method, method_options or {}, steps, samples, methods, tune, budget)
+        self.plans = self._wanted.plans(noisy="photons" in settings or "snr" in settings)
         if precision not in PRECISIONS:
             raise InputError(f"--model.precision {precision}: give one of {', '.join(PRECISIONS)}")
         for plan in self.plans:
@@ -180,11 +183,6 @@ class ReconstructionModule(L.LightningModule):
         self.records: list[Record] = []
         self.rows: list[tuple[int, Row]] = []
         self.failures: list[str] = []
-
-    def _plan(self, noisy: bool) -> list[Plan]:
-        """What is run, with the options for measurements without noise or with some."""
-        planned = self._planned(noisy=noisy)
-        return planned if isinstance(planned, list) else [planned]
 
     def configure_callbacks(self) -> list[L.Callback]:
         """No callbacks, but the first hook that knows the data: ``setup`` comes after the logger's folder.
@@ -240,7 +238,7 @@ class ReconstructionModule(L.LightningModule):
         if data.measured:
             measurement = part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
-            self.plans = self._plan(noisy=True)
+            self.plans = self._wanted.plans(noisy=True, measured=True)
         for plan in self.plans:
             plan.chosen.check_needs(coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":
@@ -296,7 +294,8 @@ class ReconstructionModule(L.LightningModule):
                 )
                 self.rows += [(index, row) for row in rows]
             return
-        case, plan = self.runner.case(batch), self.plans[0]
+        case = self.runner.case(batch)
+        plan, _ = self.runner.choose(case, self.plans[0], title)
         result = self.runner.run(case, plan, title)
         window = self.runner.window(result.image if case.truth is None else case.truth, case.calibrated)
         metrics = self.runner.metrics(batch, case, plan, result)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,27 @@ from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.errors import WriteError
 from lightning_mbir.files import check_room, whole_folder, write_whole, writing
 from lightning_mbir.methods.plans import Plan
-from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
+from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
+from lightning_mbir.methods.tuning import Trial, Tuning
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.writer import DICOM, STATE, check_replaceable, finished, write_results, write_spread
+from lightning_mbir.reconstruction.writer import (
+    DICOM,
+    STATE,
+    TRIED,
+    check_replaceable,
+    finished,
+    write_figure,
+    write_results,
+    write_spread,
+)
 from lightning_mbir.report.calibration import calibrate
+from lightning_mbir.report.choice import choice_figure
 from lightning_mbir.report.figures import Scale, calibration_figure
 from lightning_mbir.report.montage import montage, planes_image
+from lightning_mbir.report.tables import to_json
 
 
 @dataclass(frozen=True)
@@ -79,14 +92,18 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
     headers = _dicom_headers(job)
     running, new = Running(), None
     try:
-        with whole_folder(folder, STATE) as new:
+        with whole_folder(folder, STATE, TRIED) as new:
             case, each = runner.case(scan), None
+            plan, tuning = _chosen(job, case, new, key)
+            job = replace(job, plan=plan)
             if plan.samples > 1:
                 running, each = _kept_samples(job, identity, case, new / "samples")
             else:
                 shutil.rmtree(new / "samples", ignore_errors=True)
             result = runner.run(case, plan, job.title, running, each)
             metrics = {"key": key, **_provenance(job, identity), **runner.metrics(scan, case, plan, result)}
+            if tuning is not None:
+                _write_choice(new, case, tuning, metrics, identity)
             return _written(job, new, case, result, metrics, running, headers)
     except WriteError as error:
         if new is None:  # before the work
@@ -96,6 +113,43 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
         raise WriteError(
             f"{told}; {samples}the volumes that are finished are kept, and the same command goes on"
         ) from error
+
+
+def _chosen(job: Job, case: Case, folder: Path, key: str) -> tuple[Plan, Tuning | None]:
+    """What is run, chosen by the measurement where the plan leaves that open; what was tried is kept as it goes."""
+    path = folder / TRIED
+    if job.plan.choice is None:
+        path.unlink(missing_ok=True)  # of other settings
+        return job.plan, None
+
+    def keep(trials: list[Trial]) -> None:
+        write_whole(path, to_json({"key": key, "trials": [asdict(trial) for trial in trials]}))
+
+    return job.runner.choose(case, job.plan, job.title, _tried(path, key), keep)
+
+
+def _tried(path: Path, key: str) -> list[Trial]:
+    """The trials that a run of the same settings has made before it was stopped."""
+    try:
+        kept = json.loads(path.read_text())
+        if kept["key"] != key:
+            return []
+        return [Trial.read(trial) for trial in kept["trials"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _write_choice(folder: Path, case: Case, tuning: Tuning, metrics: dict[str, Any], identity: dict[str, Any]) -> None:
+    """What was chosen and why: two lines in the metrics, all of it in ``tuning.json``, a figure."""
+    chosen, options = tuning.candidate, tuning.candidate.full
+    metrics |= {"steps": options.pop("steps", None), "options": options}
+    metrics |= {"chosen_because": tuning.lines, "warning": tuning.warning}
+    if not chosen.chosen.needs_prior:
+        metrics["prior"] = None
+    elif chosen.prior is not None:
+        metrics["prior"] = identity["other_priors"][chosen.prior]
+    write_whole(folder / TRIED, to_json({"key": metrics["key"], **tuning.data}))
+    write_figure(folder / "tuning.png", choice_figure(tuning, case.name))
 
 
 def _written(
@@ -126,7 +180,7 @@ def _written(
     direct = image
     if plan.method != direct_name:
         operator = case.operator(runner.takes_complex(plan))
-        direct = reconstruct(case.y, operator, method=direct_name, modality=modality).image
+        direct = run_method(case.y, operator, method=direct_name, modality=modality).image
     titles = (direct_title, plan.method.rpartition(".")[2])
     scores = None if case.truth is None else metrics
     figure = montage(image, direct, case.truth, case.spacing, window, titles, scores)

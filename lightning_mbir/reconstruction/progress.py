@@ -15,7 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lightning_mbir.reconstruction.forecast import Forecast
+from lightning_mbir.methods.candidates import Choice
+from lightning_mbir.methods.tuning import Trial
+from lightning_mbir.reconstruction.forecast import Forecast, duration
 from lightning_mbir.samplers import SamplerState
 
 
@@ -83,6 +85,59 @@ class LevelProgress:
             if told is not None:
                 self.console.print(f"{self.title}: {told}", highlight=False, soft_wrap=True)
         self._first = elapsed
+
+
+class ChoiceProgress:
+    """A bar over the settings that are scored before a reconstruction, with the best so far.
+
+    Args:
+        title: what stands before the bar.
+        enabled: whether anything is shown.
+        choice: what is chosen among.
+    """
+
+    def __init__(self, title: str, enabled: bool, choice: Choice) -> None:
+        self.title, self.enabled, self.choice = title, enabled, choice
+        self.count = choice.budget.evaluations if choice.search else len(choice.candidates)
+        self.seconds, self.trials = 0.0, 0
+        self.best: Trial | None = None
+        self.console = Console(file=sys.stderr)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left at most"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[best]}"),
+            console=self.console,
+            disable=not enabled or not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(f"{title}: choosing", total=self.count, best="")
+
+    def __enter__(self) -> ChoiceProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, trial: Trial) -> None:
+        """Told of each new trial."""
+        self.trials, self.seconds = self.trials + 1, self.seconds + trial.seconds
+        if trial.whole and (self.best is None or trial.error < self.best.error):
+            self.best = trial
+        assert self.best is not None  # the first is whole
+        best = f"best {self.choice.candidates[self.best.candidate].name} {self.best.error:.4f}"
+        self.progress.update(self.task, completed=self.trials, best=best)
+        if not self.enabled or self.console.is_terminal:
+            return
+        if self.trials == 1 or self.trials % max(1, self.count // 6) == 0:
+            left = duration(self.seconds / self.trials * max(self.count - self.trials, 0))
+            line = f"{self.title}: {self.trials}/{self.count} settings tried, {best} (at most {left} left)"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
 
 class SampleProgress:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,23 @@ from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import MU_WATER, magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods.held_out import TooLittle
 from lightning_mbir.methods.plans import Plan
-from lightning_mbir.methods.reconstruct import Reconstruction, reconstruct
+from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import Running, reconstruct_samples
 from lightning_mbir.methods.tasks import Task
+from lightning_mbir.methods.tuning import Trial, Tuning, tune
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.case import Case, measured, simulate
 from lightning_mbir.reconstruction.forecast import Forecast, beyond
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.progress import LevelProgress, SampleProgress
+from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress, SampleProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
 from lightning_mbir.report.lpips import lpips
 from lightning_mbir.report.metrics import image_metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Runner:
         has_phase: whether volumes have a phase, so that they are complex.
         prior, second_prior: loaded, where a method needs them; ``sources`` are what they were loaded from.
         network: file of a trained network.
+        others: further priors by their names, loaded, that plans may name.
         lpips: whether it is scored too.
         shown: whether progress is shown.
     """
@@ -50,6 +57,7 @@ class Runner:
     prior: SliceDenoiser | None = None
     second_prior: SliceDenoiser | None = None
     network: Path | None = None
+    others: dict[str, SliceDenoiser] = field(default_factory=dict)
     lpips: bool = False
     shown: bool = True
 
@@ -68,7 +76,7 @@ class Runner:
     def case(self, scan: Volume | Measurement) -> Case:
         """The measurement of a volume, or the part of a measurement that is wanted; the priors go to its device."""
         device = (scan.y if isinstance(scan, Measurement) else scan.data).device
-        for prior in (self.prior, self.second_prior):
+        for prior in (self.prior, self.second_prior, *self.others.values()):
             if prior is not None:
                 prior.to(device)
         if isinstance(scan, Volume):
@@ -88,35 +96,89 @@ class Runner:
         each: Callable[[int, Reconstruction], None] | None = None,
     ) -> Reconstruction:
         """Run one method; of several samples, ``running`` and ``each`` are those of ``reconstruct_samples``."""
-        arguments: dict[str, Any] = {
-            "modality": self.task.modality,
-            "seed": self.seed,
-            "volume": case.name,
+        arguments = {
+            **self._arguments(case),
             "weights": case.weights if plan.chosen.weighted else None,
-            "noise_std": case.noise_std,
-            "second_prior": self.second_prior,
-            "network": self.network,
             "steps": plan.steps,
-            "calibrated": case.calibrated,
-            "spacing": case.spacing if case.sized else None,
             **plan.options,
         }
-        operator = case.operator(self.takes_complex(plan))
-        given = case.y, operator, self.prior, plan.method
+        operator, prior = case.operator(self.takes_complex(plan)), self._prior(plan.prior)
+        given = case.y, operator, prior, plan.method
         size, pixel = operator.domain_shape[-1], case.spacing[-1]
         forecast = Forecast(size, pixel, resizable=case.truth is not None, runs=plan.samples)
-        if plan.chosen.needs_prior and self.prior is not None and self.shown:
-            larger = beyond(size, getattr(self.prior, "largest", None), self.sources[0] or self.task.modality)
+        if plan.chosen.needs_prior and prior is not None and self.shown:
+            name = plan.prior or self.sources[0] or self.task.modality
+            larger = beyond(size, getattr(prior, "largest", None), name)
             if larger is not None:
                 print(f"{title}: {larger}", flush=True)
         if plan.samples == 1:
             with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
-                return reconstruct(*given, callback=bar, **arguments)
+                return run_method(*given, callback=bar, **arguments)
         running = Running() if running is None else running
         with SampleProgress(f"{title} {plan.method}", self.shown, plan.samples, running.count, forecast) as bars:
             return reconstruct_samples(
                 *given, samples=plan.samples, running=running, each=each, callback=bars, **arguments
             )
+
+    def choose(
+        self,
+        case: Case,
+        plan: Plan,
+        title: str,
+        known: Sequence[Trial] = (),
+        keep: Callable[[list[Trial]], None] | None = None,
+    ) -> tuple[Plan, Tuning | None]:
+        """What is run of a plan that leaves a choice, as ``tune`` makes it; any other plan is what it is.
+
+        Args:
+            case: the measurement.
+            plan: with what is chosen among.
+            title: what stands before the progress.
+            known: trials that were made before.
+            keep: told of all trials after each new one.
+        """
+        if plan.choice is None:
+            return plan, None
+        made = list(known)
+        with ChoiceProgress(f"{title} {plan.name}", self.shown, plan.choice) as bar:
+
+            def report(trial: Trial) -> None:
+                made.append(trial)
+                bar(trial)
+                if keep is not None:
+                    keep(made)
+
+            operator, arguments = case.operator(self.takes_complex(plan)), self._arguments(case)
+            given = case.y, operator, plan.choice, self._prior
+            try:
+                tuning = tune(*given, known=known, report=report, weights=case.weights, **arguments)
+            except TooLittle as error:
+                if plan.choice.asked:
+                    raise InputError(f"{case.name}: {error}") from error
+                print(f"{title}: {plan.method} as it is, since {str(error).partition(';')[0]}", flush=True)
+                return replace(plan, choice=None), None
+        if self.shown:
+            print("\n".join(f"{title}: {line}" for line in tuning.lines), flush=True)
+        if tuning.warning is not None:
+            log.warning("%s: %s", case.name, tuning.warning)
+        return plan.resolved(tuning.candidate), tuning
+
+    def _arguments(self, case: Case) -> dict[str, Any]:
+        """What all methods are told of a measurement."""
+        return {
+            "modality": self.task.modality,
+            "seed": self.seed,
+            "volume": case.name,
+            "noise_std": case.noise_std,
+            "second_prior": self.second_prior,
+            "network": self.network,
+            "calibrated": case.calibrated,
+            "spacing": case.spacing if case.sized else None,
+        }
+
+    def _prior(self, name: str | None) -> SliceDenoiser | None:
+        """The prior of the run, or another one of a plan."""
+        return self.prior if name is None else self.others[name]
 
     def scores(self, case: Case, image: Tensor) -> dict[str, Any]:
         """``data_range`` and ``image_metrics`` of an image ``(Z, Y, X)``; nothing without truth."""
@@ -172,6 +234,8 @@ class Runner:
         if "second_prior" in chosen.needs and self.second_prior is not None:
             second = prior_identity(self.sources[1], modality, self.second_prior)
         network = self.network if "network" in chosen.needs else None
+        named = [] if plan.choice is None else [candidate.prior for candidate in plan.choice.candidates]
+        others = {name: prior_identity(name, modality, self.others[name]) for name in named if name is not None}
         return {
             "task": self.task.name,
             "settings": self.given if isinstance(scan, Measurement) else self.settings,
@@ -179,6 +243,7 @@ class Runner:
             "volume": volume,
             **plan.identity,
             "prior": prior,
+            **({"other_priors": others} if others else {}),
             "second_prior": second,
             "network": None if network is None else {"name": str(network), "sha256": file_sha256(network)},
             "precision": self.precision(scan, plan),

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 STATE = "samples/running.npz"
 """The samples so far, from which a run that was killed goes on."""
-OURS = {"recon.nii.gz", "std.nii.gz", METRICS, "montage.png", "calibration.png", "predict_config.yaml"}
+TRIED = "tuning.json"
+"""The settings that were tried so far, likewise; in the end with what was chosen."""
+OURS = {"recon.nii.gz", "std.nii.gz", METRICS, "montage.png", "calibration.png", "predict_config.yaml", TRIED}
+OURS |= {"tuning.png"}
 DICOM = "dicom"
 """The derived series of ``--write dicom``."""
 FOLDERS = {"samples", DICOM}

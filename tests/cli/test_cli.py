@@ -235,7 +235,7 @@ def test_an_interrupted_run_says_so(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_mbir.reconstruction.runner.reconstruct", interrupted)
+    monkeypatch.setattr("lightning_mbir.reconstruction.runner.run_method", interrupted)
     args = ["--task", "cs_mri", "--method", "zero_filled", "--data.image_size", "32"]
     assert main(["predict", *args, "--output_dir", str(tmp_path)]) == 130
     assert "lightning_mbir: interrupted" in capsys.readouterr().err

@@ -195,7 +195,7 @@ def test_samples_that_are_written_are_not_taken_again(tmp_path: Path, monkeypatc
         taken.append(rest["sample"])
         return reconstruct(*args, **rest)
 
-    monkeypatch.setattr("lightning_mbir.methods.samples.reconstruct", counted)
+    monkeypatch.setattr("lightning_mbir.methods.samples.run_method", counted)
     limit = 2
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(tmp_path / "a", 4)

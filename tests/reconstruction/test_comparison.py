@@ -16,7 +16,7 @@ from lightning_mbir.cli import main
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods.reconstruct import reconstruct
+from lightning_mbir.methods.run import run_method as reconstruct
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.reconstruction import METHODS, TASKS, Reconstruction, ReconstructionModule, image_metrics
 from lightning_mbir.reconstruction.comparison import scored
@@ -51,7 +51,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
         seen.append((method, y, result.volume))
         return result
 
-    monkeypatch.setattr("lightning_mbir.reconstruction.runner.reconstruct", counted)
+    monkeypatch.setattr("lightning_mbir.reconstruction.runner.run_method", counted)
     yield seen
 
 

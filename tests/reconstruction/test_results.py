@@ -21,7 +21,7 @@ from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.errors import InputError, WriteError
 from lightning_mbir.files import sha256, whole_folder
-from lightning_mbir.methods.reconstruct import reconstruct
+from lightning_mbir.methods.run import run_method as reconstruct
 from lightning_mbir.reconstruction import ReconstructionModule
 from lightning_mbir.reconstruction.prediction import _identity
 from lightning_mbir.reconstruction.provenance import digest, tensor_sha256
@@ -53,7 +53,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return reconstruct(*given, **rest)
 
     for place in ("reconstruction.runner", "methods.samples"):
-        monkeypatch.setattr(f"lightning_mbir.{place}.reconstruct", counted)
+        monkeypatch.setattr(f"lightning_mbir.{place}.run_method", counted)
     yield seen
 
 
@@ -339,7 +339,7 @@ def test_samples_after_a_kill_have_the_same_slices_at_once(
         taken.append(tuple(sorted(prior.chosen.values())))
         return result
 
-    monkeypatch.setattr("lightning_mbir.methods.samples.reconstruct", watched)
+    monkeypatch.setattr("lightning_mbir.methods.samples.run_method", watched)
     monkeypatch.setattr("lightning_mbir.prior.denoiser.slices_at_once", lambda *_: 4)
     limit = 1
     with pytest.raises((KeyboardInterrupt, SystemExit)):

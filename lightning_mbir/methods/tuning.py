@@ -1,0 +1,308 @@
+"""Options, methods and priors chosen by the measurement itself: by what they predict of parts that are held out."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods.candidates import Budget, Candidate, Choice
+from lightning_mbir.methods.held_out import Fold, hold_out
+from lightning_mbir.methods.run import run_method
+from lightning_mbir.methods.search import Settings, pattern_search, searched
+from lightning_mbir.methods.units import measured_scale
+from lightning_mbir.physics import LinearOperator
+
+BEHIND = 1.15
+"""Times the error of the best settings so far on the same fold, from which on the other folds are not tried."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings and how they did.
+
+    Attributes:
+        candidate: number of the candidate.
+        settings: as tried.
+        missed: of each fold the errors of its parts, as ``Fold.errors`` gives them; infinite where the method could not
+            do it. Of settings that fell behind, only of the first folds.
+        seconds: that it took.
+        whole: whether all folds were tried.
+    """
+
+    candidate: int
+    settings: Settings
+    missed: tuple[tuple[float, ...], ...]
+    seconds: float
+    whole: bool = True
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Trial:
+        """What ``asdict`` gave, after it was JSON, in which infinity is null."""
+        missed = tuple(tuple(math.inf if e is None else float(e) for e in fold) for fold in plain["missed"])
+        return cls(plain["candidate"], plain["settings"], missed, plain["seconds"], plain["whole"])
+
+    @property
+    def errors(self) -> list[float]:
+        """Of each fold, relative: ``||A x - y|| / ||y||`` of what was held out."""
+        return [math.sqrt(sum(fold)) for fold in self.missed]
+
+    @property
+    def error(self) -> float:
+        """Root mean square over the folds."""
+        return math.sqrt(sum(map(sum, self.missed)) / len(self.missed))
+
+    def beats(self, other: Trial) -> bool:
+        """Whether it is better by more than chance: than the standard error of what it gains on each part."""
+        if not self.whole or not self.error < other.error:
+            return False
+        if not math.isfinite(other.error):
+            return True
+        pairs = [pair for folds in zip(self.missed, other.missed, strict=True) for pair in zip(*folds, strict=True)]
+        gains = [math.log(max(theirs, 1e-30) / max(ours, 1e-30)) for ours, theirs in pairs]
+        spread = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+        return statistics.mean(gains) > spread
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was tried, and what was chosen.
+
+    Attributes:
+        candidates: in the order of preference: the first is what is taken where none is clearly better.
+        trials: all of them, in order.
+        chosen: the trial that is taken.
+        what: that was held out, such as ``views``.
+        held: how many in each fold.
+        open: whether there is a wedge that was not measured, of which nothing held out can tell.
+    """
+
+    candidates: tuple[Candidate, ...]
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    what: str
+    held: tuple[int, ...]
+    open: bool
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is to be run: the chosen method, its settings and its prior."""
+        return replace(self.candidates[self.chosen.candidate], settings=self.chosen.settings)
+
+    def best(self, candidate: int) -> Trial | None:
+        """The best trial of a candidate; none where none of it was made."""
+        own = [trial for trial in self.trials if trial.candidate == candidate and trial.whole]
+        return min(own, key=lambda trial: trial.error, default=None)
+
+    def shipped(self, candidate: int) -> Trial | None:
+        """The first trial of a candidate: its settings as they were given."""
+        return next((trial for trial in self.trials if trial.candidate == candidate), None)
+
+    @property
+    def lines(self) -> list[str]:
+        """What was chosen and why, in two lines."""
+        chosen, changed = self.candidate, self.changes
+        told = ", ".join(f"{key} {value:g}" for key, value in changed.items()) or "options as they were"
+        held = f"{self.held[0]} of the {self.what} held out, {len(self.held)} times"
+        others = []
+        for k, candidate in enumerate(self.candidates):
+            best = self.best(k)
+            if best is not None and k != self.chosen.candidate:
+                others.append(f"{candidate.name} {best.error:.4f}")
+        if changed and (before := self.shipped(self.chosen.candidate)) is not None:
+            others.append(f"as shipped {before.error:.4f}")
+        rest = f" against {', '.join(others)}" if others else ""
+        return [
+            f"chosen: {chosen.name}, {told}",
+            f"because its error on {held}, is {self.chosen.error:.4f}{rest} ({len(self.trials)} settings tried)",
+        ]
+
+    @property
+    def warning(self) -> str | None:
+        """That the prior does not know this object, where a method without one predicts it better."""
+        if not self.candidate.chosen.needs_prior:
+            return None
+        for k, candidate in enumerate(self.candidates):
+            best = self.best(k)
+            if best is None or candidate.chosen.needs_prior or not best.beats(self.chosen):
+                continue
+            prior = "the prior" if self.candidate.prior is None else f"prior {self.candidate.prior}"
+            return (
+                f"this object is not what {prior} knows: {candidate.method} predicts {self.what} that were held out "
+                f"better ({best.error:.4f} against {self.chosen.error:.4f}); --method auto takes what is best"
+            )
+        return None
+
+    @property
+    def changes(self) -> Settings:
+        """What differs from the candidate as it was given."""
+        full = self.candidates[self.chosen.candidate].full
+        return {key: value for key, value in self.chosen.settings.items() if full.get(key) != value}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """All of it in plain data, for ``tuning.json``."""
+        return {
+            "chosen": {**asdict(self.candidate), "error": self.chosen.error},
+            "held_out": {"what": self.what, "in_each_fold": list(self.held), "cannot_tell": self.blind},
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "trials": [{**asdict(trial), "error": trial.error} for trial in self.trials],
+        }
+
+    @property
+    def blind(self) -> str:
+        """What none of this can tell."""
+        wedge = "what lies in the directions that were not measured; " if self.open else ""
+        return f"{wedge}what all candidates get wrong alike, and what is wrong in the model of the measurement itself"
+
+
+def tune(
+    y: Tensor,
+    operator: LinearOperator,
+    choice: Choice,
+    prior: Callable[[str | None], Any],
+    *,
+    known: Sequence[Trial] = (),
+    report: Callable[[Trial], None] | None = None,
+    weights: Tensor | None = None,
+    **arguments: Any,
+) -> Tuning:
+    """Choose among candidates, and among their options, by what they predict of what was measured.
+
+    Some of the measurement is held out (``hold_out``), a few neighbouring slices are reconstructed from the rest, and
+    the error is that of what they predict. The noise of a method is the same in all trials. The settings of a candidate
+    stay unless others are better by more than chance; of the candidates the best one is taken.
+
+    Args:
+        y, operator: the measurement, as for ``run_method``.
+        choice: what could reconstruct it, and how much choosing may cost.
+        prior: gives a prior by its name, or that of the run for None.
+        known: trials that were made before, of the same measurement and candidates, which are not made again.
+        report: told of each new trial.
+        weights: see ``run_method``.
+        **arguments: further ones of ``run_method``.
+
+    Raises:
+        InputError: too little measured to hold any of it out; no candidate that can reconstruct it.
+    """
+    candidates, budget = choice.candidates, choice.budget
+    start, stop = _middle(y, operator, budget.slices)
+    part = operator.of_slices(start, stop)
+    whole = hold_out(operator, y, weights)  # of all slices: the unit is theirs
+    modality, calibrated = arguments["modality"], arguments.get("calibrated", True)
+    scales = [measured_scale(fold.y, fold.operator, modality, calibrated) for fold in whole]
+    folds = whole
+    if part is not None:
+        by_slice = weights is not None and weights.ndim == y.ndim
+        folds = hold_out(part, y[start:stop], weights[start:stop] if weights is not None and by_slice else weights)
+
+    made = {_key(trial.candidate, trial.settings): trial for trial in known}
+    trials: list[Trial] = []
+    spent = 0.0
+
+    def score(number: int, settings: Settings, best: Trial | None = None) -> Trial:
+        nonlocal spent
+        candidate = candidates[number]
+        trial = made.get(_key(number, settings))
+        if trial is None:
+            before = time.perf_counter()
+            missed: list[tuple[float, ...]] = []
+            for fold, scale in zip(folds, scales, strict=True):
+                missed.append(_missed(fold, scale, candidate, settings, prior, budget, arguments))
+                if best is not None and sum(missed[-1]) > BEHIND**2 * sum(best.missed[len(missed) - 1]):
+                    break
+            seconds = time.perf_counter() - before
+            trial = Trial(number, settings, tuple(missed), seconds, len(missed) == len(folds))
+            made[_key(number, settings)] = trial
+            if report is not None:
+                report(trial)
+        if trial not in trials:
+            trials.append(trial)
+            spent += trial.seconds
+        return trial
+
+    shipped = [score(k, candidate.full) for k, candidate in enumerate(candidates)]
+    best = list(shipped)
+    searches = {}
+    for k, candidate in enumerate(candidates):
+        options = searched(candidate.chosen, dict.fromkeys(candidate.fixed))
+        if choice.search and options and math.isfinite(shipped[k].error):
+            searches[k] = pattern_search(shipped[k].settings, options)
+            next(searches[k])
+    errors = {k: shipped[k].error for k in searches}
+    while searches:  # by turns, so that no candidate is behind when the budget is spent
+        for k in list(searches):
+            if len(trials) >= budget.evaluations or spent > 60 * budget.minutes:
+                searches.clear()
+                break
+            try:
+                trial = score(k, searches[k].send(errors[k]), best[k])
+            except StopIteration:
+                del searches[k]
+                continue
+            errors[k] = trial.error if trial.whole else math.inf
+            if trial.whole and trial.error < best[k].error:
+                best[k] = trial
+    finals = [b if b.beats(s) else s for b, s in zip(best, shipped, strict=True)]
+    chosen = finals[0]
+    for other in finals[1:]:
+        if candidates[other.candidate].reference:
+            continue
+        if other.error < chosen.error:
+            chosen = other
+    if not math.isfinite(chosen.error):
+        raise InputError(f"none of {', '.join(c.name for c in candidates)} can reconstruct part of this measurement")
+    parts = operator.parts
+    held = tuple(len(fold.held) for fold in folds)
+    return Tuning(tuple(candidates), tuple(trials), chosen, parts.what, held, parts.open)
+
+
+def _missed(
+    fold: Fold,
+    scale: float,
+    candidate: Candidate,
+    settings: Settings,
+    prior: Callable[[str | None], Any],
+    budget: Budget,
+    arguments: dict[str, Any],
+) -> tuple[float, ...]:
+    method = candidate.chosen
+    settings = dict(settings)
+    steps = settings.pop("steps", None)
+    if method.needs_prior and steps is not None:
+        steps = min(steps, budget.levels)
+    given = prior(candidate.prior) if method.needs_prior else None
+    weights = fold.weights if method.weighted else None
+    try:
+        with torch.no_grad():
+            result = run_method(
+                fold.y, fold.operator, given, candidate.method, weights=weights, steps=steps, scale=scale,
+                **{**arguments, **settings},
+            )  # fmt: skip
+    except InputError as error:
+        if "diverged" not in str(error):
+            raise
+        return (math.inf,)
+    return tuple(fold.errors(result.volume))
+
+
+def _key(candidate: int, settings: Settings) -> tuple[int, str]:
+    return candidate, repr(sorted(settings.items()))
+
+
+def _middle(y: Tensor, operator: LinearOperator, slices: int) -> tuple[int, int]:
+    """The first and the last of so many neighbouring slices, about where half of the energy of a measurement lies."""
+    depth = len(y) if operator.separable else operator.domain_shape[0]
+    if depth <= slices or operator.of_slices(0, 1) is None:
+        return 0, depth
+    energy = y.abs().square().flatten(1).sum(1).double().cumsum(0)
+    middle = int((energy < energy[-1] / 2).sum())
+    start = min(max(middle - slices // 2, 0), depth - slices)
+    return start, start + slices

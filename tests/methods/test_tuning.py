@@ -1,0 +1,259 @@
+"""Options, methods and priors that the measurement chooses itself."""
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_mbir.errors import InputError
+from lightning_mbir.methods.candidates import Budget, Candidate, Choice
+from lightning_mbir.methods.method import method as as_method
+from lightning_mbir.methods.problem import Problem
+from lightning_mbir.methods.run import run_method
+from lightning_mbir.methods.tuning import Trial, Tuning, tune
+from lightning_mbir.physics import (
+    FourierSampling,
+    LinearOperator,
+    MultiCoilFourier,
+    ParallelBeam,
+    complex_gaussian,
+    loop_coil_maps,
+    make_mask,
+)
+from lightning_mbir.prior import SliceDenoiser, Unit
+from lightning_mbir.reconstruction import METHODS, reconstruct
+from lightning_mbir.report.choice import choice_figure
+from lightning_mbir.report.tables import to_json
+from tests.helpers import GaussianPrior, smooth_volume
+
+CT = ParallelBeam(24, [i * 30.0 for i in range(6)], pixel_size=6.0)
+KEYS = {"modality": "ct", "seed": 0, "volume": "v"}
+QUICK = Budget(evaluations=6, levels=4)
+
+
+def anatomy(seed: int) -> Tensor:
+    """Slices ``(24, 24)`` of blocks, in the prior's unit."""
+    blocks = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(blocks, scale_factor=4)[0, 0]
+
+
+def drawn(seed: int) -> Tensor:
+    """A volume of the Gaussian prior of the anatomy 1."""
+    noise = torch.randn(6, 24, 24, generator=torch.Generator().manual_seed(seed))
+    return (anatomy(1) + 0.05 * noise) * Unit.of("ct").scale
+
+
+def prior(of: int) -> SliceDenoiser:
+    """The exact one of slices ``N(anatomy, 0.05^2)``."""
+    return SliceDenoiser(GaussianPrior(anatomy(of), 0.05), Unit.of("ct"), "ct", 16)
+
+
+def chosen(
+    y: Tensor, candidates: tuple[Candidate, ...], operator: LinearOperator = CT, search: bool = False, **more: Any
+) -> Tuning:
+    priors = {None: prior(1), "wrong": prior(2), "right": prior(1)}
+    return tune(y, operator, Choice(candidates, QUICK, search), priors.__getitem__, **{**KEYS, **more})
+
+
+DDS = {"steps": 8, "lam": 0.0, "sigma_max": 1.0, "sigma_min": 0.01, "cg_iterations": 8}
+
+
+def test_a_prior_that_is_wrong_is_found_out() -> None:
+    right, wrong = Candidate("dds", DDS, "right"), Candidate("dds", DDS, "wrong")
+    for seed in range(3):
+        y = CT(drawn(seed))
+        assert chosen(y, (wrong, right)).candidate.prior == "right"
+        assert chosen(y, (right, wrong)).candidate.prior == "right"
+
+
+def test_the_user_is_warned_of_a_prior_that_does_not_know_the_object() -> None:
+    y = CT(drawn(0))
+    tv = Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40}, reference=True)
+    tuning = chosen(y, (Candidate("dds", DDS, "wrong"), tv))
+    assert tuning.candidate.method == "dds"  # a reference is never taken
+    assert tuning.warning is not None
+    assert tuning.warning.startswith("this object is not what prior wrong knows: admm_tv predicts views")
+    tuning = chosen(CT(drawn(1)), (Candidate("dds", DDS, "right"), tv))
+    assert tuning.warning is None
+
+
+def test_options_are_found_that_predict_better_and_are_kept_where_nothing_does() -> None:
+    y = CT(0.02 * smooth_volume((6, 24, 24)))
+    bad = Candidate("admm_tv", {"lam": 0.03, "rho": 0.01, "steps": 30, "isotropic": False})
+    budget = Budget(evaluations=20)
+    tuning = tune(y, CT, Choice((bad,), budget), lambda _: None, **KEYS)
+    assert tuning.candidate.settings["lam"] < 0.01
+    assert tuning.changes.keys() >= {"lam"}
+    assert tuning.chosen.error < 0.5 * tuning.trials[0].error
+    good = Candidate("admm_tv", tuning.candidate.settings)
+    assert tune(y, CT, Choice((good,), Budget(evaluations=8)), lambda _: None, **KEYS).trials[0].error <= min(
+        trial.error for trial in tuning.trials if trial.whole
+    ) * (1 + 1e-5)
+
+
+def test_what_is_set_stays_as_it_is() -> None:
+    y = CT(0.02 * smooth_volume((6, 24, 24)))
+    fixed = Candidate("admm_tv", {"lam": 0.02, "steps": 10}, fixed=("lam", "steps"))
+    tuning = tune(y, CT, Choice((fixed,), QUICK), lambda _: None, **KEYS)
+    assert {trial.settings["lam"] for trial in tuning.trials} == {0.02}
+    assert len({trial.settings["rho"] for trial in tuning.trials}) > 1
+
+
+def test_the_budget_is_kept_and_shared() -> None:
+    y = CT(0.02 * smooth_volume((6, 24, 24)))
+    candidates = (Candidate("admm_tv", {"steps": 5}), Candidate("sirt", {"steps": 40}))
+    tuning = tune(y, CT, Choice(candidates, Budget(evaluations=9)), lambda _: None, **KEYS)
+    assert len(tuning.trials) == 9
+    counts = [sum(trial.candidate == k for trial in tuning.trials) for k in range(2)]
+    assert min(counts) >= 4
+    tuning = tune(y, CT, Choice(candidates, Budget(evaluations=9, minutes=1e-9)), lambda _: None, **KEYS)
+    assert len(tuning.trials) == 2  # as they are
+
+
+def test_trials_that_were_made_are_not_made_again() -> None:
+    y = CT(0.02 * smooth_volume((6, 24, 24)))
+    choice = Choice((Candidate("admm_tv", {"steps": 5}),), Budget(evaluations=7))
+    told: list[Trial] = []
+    whole = tune(y, CT, choice, lambda _: None, report=told.append, **KEYS)
+    assert tuple(told) == whole.trials
+    plain = json.loads(to_json([asdict(trial) for trial in whole.trials[:4]]))
+    told.clear()
+    again = tune(
+        y, CT, choice, lambda _: None, known=[Trial.read(trial) for trial in plain], report=told.append, **KEYS
+    )
+    assert len(told) == 3
+    assert [trial.settings for trial in again.trials] == [trial.settings for trial in whole.trials]
+    assert again.chosen.missed == whole.chosen.missed
+
+
+def test_the_unit_is_that_of_the_whole_and_not_of_the_slices_that_are_tried() -> None:
+    """A volume that is bright at both ends, of MRI, whose unit is the measurement's."""
+    seen: list[float] = []
+
+    @as_method(modalities=("mri",))
+    def watching(p: Problem) -> Tensor:
+        """Notes how bright the measurement is to the prior."""
+        seen.append(float(p.measured.abs().max()))
+        return p.operator.adjoint(p.y)
+
+    x = smooth_volume((20, 24, 24)).to(torch.complex64)
+    x[0] = x[-1] = 3 * x[10]
+    operator = FourierSampling(make_mask("gaussian1d", (24, 24), 2))
+    y = operator(x)
+    tune(y, operator, Choice((Candidate(watching),), Budget(), search=False), lambda _: None, modality="mri")
+    within, folds = seen[0], len(seen)
+    run_method(y[8:13], operator, None, watching)
+    assert folds >= 2
+    assert seen[-1] > 2 * within
+
+
+def test_slices_that_are_tried_lie_in_the_middle_of_what_was_measured() -> None:
+    depths: list[int] = []
+
+    @as_method()
+    def watching(p: Problem) -> Tensor:
+        """Notes how many slices there are."""
+        depths.append(len(p.y))
+        return p.physical.adjoint(p.measured)
+
+    x = torch.zeros(30, 24, 24)
+    x[12:18] = 0.02
+    tuning = tune(CT(x), CT, Choice((Candidate(watching),), Budget(slices=4), search=False), lambda _: None, **KEYS)
+    assert set(depths) == {4}
+    assert math.isfinite(tuning.chosen.error)  # not of air
+
+
+def test_weights_and_coils_are_held_out_alike() -> None:
+    operator = MultiCoilFourier(make_mask("gaussian1d", (24, 24), 2), loop_coil_maps(6, 24))
+    x = smooth_volume((6, 24, 24)).to(torch.complex64)
+    y = complex_gaussian(operator(x), 70.0, torch.Generator().manual_seed(0))
+    candidates = (
+        Candidate("sense", {"lam": 1.0}),
+        Candidate("sense", {"lam": 1e-3}),
+        Candidate("admm_tv", {"steps": 9}),
+    )
+    tuning = tune(y, operator, Choice(candidates, Budget(), search=False), lambda _: None, modality="mri")
+    assert tuning.chosen.candidate != 0
+    weights = torch.ones(6, *CT.range_shape)
+    weights[:, ::3] = 0.1
+    scores = [
+        tune(CT(drawn(0)), CT, Choice((Candidate("admm_tv", {"steps": 9}),), Budget(), search=False), lambda _: None,
+             weights=w, **KEYS).chosen.error
+        for w in (weights, None)
+    ]  # fmt: skip
+    assert scores[0] != pytest.approx(scores[1])
+
+
+def test_what_diverges_is_never_taken() -> None:
+    @as_method()
+    def diverging(p: Problem) -> Tensor:
+        """Is wrong."""
+        return p.physical.adjoint(p.measured) * math.nan
+
+    tv = Candidate("admm_tv", {"steps": 5})
+    tuning = tune(CT(drawn(0)), CT, Choice((Candidate(diverging), tv), Budget(evaluations=4)), lambda _: None, **KEYS)
+    assert tuning.candidate.method == "admm_tv"
+    with pytest.raises(InputError, match="can reconstruct part of this measurement"):
+        tune(CT(drawn(0)), CT, Choice((Candidate(diverging),), QUICK), lambda _: None, **KEYS)
+
+
+def test_what_is_told() -> None:
+    y = CT(drawn(2))
+    tv = Candidate("admm_tv", {"steps": 5})
+    tuning = chosen(y, (Candidate("dds", DDS, "right"), tv), search=True)
+    first, second = tuning.lines
+    assert first.startswith("chosen: dds with prior right, ")
+    assert "views held out" in second and "against admm_tv 0." in second
+    data = json.loads(to_json(tuning.data))
+    assert data["chosen"]["method"] == "dds"
+    assert data["held_out"]["what"] == "views"
+    assert len(data["trials"]) == len(tuning.trials)
+    assert "same" not in tuning.blind
+    assert len(choice_figure(tuning, "v").axes) >= 2
+
+
+def test_a_wedge_that_was_not_measured_cannot_be_judged() -> None:
+    arc = ParallelBeam(24, [i * 3.0 for i in range(20)], pixel_size=6.0)
+    tuning = tune(arc(drawn(0)), arc, Choice((Candidate("admm_tv", {"steps": 3}),), QUICK), lambda _: None, **KEYS)
+    assert tuning.blind.startswith("what lies in the directions that were not measured")
+
+
+def test_in_one_call() -> None:
+    x = 0.02 * smooth_volume((6, 24, 24))
+    y = CT(x)
+    plain = reconstruct(y, CT, method="admm_tv", steps=20, lam=0.03)
+    assert plain.tuning is None
+    tuned = reconstruct(y, CT, method="admm_tv", steps=20, tune=Budget(evaluations=12))
+    assert tuned.tuning is not None
+    assert tuned.tuning.candidate.settings["steps"] == 20
+    assert (tuned.volume - x).norm() < (plain.volume - x).norm()
+    best = reconstruct(y, CT, prior(2), method="auto", tune=Budget(evaluations=6))
+    assert best.method == "admm_tv"
+    assert best.tuning is not None
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [({"evaluations": 0}, "--tune_evaluations 0"), ({"minutes": 0.0}, "--tune_minutes 0")],
+)
+def test_a_budget_of_nothing_is_refused(budget: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Budget(**budget)
+
+
+def test_a_budget_for_less_than_the_candidates_is_refused() -> None:
+    with pytest.raises(InputError, match="dds, admm_tv take one each; give 2 or more"):
+        Choice((Candidate("dds"), Candidate("admm_tv")), Budget(evaluations=1))
+
+
+def test_every_option_that_is_searched_is_an_option() -> None:
+    for name in METHODS:
+        for option in METHODS[name].signature.values():
+            search = option.search
+            if search is not None and option.plain is not bool:
+                assert 0 <= search.least < search.most
+                assert search.linear or search.least > 0
