@@ -61,9 +61,9 @@ class Fold:
         return self._energy(self.measured, self.held)
 
     def _energy(self, values: Tensor, parts: Int[Tensor, " n"]) -> float:
-        power = self.whole.kept(values, parts).abs().square()
+        power = self.whole.parts_of(values, parts).abs().square()
         if self.precision is not None:
-            power = power * self.whole.kept(self.precision, parts)
+            power = power * self.whole.parts_of(self.precision, parts)
         return float(power.sum())
 
 
@@ -84,8 +84,8 @@ def hold_out(operator: LinearOperator, y: Tensor, weights: Tensor | None = None)
         rest = torch.ones(len(parts.place), dtype=torch.bool)
         rest[held] = False
         left = torch.nonzero(rest).flatten()
-        of_left = None if weights is None else operator.kept(weights, left)
-        fold = Fold(operator.keep(left), operator.kept(y, left), of_left, held, operator, y, weights)
+        of_left = None if weights is None else operator.parts_of(weights, left)
+        fold = Fold(operator.of_parts(left), operator.parts_of(y, left), of_left, held, operator, y, weights)
         if fold.size > 0:  # else rays through air alone
             folds.append(fold)
     if not folds:

@@ -36,6 +36,7 @@ class PosteriorSamples(Reconstruction):
     Attributes:
         std: standard deviation ``(Z, Y, X)`` of the samples, in physical unit; of their magnitude, where complex.
         samples: how many.
+        tuning: as of any reconstruction.
     """
 
     std: Tensor

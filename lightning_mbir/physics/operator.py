@@ -134,11 +134,11 @@ class LinearOperator(nn.Module):
         count = self.range_shape[0]
         return Parts(torch.arange(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool))
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
-        """The operator that measures only the parts of these numbers; its measurement is ``kept(y, chosen)``."""
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        """The operator that measures only the parts of these numbers; its measurement is ``parts_of(y, chosen)``."""
         return Selection(self, chosen)
 
-    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
         """Of a measurement (or of weights) ``(..., *range_shape)`` only the parts of these numbers."""
         return y.index_select(-len(self.range_shape), chosen.to(y.device))
 
@@ -249,7 +249,7 @@ class Selection(LinearOperator):
     chosen: Int[Tensor, " n"]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.operator.kept(self.operator(x), self.chosen)
+        return self.operator.parts_of(self.operator(x), self.chosen)
 
     def adjoint(self, y: Tensor) -> Tensor:
         self.check_range(y)

@@ -34,7 +34,7 @@ from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import Job, predict_volume
 from lightning_mbir.reconstruction.record import Record, scalars, summary
 from lightning_mbir.reconstruction.runner import Runner
-from lightning_mbir.reconstruction.writer import STATE
+from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.montage import planes_image
 from lightning_mbir.report.tables import Row, write_tables
@@ -202,7 +202,7 @@ class ReconstructionModule(L.LightningModule):
             self._check_data(data, devices)
         self._settle_precision()
         if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:
-            settle_folders(self._results, STATE)
+            settle_folders(self._results, *STATES)
             for name in [] if data is None else map(data.filed_as, range(len(data.scans))):
                 check_free(self._results / name)
         return []

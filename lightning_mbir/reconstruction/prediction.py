@@ -28,6 +28,7 @@ from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.writer import (
     DICOM,
     STATE,
+    STATES,
     TRIED,
     check_replaceable,
     finished,
@@ -92,7 +93,7 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
     headers = _dicom_headers(job)
     running, new = Running(), None
     try:
-        with whole_folder(folder, STATE, TRIED) as new:
+        with whole_folder(folder, *STATES) as new:
             case, each = runner.case(scan), None
             plan, tuning = _chosen(job, case, new, key)
             job = replace(job, plan=plan)

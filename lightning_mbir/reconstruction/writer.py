@@ -25,6 +25,8 @@ STATE = "samples/running.npz"
 """The samples so far, from which a run that was killed goes on."""
 TRIED = "tuning.json"
 """The settings that were tried so far, likewise; in the end with what was chosen."""
+STATES = (STATE, TRIED)
+"""What a run that was killed is gone on from."""
 OURS = {"recon.nii.gz", "std.nii.gz", METRICS, "montage.png", "calibration.png", "predict_config.yaml", TRIED}
 OURS |= {"tuning.png"}
 DICOM = "dicom"

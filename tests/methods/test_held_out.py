@@ -82,7 +82,7 @@ def test_nothing_that_is_held_out_is_given() -> None:
     operator = CASES["mri"]
     y = operator(VOLUME)
     for fold in hold_out(operator, y):
-        assert not bool((operator.kept(fold.y, fold.held) != 0).any())
+        assert not bool((operator.parts_of(fold.y, fold.held) != 0).any())
         given, held = float(fold.y.abs().square().sum()), fold.size
         assert given + held == pytest.approx(float(y.abs().square().sum()), rel=1e-5)
 

@@ -11,7 +11,7 @@ import torch
 from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.plans import plan_method
+from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.physics import FourierSampling, RealDomain, make_mask
 from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
@@ -93,7 +93,7 @@ def test_the_noise_of_a_file_is_part_of_what_a_result_depends_on(tmp_path: Path)
         np.savez(tmp_path / "y.npz", measurement=np.ones((2, 32, 32), complex), mask=np.ones(32), noise_std=noise_std)
         scan = part_of(read_measurement(tmp_path / "y.npz", "mri"), acc=2.0)
         assert scan.noise_std == noise_std
-        told.append(runner.identity(scan, plan_method(TASKS["cs_mri"], "admm_tv", {}, None, 1)))
+        told.append(runner.identity(scan, Plan("admm_tv", {})))
     assert digest(told[0]) != digest(told[1])
 
 

@@ -32,9 +32,9 @@ def halves(operator: LinearOperator) -> tuple[torch.Tensor, torch.Tensor]:
 def test_what_is_kept_is_what_the_part_measures(name: str) -> None:
     operator = OPERATORS[name]().double()
     even, _ = halves(operator)
-    part = operator.keep(even)
+    part = operator.of_parts(even)
     x = random(operator.domain_shape, operator.domain_complex, 0)
-    torch.testing.assert_close(part(x), operator.kept(operator(x), even), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(part(x), operator.parts_of(operator(x), even), rtol=1e-5, atol=1e-6)
     assert part.domain_shape == operator.domain_shape
     assert part.separable == operator.separable
     assert part.real_dtype == torch.float64
@@ -43,7 +43,7 @@ def test_what_is_kept_is_what_the_part_measures(name: str) -> None:
 @EACH
 def test_the_part_has_an_exact_adjoint(name: str) -> None:
     operator = OPERATORS[name]().double()
-    part = operator.keep(halves(operator)[0])
+    part = operator.of_parts(halves(operator)[0])
     x = random(part.domain_shape, part.domain_complex, 1)
     y = random(part.range_shape, part.range_complex, 2)
     left, right = torch.vdot(part(x).flatten(), y.flatten()), torch.vdot(x.flatten(), part.adjoint(y).flatten())
@@ -58,7 +58,7 @@ def test_two_halves_are_the_whole(name: str) -> None:
     operator = OPERATORS[name]().double()
     x = random(operator.domain_shape, operator.domain_complex, 3)
     y = operator(x)
-    squares = [float(operator.kept(y, half).abs().square().sum()) for half in halves(operator)]
+    squares = [float(operator.parts_of(y, half).abs().square().sum()) for half in halves(operator)]
     assert sum(squares) == pytest.approx(float(y.abs().square().sum()), rel=1e-9)
     assert min(squares) > 0
 
@@ -129,7 +129,7 @@ def test_a_line_is_left_out_of_all_slices() -> None:
     mask[0, :, 2:6], mask[1, :, 3:8], mask[2, :, 1:5] = 1, 1, 1
     operator = FourierSampling(mask)
     assert len(operator.parts.place) == 7
-    kept = operator.keep(torch.arange(6)).mask
+    kept = operator.of_parts(torch.arange(6)).mask
     assert float(kept[..., 7].sum()) == 0
     assert torch.equal(kept[..., :7], mask[..., :7])
 

@@ -61,7 +61,7 @@ class Beam(LinearOperator):
             places = np.mod(places - ordered[(int(gaps.argmax()) + 1) % len(ordered)], turn)
         return Parts(torch.from_numpy(places), torch.zeros(len(places), dtype=torch.bool), "views", wedge)
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> Beam:
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> Beam:
         geometry = replace(self._geometry, angles=tuple(self._geometry.angles[i] for i in chosen.tolist()))
         one = type(self).__new__(type(self))
         Beam.__init__(one, geometry, self.backend, self.backend)  # all else was checked when the whole was made

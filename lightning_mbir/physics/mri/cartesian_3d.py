@@ -60,12 +60,12 @@ class CartesianFourier3D(CoilOperator):
         """Lines or points of the plane of phase encoding, of all coils; see ``mask_parts``."""
         return mask_parts(self.mask)[0]
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> CartesianFourier3D:
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> CartesianFourier3D:
         z, y, x = self.domain_shape
         one = CartesianFourier3D(only(self.mask, chosen), (z, y, x), self.coil_maps)
         return one.to(self.device, self.real_dtype)
 
-    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*measured"]:
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*measured"]:
         """The measurement with zeros for the other parts."""
         mask = only(self.mask, chosen)[..., None].to(y.device, self.real_dtype)
         return y * (mask if self.coil_maps is None else mask.unsqueeze(-3))

@@ -59,10 +59,10 @@ class FourierSampling(LinearOperator):
         """Lines or points of k-space; see ``mask_parts``."""
         return mask_parts(self.mask)[0]
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> FourierSampling:
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> FourierSampling:
         return FourierSampling(only(self.mask, chosen)).to(self.device, self.real_dtype)
 
-    def kept(self, y: Num[Tensor, "*batch y x"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*batch y x"]:
+    def parts_of(self, y: Num[Tensor, "*batch y x"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*batch y x"]:
         """The measurement ``(..., Y, X)`` with zeros for the other parts."""
         return y * only(self.mask, chosen).to(y.device, self.real_dtype)
 
@@ -120,11 +120,11 @@ class RealDomain(LinearOperator):
     def parts(self) -> Parts:
         return self.operator.parts
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> RealDomain:
-        return RealDomain(self.operator.keep(chosen))
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> RealDomain:
+        return RealDomain(self.operator.of_parts(chosen))
 
-    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
-        return self.operator.kept(y, chosen)
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return self.operator.parts_of(y, chosen)
 
     def forward(self, x: Float[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
         out: Tensor = self.operator(x)

@@ -69,11 +69,13 @@ class MultiCoilFourier(CoilOperator):
         """Lines or points of k-space, of all coils; see ``mask_parts``."""
         return mask_parts(self.mask)[0]
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> MultiCoilFourier:
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> MultiCoilFourier:
         assert self.coil_maps is not None
         return MultiCoilFourier(only(self.mask, chosen), self.coil_maps).to(self.device, self.real_dtype)
 
-    def kept(self, y: Num[Tensor, "*batch coils y x"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*batch coils y x"]:
+    def parts_of(
+        self, y: Num[Tensor, "*batch coils y x"], chosen: Int[Tensor, " n"]
+    ) -> Num[Tensor, "*batch coils y x"]:
         """The measurement ``(..., coils, Y, X)`` with zeros for the other parts."""
         return y * only(self.mask, chosen).unsqueeze(-3).to(y.device, self.real_dtype)
 

@@ -99,12 +99,12 @@ class NonCartesianFourier(CoilOperator):
             return Parts(self.trajectory.cpu().double().norm(dim=-1), needed, "samples of k-space")
         return Parts(torch.arange(count, dtype=torch.float64), needed, "spokes")
 
-    def keep(self, chosen: Int[Tensor, " n"]) -> NonCartesianFourier:
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> NonCartesianFourier:
         trajectory = self.trajectory[chosen.to(self.device)]
         one = NonCartesianFourier(trajectory, self._image, self.coil_maps, self.backend)  # type: ignore[arg-type]
         return one.to(self.device, self.real_dtype)
 
-    def kept(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
         return y.index_select(-len(self._samples), chosen.to(y.device))
 
     def prepare(self) -> None:
