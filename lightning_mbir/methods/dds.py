@@ -21,7 +21,7 @@ def dds(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[float, Searched(0.15, 8)] = 5.0,
+    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 5.0,
     sigma_min: float = 0.02,
     rho: Annotated[Positive, Searched(1e-5, 10)] = 0.1,
     lam: Annotated[float, Searched(1e-6, 0.1)] = 0.001,

@@ -16,7 +16,7 @@ def diffpir(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[float, Searched(0.15, 8)] = 2.0,
+    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 2.0,
     sigma_min: float = 0.02,
     lam: Annotated[float, Searched(0.3, 100)] = 7.0,
     sigma_n: Annotated[float, Searched(1e-4, 0.1)] = 0.001,

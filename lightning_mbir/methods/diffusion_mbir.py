@@ -16,7 +16,7 @@ def diffusion_mbir(
     p: Problem,
     *,
     steps: Count = 2000,
-    sigma_max: Annotated[float, Searched(0.3, 40)] = 378.0,
+    sigma_max: Annotated[Positive, Searched(0.3, 40)] = 378.0,
     sigma_min: float = 0.01,
     rho: Annotated[Positive, Searched(1e-4, 10)] = 0.026,
     lam: Annotated[float, Searched(1e-6, 0.1)] = 1.04e-4,

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Searched, method
+from lightning_mbir.methods.method import Count, Positive, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,7 +16,7 @@ def dps(
     p: Problem,
     *,
     steps: Count = 100,
-    sigma_max: Annotated[float, Searched(0.3, 10)] = 2.0,
+    sigma_max: Annotated[Positive, Searched(0.3, 10)] = 2.0,
     sigma_min: float = 0.02,
     zeta: Annotated[float, Searched(0.3, 20)] = 3.0,
 ) -> Tensor:

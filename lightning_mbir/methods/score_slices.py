@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Limits, Searched, Share, method
+from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,7 +16,7 @@ def score_slices(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[float, Searched(0.15, 8)] = 2.0,
+    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 2.0,
     sigma_min: float = 0.02,
     relaxation: Share = 1.0,
     cg_iterations: Annotated[Count, Searched(2, 60)] = 5,

@@ -16,7 +16,7 @@ def tpdm(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[float, Searched(0.15, 8)] = 2.0,
+    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 2.0,
     sigma_min: float = 0.02,
     period: Annotated[int, Limits(2)] = 2,
     eta: Annotated[Share, Searched(0, 1, linear=True)] = 0.85,

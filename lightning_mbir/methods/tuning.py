@@ -276,6 +276,10 @@ def _missed(
     method = candidate.chosen
     settings = dict(settings)
     steps = settings.pop("steps", None)
+    try:
+        method.check(settings, steps)
+    except InputError:  # options that do not go together, such as a lowest noise level above the highest
+        return (math.inf,)
     if method.needs_prior and steps is not None:
         steps = min(steps, budget.levels)
     given = prior(candidate.prior) if method.needs_prior else None

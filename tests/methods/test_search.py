@@ -66,7 +66,7 @@ def test_every_value_that_a_search_can_reach_is_one_that_the_method_takes(name: 
         value = option.default
         for step in (1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0.25, 0.25):
             value = moved_option(option, value, step)
-            option.check(name, value)
+            method.check({key: value} if key != "steps" else {}, value if key == "steps" else None)
             limits = next((limit for limit in option.limits if isinstance(limit, Limits)), Limits())
             assert isinstance(value, bool) or limits.wrong(value) is None, (key, value)
 
