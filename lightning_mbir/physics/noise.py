@@ -1,4 +1,4 @@
-"""Noise of measurements: photon counts of CT, receiver noise of MRI."""
+"""Noise of measurements, simulated and estimated: photon counts of CT, receiver noise of MRI."""
 
 from __future__ import annotations
 
@@ -109,3 +109,47 @@ def noise_sigma(kspace: Tensor, snr_db: float) -> float:
         raise InputError("k-space is zero; there is no signal to set noise in relation to")
     power = float(kspace[sampled].abs().double().square().mean())
     return math.sqrt(power / 10 ** (snr_db / 10))
+
+
+CORNER = 1.1
+"""Distance from the centre of k-space, in half its sides, beyond which there is noise alone."""
+ENOUGH = 200
+"""Values that a noise is estimated from at least."""
+NORMAL = 0.6745
+"""Median of the magnitude of a normal variable of deviation 1."""
+
+
+@torch.no_grad()
+def kspace_noise(kspace: Complex[Tensor, "*shape"]) -> float:
+    """Standard deviation of the noise in each part of k-space, from its corners; 0 where too little is sampled there.
+
+    The median of the magnitudes of real and imaginary parts farther than ``CORNER`` from the centre, the square root of
+    the mean square over the coils where there are several. What signal is left there makes it too large.
+
+    Args:
+        kspace: centred, ``(..., Y, X)`` or ``(..., coils, Y, X)``, with zeros where nothing was sampled.
+    """
+    y, x = (((torch.arange(n, device=kspace.device) - n // 2) / (n / 2)).square() for n in kspace.shape[-2:])
+    corner = kspace[..., (y[:, None] + x).sqrt() > CORNER]
+    values = torch.view_as_real(corner)[corner != 0].flatten()
+    if len(values) < ENOUGH:
+        return 0.0
+    return float(values.abs().double().median()) / NORMAL
+
+
+@torch.no_grad()
+def projection_noise(projections: Float[Tensor, "*shape"]) -> float:
+    """Standard deviation of the noise of line integrals, from the differences of neighbouring bins.
+
+    The median of ``|y[i - 1] - 2 y[i] + y[i + 1]|`` where rays pass through the object, as far as these are
+    independent; edges hardly move a median. Bins that share light or were interpolated have more noise than it says.
+
+    Args:
+        projections: ``(..., bins)``.
+    """
+    inside = projections > 0.05 * projections.max()
+    second = projections[..., :-2] - 2 * projections[..., 1:-1] + projections[..., 2:]
+    values = second[inside[..., :-2] & inside[..., 2:]].abs().double()
+    if len(values) < ENOUGH:
+        return 0.0
+    return float(values.median()) / NORMAL / math.sqrt(6)

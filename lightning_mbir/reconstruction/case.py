@@ -18,6 +18,7 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.physics.noise import kspace_noise, projection_noise
 from lightning_mbir.reconstruction.measured import measured_operator
 
 
@@ -34,7 +35,8 @@ class Case:
         spacing: voxel size ``(z, y, x)`` in mm.
         calibrated: CT: whether attenuation is in 1/mm.
         notes: what was done to a measurement.
-        noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where it is not known.
+        noise_std: standard deviation of the noise, of k-space in each part; 0 where it is not known or differs from
+            sample to sample.
         sized: whether the distance of the slices in ``spacing`` is known.
     """
 
@@ -48,6 +50,17 @@ class Case:
     notes: tuple[str, ...] = ()
     noise_std: float = 0.0
     sized: bool = True
+
+    def misfit(self, residual: float) -> float | None:
+        """A residual ``||A x - y|| / ||y||`` over what the noise alone would leave; none where that is not known.
+
+        About 1 is right. Far below, the noise is fitted; far above, model or method do not fit what was measured.
+        """
+        if self.noise_std == 0:
+            return None
+        values = int((self.y != 0).sum()) * (2 if self.y.is_complex() else 1)
+        noise = self.noise_std * math.sqrt(values)
+        return residual * float(torch.linalg.vector_norm(self.y)) / noise if noise > 0 else None
 
 
 def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_phase: bool) -> Case:
@@ -80,6 +93,7 @@ def measured(scan: Measurement) -> Case:
     def operator(complex: bool) -> LinearOperator:
         return measured_operator(scan, complex)
 
+    estimate = kspace_noise if scan.modality == "mri" else projection_noise
     return Case(
         scan.name,
         operator,
@@ -87,6 +101,6 @@ def measured(scan: Measurement) -> Case:
         (z, y, x),
         calibrated=scan.calibrated,
         notes=scan.notes,
-        noise_std=scan.noise_std,
+        noise_std=scan.noise_std or estimate(scan.y),
         sized=scan.sized,
     )

@@ -22,7 +22,7 @@ class Record:
 
 def scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """The figures of one volume, ``plane/name`` where they are of a plane."""
-    names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "seconds", "nfe")
+    names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "misfit", "seconds", "nfe")
     scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
     scalars |= {name: metrics[name] for name in names if name in metrics}
     return {name: float(value) for name, value in scalars.items() if value is not None}
@@ -34,5 +34,14 @@ def summary(metrics: dict[str, Any], folder: Path) -> str:
     scores = f"PSNR {scores} dB, " if scores else ""
     if "acceleration" in metrics:
         scores = f"acceleration {metrics['acceleration']:.2f}, {scores}"
-    work = f"data residual {metrics['residual']:.2e}, {metrics['seconds']:.0f} s"
+    work = f"data residual {metrics['residual']:.2e}{_misfit(metrics)}, {metrics['seconds']:.0f} s"
     return f"{metrics['volume']}: {scores}{work} -> {folder}"
+
+
+def _misfit(metrics: dict[str, Any]) -> str:
+    """The residual against what the noise alone would leave, and what that means where it is far from 1."""
+    misfit = metrics.get("misfit")
+    if misfit is None:
+        return ""
+    meaning = ": noise is fitted" if misfit < 0.7 else ": more than noise explains" if misfit > 2 else ""
+    return f" ({misfit:.2f} of the noise{meaning})"

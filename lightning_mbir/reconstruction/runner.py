@@ -83,9 +83,10 @@ class Runner:
             if scan.notes:
                 print("; ".join((scan.name, *scan.notes)), flush=True)
             return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
-        part = part_of(scan, self.seed, **self.given)
-        print("; ".join((part.name, *part.notes)))
-        return measured(part)
+        case = measured(part_of(scan, self.seed, **self.given))
+        noise = f"noise of {case.noise_std:.3g}, from the data" if case.noise_std and not scan.noise_std else None
+        print("; ".join((case.name, *case.notes, *filter(None, (noise,)))))
+        return case
 
     def run(
         self,
@@ -203,6 +204,9 @@ class Runner:
             "nfe": result.nfe,
             "residual": result.residual,
         }
+        misfit = case.misfit(result.residual)
+        if misfit is not None:
+            metrics |= {"noise_std": case.noise_std, "misfit": round(misfit, 4)}
         acceleration = case.operator(self.takes_complex(plan)).acceleration
         if acceleration is not None:
             metrics["acceleration"] = round(acceleration, 4)

@@ -18,6 +18,7 @@ from lightning_mbir.reconstruction import METHODS, TASKS, reconstruct
 from lightning_mbir.reconstruction.case import measured, simulate
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.provenance import digest
+from lightning_mbir.reconstruction.record import summary
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.samplers import KeyedNoise
 from tests.helpers import gaussian_prior, smooth_volume
@@ -102,3 +103,24 @@ def test_a_noise_that_is_none_is_refused(noise_std: float) -> None:
     operator = RealDomain(FourierSampling(torch.ones(16, 16)))
     with pytest.raises(InputError, match="noise_std"):
         reconstruct(operator(torch.ones(2, 16, 16)), operator, method="zero_filled", noise_std=noise_std)
+
+
+def test_the_misfit_is_1_where_the_noise_alone_is_left() -> None:
+    task = TASKS["cs_mri"]
+    scan = Volume(smooth_volume((8, 64, 64)), np.eye(4), "ball", "mri")
+    case = simulate(scan, task, task.settings(acc=4.0, snr=20.0), 0, has_phase=False)
+    assert case.truth is not None
+    left = case.operator(False)(case.truth) - case.y
+    residual = float(left.norm() / case.y.norm())
+    assert case.misfit(residual) == pytest.approx(1, rel=0.03)
+    clean = simulate(scan, task, task.settings(acc=4.0), 0, has_phase=False)
+    assert clean.misfit(residual) is None
+
+
+def test_a_residual_is_told_against_the_noise() -> None:
+    metrics = {"volume": "v", "residual": 0.1, "seconds": 1.0}
+    told = {value: summary({**metrics, "misfit": value}, Path("o")) for value in (0.2, 1.0, 3.0)}
+    assert "(0.20 of the noise: noise is fitted)" in told[0.2]
+    assert "(1.00 of the noise)" in told[1.0]
+    assert "(3.00 of the noise: more than noise explains)" in told[3.0]
+    assert "noise" not in summary(metrics, Path("o"))
