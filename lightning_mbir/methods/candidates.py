@@ -91,12 +91,14 @@ class Choice:
         budget: what it may cost.
         search: whether options are searched; else the candidates are compared as they are.
         asked: whether the user wants it; else the first candidate is taken where too little was measured to choose.
+        insists: whether options are searched where what is held out cannot tell of what is missing: over an arc.
     """
 
     candidates: tuple[Candidate, ...]
     budget: Budget
     search: bool = True
     asked: bool = True
+    insists: bool = False
 
     def __post_init__(self) -> None:
         if self.budget.evaluations < len(self.candidates):

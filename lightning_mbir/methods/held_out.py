@@ -19,6 +19,8 @@ from lightning_mbir.physics.operator import Parts
 
 SHARE = 0.15
 """Of the parts that may be left out, in each fold."""
+MANY = 64
+"""Parts up to which there are four folds, since each of them tells little."""
 GROUPS = 16
 """Parts of a fold whose errors are told apart."""
 LEAST = 3
@@ -96,9 +98,6 @@ def hold_out(operator: LinearOperator, y: Tensor, weights: Tensor | None = None)
 def held_numbers(parts: Parts) -> list[Int[Tensor, " n"]]:
     """Which parts each fold is without: ``SHARE`` of those that are not needed, spread evenly over their places.
 
-    Where parts lie along a line with two ends, such as views over 90 degrees, the first two folds are without one end
-    each, since what lies beyond is what has to be found; no fold tells of what is farther from all that was measured.
-
     Raises:
         TooLittle: too few parts.
     """
@@ -111,9 +110,7 @@ def held_numbers(parts: Parts) -> list[Int[Tensor, " n"]]:
         )
     free = free[parts.place[free].argsort(stable=True)]
     count = max(1, round(SHARE * len(free)))
-    folds = min(4 if total < 16 else 3 if total < 32 else 2, len(free) // count)
-    if parts.open:
-        return [free[:count], free[-count:]]
+    folds = min(4 if total <= MANY else 2, len(free) // count)
     step = len(free) / count
     at = torch.arange(count, dtype=torch.float64)
     return [free[((at + (fold + 0.5) / folds) * step).floor().long()] for fold in range(folds)]

@@ -136,7 +136,8 @@ class Wanted:
         if self.tune or (self.tune is None and measured and chosen.needs_prior):
             whole = {**merged, "steps": steps} if steps is not None else merged
             candidates = candidates_of(method, whole, given, tuned)
-            choice = Choice(candidates, self.budget, bool(self.tune), asked=bool(self.tune))
+            tune = bool(self.tune)
+            choice = Choice(candidates, self.budget, search=tune, asked=tune, insists=tune)
         return Plan(method, merged, steps, samples, choice=choice)
 
     def _auto(self, options: dict[str, Any], steps: int | None, samples: int, tuned: Tuned) -> Plan:
@@ -150,7 +151,8 @@ class Wanted:
             candidates = tuple(candidate for candidate in candidates if candidate.chosen.random)
         first = Plan("", {}, samples=samples).resolved(candidates[0])
         asked = self.method is not None or bool(self.tune)
-        return replace(first, choice=Choice(candidates, self.budget, self.tune is not False, asked))
+        choice = Choice(candidates, self.budget, self.tune is not False, asked, insists=bool(self.tune))
+        return replace(first, choice=choice)
 
     def _compared(self, noisy: bool) -> list[Plan]:
         """Several methods; samples are of those with randomness."""

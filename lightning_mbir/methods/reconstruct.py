@@ -66,7 +66,7 @@ def reconstruct(
         candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
     if any(candidate.chosen.needs_prior for candidate in candidates):
         prior = as_prior(prior, modality, operator.domain_complex, y.device)
-    choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget())
+    choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget(), insists=tune is not False)
     callback = arguments.pop("callback", None)
     tuning = choose(y, operator, choice, lambda _: prior, modality=modality, **arguments)
     best: Candidate = tuning.candidate

@@ -110,6 +110,8 @@ class Tuning:
         """What was chosen and why, in two lines."""
         chosen, changed = self.candidate, self.changes
         told = ", ".join(f"{key} {value:g}" for key, value in changed.items()) or "options as they were"
+        if self.open:
+            told += " (views leave a wedge out, of which no view that was held out can tell)"
         held = f"{self.held[0]} of the {self.what} held out, {len(self.held)} times"
         others = []
         for k, candidate in enumerate(self.candidates):
@@ -159,7 +161,9 @@ class Tuning:
     @property
     def blind(self) -> str:
         """What none of this can tell."""
-        wedge = "what lies in the directions that were not measured; " if self.open else ""
+        wedge = (
+            "what lies in the directions that were not measured, and so how much to regularise; " if self.open else ""
+        )
         return f"{wedge}what all candidates get wrong alike, and what is wrong in the model of the measurement itself"
 
 
@@ -178,7 +182,9 @@ def tune(
 
     Some of the measurement is held out (``hold_out``), a few neighbouring slices are reconstructed from the rest, and
     the error is that of what they predict. The noise of a method is the same in all trials. The settings of a candidate
-    stay unless others are better by more than chance; of the candidates the best one is taken.
+    stay unless others are better by more than chance; of the candidates the best one is taken. Where views leave a
+    wedge out, settings are searched only if the choice insists: views between others favour what fits them best, which
+    is the worst that can be done for the wedge (benchmarks/trust.py, the disc from 20 views).
 
     Args:
         y, operator: the measurement, as for ``run_method``.
@@ -231,6 +237,7 @@ def tune(
     shipped = [score(k, candidate.full) for k, candidate in enumerate(candidates)]
     best = list(shipped)
     searches = {}
+    search = choice.search and (choice.insists or not operator.parts.open)
     for k, candidate in enumerate(candidates):
         options = searched(candidate.chosen, dict.fromkeys(candidate.fixed))
         if choice.search and options and math.isfinite(shipped[k].error):

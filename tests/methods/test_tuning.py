@@ -218,8 +218,13 @@ def test_what_is_told() -> None:
 
 def test_a_wedge_that_was_not_measured_cannot_be_judged() -> None:
     arc = ParallelBeam(24, [i * 3.0 for i in range(20)], pixel_size=6.0)
-    tuning = tune(arc(drawn(0)), arc, Choice((Candidate("admm_tv", {"steps": 3}),), QUICK), lambda _: None, **KEYS)
+    candidates = (Candidate("admm_tv", {"steps": 3}), Candidate("sirt", {"steps": 9}))
+    tuning = tune(arc(drawn(0)), arc, Choice(candidates, QUICK), lambda _: None, **KEYS)
     assert tuning.blind.startswith("what lies in the directions that were not measured")
+    assert "leave a wedge out" in tuning.lines[0]
+    assert len(tuning.trials) == 2  # compared, but not searched
+    insisted = tune(arc(drawn(0)), arc, Choice(candidates, QUICK, insists=True), lambda _: None, **KEYS)
+    assert len(insisted.trials) == QUICK.evaluations
 
 
 def test_in_one_call() -> None:
