@@ -240,7 +240,7 @@ def tune(
     search = choice.search and (choice.insists or not operator.parts.open)
     for k, candidate in enumerate(candidates):
         options = searched(candidate.chosen, dict.fromkeys(candidate.fixed))
-        if choice.search and options and math.isfinite(shipped[k].error):
+        if search and options and math.isfinite(shipped[k].error):
             searches[k] = pattern_search(shipped[k].settings, options)
             next(searches[k])
     errors = {k: shipped[k].error for k in searches}
