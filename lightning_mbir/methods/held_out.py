@@ -37,13 +37,14 @@ class Fold:
 
     Attributes:
         operator, y, weights: of what is left; no weights where there were none.
-        held: numbers of the parts that are held out.
+        left, held: numbers of the parts that are left, and of those that are held out.
         whole, measured, precision: the operator of everything, the measurement and its weights.
     """
 
     operator: LinearOperator
     y: Tensor
     weights: Tensor | None
+    left: Int[Tensor, " m"]
     held: Int[Tensor, " n"]
     whole: LinearOperator
     measured: Tensor
@@ -87,7 +88,7 @@ def hold_out(operator: LinearOperator, y: Tensor, weights: Tensor | None = None)
         rest[held] = False
         left = torch.nonzero(rest).flatten()
         of_left = None if weights is None else operator.parts_of(weights, left)
-        fold = Fold(operator.of_parts(left), operator.parts_of(y, left), of_left, held, operator, y, weights)
+        fold = Fold(operator.of_parts(left), operator.parts_of(y, left), of_left, left, held, operator, y, weights)
         if fold.size > 0:  # else rays through air alone
             folds.append(fold)
     if not folds:

@@ -6,14 +6,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.candidates import Budget, Candidate, Choice
+from lightning_mbir.methods.candidates import Candidate, Choice
 from lightning_mbir.methods.held_out import Fold, hold_out
 from lightning_mbir.methods.run import run_method
 from lightning_mbir.methods.search import Settings, pattern_search, searched
@@ -126,19 +125,22 @@ class Tuning:
             f"because its error on {held}, is {self.chosen.error:.4f}{rest} ({len(self.trials)} settings tried)",
         ]
 
-    @property
-    def warning(self) -> str | None:
-        """That the prior does not know this object, where a method without one predicts it better."""
+    def warning(self, prior: str) -> str | None:
+        """That the prior does not know this object, where a method without one predicts it better.
+
+        Args:
+            prior: name of the prior of the run.
+        """
         if not self.candidate.chosen.needs_prior:
             return None
         for k, candidate in enumerate(self.candidates):
             best = self.best(k)
             if best is None or candidate.chosen.needs_prior or not best.beats(self.chosen):
                 continue
-            prior = "the prior" if self.candidate.prior is None else f"prior {self.candidate.prior}"
+            better = f"{candidate.method} predicts {self.what} that were held out better"
             return (
-                f"this object is not what {prior} knows: {candidate.method} predicts {self.what} that were held out "
-                f"better ({best.error:.4f} against {self.chosen.error:.4f}); --method auto takes what is best"
+                f"this object is not what prior {self.candidate.prior or prior} knows: {better} ({best.error:.4f} "
+                f"against {self.chosen.error:.4f}); --method auto takes what is best"
             )
         return None
 
@@ -198,110 +200,127 @@ def tune(
     Raises:
         InputError: too little measured to hold any of it out; no candidate that can reconstruct it.
     """
-    candidates, budget = choice.candidates, choice.budget
-    start, stop = _middle(y, operator, budget.slices)
-    part = operator.of_slices(start, stop)
-    whole = hold_out(operator, y, weights)  # of all slices: the unit is theirs
+    folds = _folds(y, operator, weights, choice.budget.slices)
     modality, calibrated = arguments["modality"], arguments.get("calibrated", True)
-    scales = [measured_scale(fold.y, fold.operator, modality, calibrated) for fold in whole]
-    folds = whole
-    if part is not None:
-        by_slice = weights is not None and weights.ndim == y.ndim
-        folds = hold_out(part, y[start:stop], weights[start:stop] if weights is not None and by_slice else weights)
+    scales = [
+        measured_scale(operator.parts_of(y, fold.left), operator.of_parts(fold.left), modality, calibrated)
+        for fold in folds
+    ]  # of all slices
+    scorer = _Scorer(choice, list(zip(folds, scales, strict=True)), prior, arguments, report)
+    scorer.made = {_key(trial.candidate, trial.settings): trial for trial in known}
+    shipped = [scorer.score(k, candidate.full) for k, candidate in enumerate(choice.candidates)]
+    best = list(shipped)
+    if choice.search and (choice.insists or not operator.parts.open):
+        _search(scorer, best)
+    finals = [b if b.beats(s) else s for b, s in zip(best, shipped, strict=True)]
+    own = [final for final in finals if not choice.candidates[final.candidate].reference]
+    chosen = min(own, key=lambda final: final.error)
+    if not math.isfinite(chosen.error):
+        names = ", ".join(candidate.name for candidate in choice.candidates)
+        raise InputError(f"none of {names} can reconstruct part of this measurement")
+    held = tuple(len(fold.held) for fold in folds)
+    return Tuning(choice.candidates, tuple(scorer.trials), chosen, operator.parts.what, held, operator.parts.open)
 
-    made = {_key(trial.candidate, trial.settings): trial for trial in known}
-    trials: list[Trial] = []
-    spent = 0.0
 
-    def score(number: int, settings: Settings, best: Trial | None = None) -> Trial:
-        nonlocal spent
-        candidate = candidates[number]
-        trial = made.get(_key(number, settings))
+def _folds(y: Tensor, operator: LinearOperator, weights: Tensor | None, slices: int) -> list[Fold]:
+    """The folds of some neighbouring slices, where slices are not coupled; else of all."""
+    start, stop = _middle(y, operator, slices)
+    part = operator.of_slices(start, stop)
+    if part is None:
+        return hold_out(operator, y, weights)
+    by_slice = weights is not None and weights.ndim == y.ndim
+    return hold_out(part, y[start:stop], weights[start:stop] if weights is not None and by_slice else weights)
+
+
+@dataclass
+class _Scorer:
+    """Scores settings, each once.
+
+    Attributes:
+        choice: candidates and budget.
+        folds: with what is 1 in the prior's unit.
+        prior, arguments, report: see ``tune``.
+        made: trials by candidate and settings, those of an earlier run among them.
+        trials: of this run, in order.
+    """
+
+    choice: Choice
+    folds: list[tuple[Fold, float]]
+    prior: Callable[[str | None], Any]
+    arguments: dict[str, Any]
+    report: Callable[[Trial], None] | None
+    made: dict[tuple[int, str], Trial] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is."""
+        budget = self.choice.budget
+        seconds = sum(trial.seconds for trial in self.trials)
+        return len(self.trials) >= budget.evaluations or seconds > 60 * budget.minutes
+
+    def score(self, number: int, settings: Settings, best: Trial | None = None) -> Trial:
+        """Settings of a candidate; no more folds are tried where they are far behind the best so far."""
+        trial = self.made.get(_key(number, settings))
         if trial is None:
             before = time.perf_counter()
             missed: list[tuple[float, ...]] = []
-            for fold, scale in zip(folds, scales, strict=True):
-                missed.append(_missed(fold, scale, candidate, settings, prior, budget, arguments))
+            for fold, scale in self.folds:
+                missed.append(self._missed(fold, scale, self.choice.candidates[number], settings))
                 if best is not None and sum(missed[-1]) > BEHIND**2 * sum(best.missed[len(missed) - 1]):
                     break
             seconds = time.perf_counter() - before
-            trial = Trial(number, settings, tuple(missed), seconds, len(missed) == len(folds))
-            made[_key(number, settings)] = trial
-            if report is not None:
-                report(trial)
-        if trial not in trials:
-            trials.append(trial)
-            spent += trial.seconds
+            trial = Trial(number, settings, tuple(missed), seconds, len(missed) == len(self.folds))
+            self.made[_key(number, settings)] = trial
+            if self.report is not None:
+                self.report(trial)
+        if trial not in self.trials:
+            self.trials.append(trial)
         return trial
 
-    shipped = [score(k, candidate.full) for k, candidate in enumerate(candidates)]
-    best = list(shipped)
+    def _missed(self, fold: Fold, scale: float, candidate: Candidate, settings: Settings) -> tuple[float, ...]:
+        method, options = candidate.chosen, dict(settings)
+        steps = options.pop("steps", None)
+        try:
+            method.check(options, steps)
+        except InputError:  # options that do not go together, such as a lowest noise level above the highest
+            return (math.inf,)
+        if method.needs_prior and steps is not None:
+            steps = min(steps, self.choice.budget.levels)
+        prior = self.prior(candidate.prior) if method.needs_prior else None
+        weights = fold.weights if method.weighted else None
+        given = {**self.arguments, **options, "weights": weights, "steps": steps, "scale": scale}
+        try:
+            result = run_method(fold.y, fold.operator, prior, candidate.method, **given)
+        except InputError as error:
+            if "diverged" not in str(error):
+                raise
+            return (math.inf,)
+        return tuple(fold.errors(result.volume))
+
+
+def _search(scorer: _Scorer, best: list[Trial]) -> None:
+    """Search the options of all candidates by turns, so that none is behind when the budget is spent; ``best`` has the
+    best trial of each, to begin with as it is."""
     searches = {}
-    search = choice.search and (choice.insists or not operator.parts.open)
-    for k, candidate in enumerate(candidates):
+    for k, candidate in enumerate(scorer.choice.candidates):
         options = searched(candidate.chosen, dict.fromkeys(candidate.fixed))
-        if search and options and math.isfinite(shipped[k].error):
-            searches[k] = pattern_search(shipped[k].settings, options)
+        if options and math.isfinite(best[k].error):
+            searches[k] = pattern_search(best[k].settings, options)
             next(searches[k])
-    errors = {k: shipped[k].error for k in searches}
-    while searches:  # by turns, so that no candidate is behind when the budget is spent
+    errors = {k: best[k].error for k in searches}
+    while searches:
         for k in list(searches):
-            if len(trials) >= budget.evaluations or spent > 60 * budget.minutes:
-                searches.clear()
-                break
+            if scorer.spent:
+                return
             try:
-                trial = score(k, searches[k].send(errors[k]), best[k])
+                trial = scorer.score(k, searches[k].send(errors[k]), best[k])
             except StopIteration:
                 del searches[k]
                 continue
             errors[k] = trial.error if trial.whole else math.inf
             if trial.whole and trial.error < best[k].error:
                 best[k] = trial
-    finals = [b if b.beats(s) else s for b, s in zip(best, shipped, strict=True)]
-    chosen = finals[0]
-    for other in finals[1:]:
-        if candidates[other.candidate].reference:
-            continue
-        if other.error < chosen.error:
-            chosen = other
-    if not math.isfinite(chosen.error):
-        raise InputError(f"none of {', '.join(c.name for c in candidates)} can reconstruct part of this measurement")
-    parts = operator.parts
-    held = tuple(len(fold.held) for fold in folds)
-    return Tuning(tuple(candidates), tuple(trials), chosen, parts.what, held, parts.open)
-
-
-def _missed(
-    fold: Fold,
-    scale: float,
-    candidate: Candidate,
-    settings: Settings,
-    prior: Callable[[str | None], Any],
-    budget: Budget,
-    arguments: dict[str, Any],
-) -> tuple[float, ...]:
-    method = candidate.chosen
-    settings = dict(settings)
-    steps = settings.pop("steps", None)
-    try:
-        method.check(settings, steps)
-    except InputError:  # options that do not go together, such as a lowest noise level above the highest
-        return (math.inf,)
-    if method.needs_prior and steps is not None:
-        steps = min(steps, budget.levels)
-    given = prior(candidate.prior) if method.needs_prior else None
-    weights = fold.weights if method.weighted else None
-    try:
-        with torch.no_grad():
-            result = run_method(
-                fold.y, fold.operator, given, candidate.method, weights=weights, steps=steps, scale=scale,
-                **{**arguments, **settings},
-            )  # fmt: skip
-    except InputError as error:
-        if "diverged" not in str(error):
-            raise
-        return (math.inf,)
-    return tuple(fold.errors(result.volume))
 
 
 def _key(candidate: int, settings: Settings) -> tuple[int, str]:

@@ -104,7 +104,7 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
             result = runner.run(case, plan, job.title, running, each)
             metrics = {"key": key, **_provenance(job, identity), **runner.metrics(scan, case, plan, result)}
             if tuning is not None:
-                _write_choice(new, case, tuning, metrics, identity)
+                _write_choice(job, new, tuning, metrics, identity)
             return _written(job, new, case, result, metrics, running, headers)
     except WriteError as error:
         if new is None:  # before the work
@@ -140,17 +140,17 @@ def _tried(path: Path, key: str) -> list[Trial]:
         return []
 
 
-def _write_choice(folder: Path, case: Case, tuning: Tuning, metrics: dict[str, Any], identity: dict[str, Any]) -> None:
+def _write_choice(job: Job, folder: Path, tuning: Tuning, metrics: dict[str, Any], identity: dict[str, Any]) -> None:
     """What was chosen and why: two lines in the metrics, all of it in ``tuning.json``, a figure."""
     chosen, options = tuning.candidate, tuning.candidate.full
     metrics |= {"steps": options.pop("steps", None), "options": options}
-    metrics |= {"chosen_because": tuning.lines, "warning": tuning.warning}
+    metrics |= {"chosen_because": tuning.lines, "warning": tuning.warning(job.runner.prior_name)}
     if not chosen.chosen.needs_prior:
         metrics["prior"] = None
     elif chosen.prior is not None:
         metrics["prior"] = identity["other_priors"][chosen.prior]
     write_whole(folder / TRIED, to_json({"key": metrics["key"], **tuning.data}))
-    write_figure(folder / "tuning.png", choice_figure(tuning, case.name))
+    write_figure(folder / "tuning.png", choice_figure(tuning, job.scan.name))
 
 
 def _written(

@@ -160,8 +160,8 @@ class Runner:
                 return replace(plan, choice=None), None
         if self.shown:
             print("\n".join(f"{title}: {line}" for line in tuning.lines), flush=True)
-        if tuning.warning is not None:
-            log.warning("%s: %s", case.name, tuning.warning)
+        if (warning := tuning.warning(self.prior_name)) is not None:
+            log.warning("%s: %s", case.name, warning)
         return plan.resolved(tuning.candidate), tuning
 
     def _arguments(self, case: Case) -> dict[str, Any]:
@@ -176,6 +176,12 @@ class Runner:
             "calibrated": case.calibrated,
             "spacing": case.spacing if case.sized else None,
         }
+
+    @property
+    def prior_name(self) -> str:
+        """What the prior of the run is called."""
+        complex = self.prior is not None and self.prior.complex
+        return self.sources[0] or (f"{self.task.modality}_complex" if complex else self.task.modality)
 
     def _prior(self, name: str | None) -> SliceDenoiser | None:
         """The prior of the run, or another one of a plan."""

@@ -75,10 +75,11 @@ def test_the_user_is_warned_of_a_prior_that_does_not_know_the_object() -> None:
     tv = Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40}, reference=True)
     tuning = chosen(y, (Candidate("dds", DDS, "wrong"), tv))
     assert tuning.candidate.method == "dds"  # a reference is never taken
-    assert tuning.warning is not None
-    assert tuning.warning.startswith("this object is not what prior wrong knows: admm_tv predicts views")
+    warning = tuning.warning("of the run")
+    assert warning is not None
+    assert warning.startswith("this object is not what prior wrong knows: admm_tv predicts views")
     tuning = chosen(CT(drawn(1)), (Candidate("dds", DDS, "right"), tv))
-    assert tuning.warning is None
+    assert tuning.warning("of the run") is None
 
 
 def test_options_are_found_that_predict_better_and_are_kept_where_nothing_does() -> None:

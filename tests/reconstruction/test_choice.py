@@ -72,7 +72,7 @@ def test_a_prior_that_does_not_know_the_object_is_warned_of(
     with caplog.at_level(logging.WARNING):
         _, metrics = run(tmp_path, data, method="dds", steps=8)
     assert metrics["method"] == "dds"
-    assert metrics["warning"].startswith("this object is not what the prior knows: admm_tv predicts views")
+    assert metrics["warning"].startswith("this object is not what prior ct knows: admm_tv predicts views")
     assert f"scan: {metrics['warning']}" in [record.message for record in caplog.records]
     assert set(tried) == {"dds", "admm_tv"}
     tried.clear()
