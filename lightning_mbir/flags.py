@@ -199,8 +199,7 @@ RECONSTRUCTION_FLAGS = (
     Flag(
         "--method",
         "--model.method",
-        "how to reconstruct: of those below, the class path of your own, or auto: what predicts best what is held out "
-        "[dds; of what was measured auto]",
+        "one of those below, a class path, or auto: what predicts held-out data best [dds; measured: auto]",
         code,
     ),
     Flag("--tune", "--model.tune", "true: search the method's options by the measurement itself [with auto]", truth),

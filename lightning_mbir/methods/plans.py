@@ -10,6 +10,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.methods.candidates import Budget, Candidate, Choice, Tuned, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import cards, check_method, get_method, source_sha256
 from lightning_mbir.methods.method import Method
+from lightning_mbir.methods.search import searched
 from lightning_mbir.methods.settings import AUTO
 from lightning_mbir.methods.tasks import Task
 
@@ -133,6 +134,9 @@ class Wanted:
                 f"--samples {samples}: {method} has no randomness to sample; leave it out, or take {random}"
             )
         choice = None
+        if self.tune and not searched(chosen, dict.fromkeys(given)):
+            options_of = ", ".join(searched(chosen, {})) or "none"
+            raise InputError(f"--tune true: {method} has no option to search; worth it are {options_of}, unless given")
         if self.tune or (self.tune is None and measured and chosen.needs_prior):
             whole = {**merged, "steps": steps} if steps is not None else merged
             candidates = candidates_of(method, whole, given, tuned)

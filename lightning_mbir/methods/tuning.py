@@ -119,10 +119,11 @@ class Tuning:
                 others.append(f"{candidate.name} {best.error:.4f}")
         if changed and (before := self.shipped(self.chosen.candidate)) is not None:
             others.append(f"as shipped {before.error:.4f}")
+        tried = "1 setting tried" if len(self.trials) == 1 else f"{len(self.trials)} settings tried"
         rest = f" against {', '.join(others)}" if others else ""
         return [
             f"chosen: {chosen.name}, {told}",
-            f"because its error on {held}, is {self.chosen.error:.4f}{rest} ({len(self.trials)} settings tried)",
+            f"because its error on {held}, is {self.chosen.error:.4f}{rest} ({tried})",
         ]
 
     def warning(self, prior: str) -> str | None:

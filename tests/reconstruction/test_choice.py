@@ -165,6 +165,11 @@ def test_scores_alone(tmp_path: Path, tried: list[str]) -> None:
         ({"method": "auto", "tune_evaluations": 0}, "--tune_evaluations 0: give at least 1"),
         ({"method": "auto", "tune_evaluations": 1}, "take one each; give 2 or more"),
         ({"method": "auto", "tune_minutes": 0.0}, "--tune_minutes 0: give more than 0"),
+        ({"method": "fbp", "tune": True}, "--tune true: fbp has no option to search; worth it are none"),
+        (
+            {"method": "sirt", "tune": True, "steps": 9},
+            "sirt has no option to search; worth it are steps, unless given",
+        ),
         ({"method": "auto", "steps": 3}, "--steps 3: not with --method auto"),
         ({"method": "auto", "method_options": {"rho": 1}}, "key options by one of dds, admm_tv"),
         ({"method": "auto", "method_options": {"dds": {"rhoo": 1}}}, "dds has no option rhoo"),
