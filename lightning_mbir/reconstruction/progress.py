@@ -1,9 +1,10 @@
-"""A progress bar over noise levels, with the time that is left."""
+"""Progress bars over noise levels, and over settings that are tried, with the time that is left."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -21,35 +22,34 @@ from lightning_mbir.reconstruction.forecast import Forecast, duration
 from lightning_mbir.samplers import SamplerState
 
 
-class LevelProgress:
-    """One bar for one volume; on a terminal it is redrawn, elsewhere a line tells each tenth.
+class _Bar:
+    """A bar with the time that is left, which is shown on a terminal while its block lasts.
 
     Args:
-        title: what stands before the bar.
+        title: what stands before the bar, and before lines where there is no terminal.
         enabled: whether anything is shown (only the first rank shows).
-        forecast: what tells the time in all, as soon as a level was measured.
+        name: what stands in the bar.
+        total: steps, where they are known.
+        left: word before the time that is left.
     """
 
-    def __init__(self, title: str, enabled: bool = True, forecast: Forecast | None = None) -> None:
-        self.title = title
-        self.enabled = enabled
-        self.forecast = forecast
-        self._first = 0.0
+    def __init__(self, title: str, enabled: bool, name: str, total: int | None = None, left: str = "left") -> None:
+        self.title, self.enabled = title, enabled
         self.console = Console(file=sys.stderr)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn(left),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[sigma]}"),
+            TextColumn("{task.fields[note]}"),
             console=self.console,
             disable=not enabled or not self.console.is_terminal,
         )
-        self.task = self.progress.add_task(title, total=None, sigma="")
+        self.task = self.progress.add_task(name, total=total, note="")
 
-    def __enter__(self) -> LevelProgress:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
@@ -58,10 +58,25 @@ class LevelProgress:
     ) -> None:
         self.progress.stop()
 
+
+class LevelProgress(_Bar):
+    """One bar for one volume; on a terminal it is redrawn, elsewhere a line tells each tenth.
+
+    Args:
+        title: what stands before the bar.
+        enabled: whether anything is shown.
+        forecast: what tells the time in all, as soon as a level was measured.
+    """
+
+    def __init__(self, title: str, enabled: bool = True, forecast: Forecast | None = None) -> None:
+        super().__init__(title, enabled, title)
+        self.forecast = forecast
+        self._first = 0.0
+
     def __call__(self, state: SamplerState) -> None:
         """The callback of samplers."""
         sigma = f"sigma {state.sigma:.3g}" if state.sigma else ""
-        self.progress.update(self.task, completed=state.step, total=state.n_steps, sigma=sigma)
+        self.progress.update(self.task, completed=state.step, total=state.n_steps, note=sigma)
         self._foretell(state)
         if not self.enabled or self.console.is_terminal:
             return
@@ -87,7 +102,7 @@ class LevelProgress:
         self._first = elapsed
 
 
-class ChoiceProgress:
+class ChoiceProgress(_Bar):
     """A bar over the settings that are scored before a reconstruction, with the best so far.
 
     Args:
@@ -97,32 +112,10 @@ class ChoiceProgress:
     """
 
     def __init__(self, title: str, enabled: bool, choice: Choice) -> None:
-        self.title, self.enabled, self.choice = title, enabled, choice
         self.count = choice.budget.evaluations if choice.search else len(choice.candidates)
-        self.seconds, self.trials = 0.0, 0
+        super().__init__(title, enabled, f"{title}: choosing", self.count, "left at most")
+        self.choice, self.seconds, self.trials = choice, 0.0, 0
         self.best: Trial | None = None
-        self.console = Console(file=sys.stderr)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left at most"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[best]}"),
-            console=self.console,
-            disable=not enabled or not self.console.is_terminal,
-        )
-        self.task = self.progress.add_task(f"{title}: choosing", total=self.count, best="")
-
-    def __enter__(self) -> ChoiceProgress:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def __call__(self, trial: Trial) -> None:
         """Told of each new trial."""
@@ -131,7 +124,7 @@ class ChoiceProgress:
             self.best = trial
         assert self.best is not None  # the first is whole
         best = f"best {self.choice.candidates[self.best.candidate].name} {self.best.error:.4f}"
-        self.progress.update(self.task, completed=self.trials, best=best)
+        self.progress.update(self.task, completed=self.trials, note=best)
         if not self.enabled or self.console.is_terminal:
             return
         if self.trials == 1 or self.trials % max(1, self.count // 6) == 0:
