@@ -142,6 +142,8 @@ class Runner:
             return plan, None
         made = list(known)
         with ChoiceProgress(f"{title} {plan.name}", self.shown, plan.choice) as bar:
+            for trial in known:
+                bar(trial)
 
             def report(trial: Trial) -> None:
                 made.append(trial)

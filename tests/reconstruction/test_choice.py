@@ -11,8 +11,11 @@ import pytest
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods import tuning
+from lightning_mbir.methods.candidates import Budget, Candidate, Choice
+from lightning_mbir.methods.tuning import Trial
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.reconstruction import ReconstructionModule
+from lightning_mbir.reconstruction.progress import ChoiceProgress
 from tests.helpers import demo, smooth_volume
 from tests.reconstruction.test_module import predict, trainer
 
@@ -122,6 +125,16 @@ def test_it_goes_on_after_a_kill_with_what_was_tried(
     assert tried == []  # finished
     run(tmp_path / "killed", data, method="auto", tune_evaluations=4)
     assert tried  # another budget
+
+
+def test_progress_goes_on_from_what_was_tried_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first new trial may have fallen behind, so that the best one is of the earlier run."""
+    choice = Choice((Candidate("admm_tv"),), Budget(evaluations=3))
+    known, behind = Trial(0, {}, ((0.01,), (0.01,)), 1.0), Trial(0, {"rho": 1.0}, ((0.04,),), 1.0, whole=False)
+    with ChoiceProgress("v", True, choice) as bar:
+        for trial in (known, behind):
+            bar(trial)
+    assert "2/3 settings tried, best admm_tv 0.1000" in capsys.readouterr().err
 
 
 def test_two_views_are_reconstructed_as_they_are_unless_a_choice_is_asked_for(
