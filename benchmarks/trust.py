@@ -29,7 +29,7 @@ from lightning_mbir.data.measurements.measurement import MeasurementOptions, rea
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.files import write_whole
 from lightning_mbir.methods.candidates import Budget
-from lightning_mbir.methods.plans import Wanted
+from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.methods.run import run_method
 from lightning_mbir.methods.tuning import Trial, Tuning, tune
@@ -121,7 +121,7 @@ def run(name: str, data: Path, evaluations: int) -> dict[str, Any]:
     case, task = make(data, ""), TASKS[task_name]
     complex = task.modality == "mri" and name.startswith(MEASURED)
     operator, prior = case.operator(complex), load_task_prior(None, task.modality, complex=complex)
-    choice = Wanted(task, "auto", budget=Budget(evaluations)).plans(noisy)[0].choice
+    choice = Wanted(task, "auto", budget=Budget(evaluations)).plans(Setting(noisy, generic=not complex))[0].choice
     assert choice is not None
     shared: dict[str, Any] = {
         "modality": task.modality, "volume": case.name, "noise_std": case.noise_std, "calibrated": case.calibrated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_mbir.data.units import Modality
@@ -17,6 +17,8 @@ CHOICES: dict[Modality, tuple[str, ...]] = {
     "mri": ("dds", "admm_tv", "l1_wavelet"),
 }
 """Methods that ``auto`` chooses among, the one that is preferred first."""
+GENERIC = "generic"
+"""The prior that ``auto`` tries beside that of the run: of no anatomy at all, for objects that no other knows."""
 REFERENCE = "admm_tv"
 """What a prior has to be better than."""
 
@@ -39,6 +41,13 @@ class Budget:
     minutes: float = math.inf
     slices: int = 5
     levels: int = 25
+
+    @classmethod
+    def of(cls, evaluations: int | None, minutes: float | None) -> Budget | None:
+        """The budget of a user's flags; none where neither is given."""
+        given = {"evaluations": evaluations, "minutes": minutes}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return cls(**chosen) if chosen else None
 
     def __post_init__(self) -> None:
         if self.evaluations < 1:
@@ -124,13 +133,17 @@ def candidates_of(method: str, settings: dict[str, Any], given: tuple[str, ...],
     return first, Candidate(REFERENCE, tuned(REFERENCE), reference=True)
 
 
-def auto_candidates(modality: Modality, options: dict[str, dict[str, Any]], tuned: Tuned) -> tuple[Candidate, ...]:
+def auto_candidates(
+    modality: Modality, options: dict[str, dict[str, Any]], tuned: Tuned, generic: bool
+) -> tuple[Candidate, ...]:
     """What ``auto`` chooses among.
 
     Args:
         modality: ``"ct"`` or ``"mri"``.
         options: that the user has set, by method.
         tuned: see ``candidates_of``.
+        generic: whether methods with a prior are tried with ``GENERIC`` too: of real slices, where that of the run is
+            another.
 
     Raises:
         InputError: options of a method that is none of them.
@@ -140,7 +153,8 @@ def auto_candidates(modality: Modality, options: dict[str, dict[str, Any]], tune
         if key not in names or not isinstance(value, dict):
             raise InputError(f"method_options: {key}; with --method auto, key options by one of {', '.join(names)}")
     own = {name: options.get(name, {}) for name in names}
-    return tuple(Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name])) for name in names)
+    first = tuple(Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name])) for name in names)
+    return first + tuple(replace(one, prior=GENERIC) for one in first if generic and one.chosen.needs_prior)
 
 
 Tuned = Callable[[str], dict[str, Any]]

@@ -71,6 +71,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Of what kind the measurement is, as far as it matters to what is run.
+
+    Attributes:
+        noisy: whether it has noise.
+        measured: whether it was really made.
+        generic: whether ``auto`` tries the prior ``generic`` too.
+    """
+
+    noisy: bool = False
+    measured: bool = False
+    generic: bool = False
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What the user asks to be run.
 
@@ -84,7 +99,7 @@ class Wanted:
         methods: several to be compared instead, as a list or with commas.
         tune: whether options are searched by the measurement; None leaves it to ``auto``, and has what was measured
             tell whether the prior suits it.
-        budget: of the search.
+        budget: of the search, where one is given.
     """
 
     task: Task
@@ -94,14 +109,10 @@ class Wanted:
     samples: int = 1
     methods: str | list[str] | None = None
     tune: bool | None = None
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget | None = None
 
-    def plans(self, noisy: bool = False, measured: bool = False) -> list[Plan]:
-        """What is to be run.
-
-        Args:
-            noisy: whether the measurement has noise.
-            measured: whether it was really made.
+    def plans(self, setting: Setting) -> list[Plan]:
+        """What is to be run of a measurement.
 
         Raises:
             InputError: see ``check_method``; samples of a method that has no randomness; methods that are named twice
@@ -109,19 +120,17 @@ class Wanted:
                 small.
         """
         if self.methods is not None:
-            return self._compared(noisy)
-        method = self.method or (AUTO if measured and not self.options and self.steps is None else "dds")
-        return [self._plan(method, self.options, self.steps, self.samples, noisy, measured)]
+            return self._compared(setting)
+        method = self.method or (AUTO if setting.measured and not self.options and self.steps is None else "dds")
+        return [self._plan(method, self.options, self.steps, self.samples, setting)]
 
-    def _plan(
-        self, method: str, options: dict[str, Any], steps: int | None, samples: int, noisy: bool, measured: bool = False
-    ) -> Plan:
+    def _plan(self, method: str, options: dict[str, Any], steps: int | None, samples: int, setting: Setting) -> Plan:
         """One method with options of the user over those of the task."""
         if samples < 1:
             raise InputError(f"--samples {samples}: give at least 1")
-        tuned = partial(self.task.tuned, noisy=noisy)
+        tuned = partial(self.task.tuned, noisy=setting.noisy)
         if method == AUTO:
-            return self._auto(options, steps, samples, tuned)
+            return self._auto(options, steps, samples, tuned, setting.generic)
         settings = tuned(method)
         tuned_steps = settings.pop("steps", None)  # a flag of its own rather than an option
         given = (*options, *(() if steps is None else ("steps",)))
@@ -137,17 +146,17 @@ class Wanted:
         if self.tune and not searched(chosen, dict.fromkeys(given)):
             options_of = ", ".join(searched(chosen, {})) or "none"
             raise InputError(f"--tune true: {method} has no option to search; worth it are {options_of}, unless given")
-        if self.tune or (self.tune is None and measured and chosen.needs_prior):
+        if self.tune or (self.tune is None and setting.measured and chosen.needs_prior):
             whole = {**merged, "steps": steps} if steps is not None else merged
             candidates = candidates_of(method, whole, given, tuned)
             tune = bool(self.tune)
-            choice = Choice(candidates, self.budget, search=tune, asked=tune, insists=tune)
+            choice = Choice(candidates, self.budget or Budget(), search=tune, asked=tune, insists=tune)
         return Plan(method, merged, steps, samples, choice=choice)
 
-    def _auto(self, options: dict[str, Any], steps: int | None, samples: int, tuned: Tuned) -> Plan:
+    def _auto(self, options: dict[str, Any], steps: int | None, samples: int, tuned: Tuned, generic: bool) -> Plan:
         if steps is not None:
             raise InputError(f"--steps {steps}: not with --method auto; give each method its own in method_options")
-        candidates = auto_candidates(self.task.modality, options, tuned)
+        candidates = auto_candidates(self.task.modality, options, tuned, generic)
         for candidate in candidates:
             own = {key: value for key, value in candidate.settings.items() if key != "steps"}
             check_method(candidate.method, self.task.modality, own, candidate.settings.get("steps"))
@@ -155,10 +164,10 @@ class Wanted:
             candidates = tuple(candidate for candidate in candidates if candidate.chosen.random)
         first = Plan("", {}, samples=samples).resolved(candidates[0])
         asked = self.method is not None or bool(self.tune)
-        choice = Choice(candidates, self.budget, self.tune is not False, asked, insists=bool(self.tune))
+        choice = Choice(candidates, self.budget or Budget(), self.tune is not False, asked, insists=bool(self.tune))
         return replace(first, choice=choice)
 
-    def _compared(self, noisy: bool) -> list[Plan]:
+    def _compared(self, setting: Setting) -> list[Plan]:
         """Several methods; samples are of those with randomness."""
         methods, options, samples, steps = self.methods, self.options, self.samples, self.steps
         names = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else list(methods or [])
@@ -185,7 +194,7 @@ class Wanted:
             if own_steps is not None and (isinstance(own_steps, bool) or not isinstance(own_steps, int)):
                 raise InputError(f"{name}: steps is {own_steps!r}; give a whole number")
             random = name == AUTO or get_method(name).random
-            plans.append(self._plan(name, own, own_steps, samples if random else 1, noisy))
+            plans.append(self._plan(name, own, own_steps, samples if random else 1, setting))
         if samples > 1 and all(plan.samples == 1 for plan in plans):
             raise InputError(f"--samples {samples}: none of {', '.join(names)} has randomness to sample; leave it out")
         if samples < 1:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mbir.data.units import Modality
-from lightning_mbir.methods.candidates import Budget, Candidate, Choice, auto_candidates, candidates_of
+from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured
@@ -59,21 +59,24 @@ def reconstruct(
         return {}
 
     if method == AUTO:
-        candidates = auto_candidates(modality, own, defaults)
+        candidates = auto_candidates(modality, own, defaults, generic=not operator.domain_complex and prior != GENERIC)
     else:
         chosen = check_method(method, modality, own, steps)
         settings = own if steps is None else {**own, "steps": steps}
         candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
-    if any(candidate.chosen.needs_prior for candidate in candidates):
-        prior = as_prior(prior, modality, operator.domain_complex, y.device)
+    priors: dict[str | None, Prior | str | Path | None] = {None: prior}
+    for candidate in candidates:
+        if candidate.chosen.needs_prior:
+            given = priors.get(candidate.prior, candidate.prior)
+            priors[candidate.prior] = as_prior(given, modality, operator.domain_complex, y.device)
     choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget(), insists=tune is not False)
     callback = arguments.pop("callback", None)
-    tuning = choose(y, operator, choice, lambda _: prior, modality=modality, **arguments)
+    tuning = choose(y, operator, choice, priors.__getitem__, modality=modality, **arguments)
     best: Candidate = tuning.candidate
     result = run_method(
         y,
         operator,
-        prior if best.chosen.needs_prior else None,
+        priors[best.prior] if best.chosen.needs_prior else None,
         best.method,
         modality=modality,
         callback=callback,

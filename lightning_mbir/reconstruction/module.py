@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +21,10 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.flags import FORMATS
-from lightning_mbir.methods.candidates import Budget
+from lightning_mbir.methods.candidates import GENERIC, Budget
 from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.plans import Wanted
+from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
@@ -84,7 +83,7 @@ class ReconstructionModule(L.LightningModule):
         overwrite: do again what is finished in ``output_dir`` with the same settings: volumes of ``predict``, rows of
             a comparison.
         tune: whether options of the method are searched by the measurement itself; ``auto`` does, unless it is false.
-        tune_evaluations: settings that are tried at most; ``tune_minutes`` bounds the time.
+        tune_evaluations: settings that are tried at most (default 30); ``tune_minutes`` bounds the time.
         write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it.
 
     Attributes:
@@ -121,7 +120,7 @@ class ReconstructionModule(L.LightningModule):
         prior_network: str | None = None,
         overwrite: bool = False,
         tune: bool | None = None,
-        tune_evaluations: int = 30,
+        tune_evaluations: int | None = None,
         tune_minutes: float | None = None,
         write: str = "nifti",
     ) -> None:
@@ -134,9 +133,11 @@ class ReconstructionModule(L.LightningModule):
         self.compares = methods is not None
         if self.compares and method is not None:
             raise InputError(f"--method {method} and --methods: give one of them")
-        budget = Budget(tune_evaluations, math.inf if tune_minutes is None else tune_minutes)
+        budget = Budget.of(tune_evaluations, tune_minutes)
         self._wanted = Wanted(self.task, method, method_options or {}, steps, samples, methods, tune, budget)
-        self.plans = self._wanted.plans(noisy="photons" in settings or "snr" in settings)
+        has_phase = bool(settings.get("phase", False))
+        generic = not has_phase and prior != GENERIC
+        self.plans = self._wanted.plans(Setting("photons" in settings or "snr" in settings, generic=generic))
         if precision not in PRECISIONS:
             raise InputError(f"--model.precision {precision}: give one of {', '.join(PRECISIONS)}")
         for plan in self.plans:
@@ -156,7 +157,7 @@ class ReconstructionModule(L.LightningModule):
         if lpips:
             check_lpips()
         self.runner = Runner(
-            self.task, settings, given, seed, bool(settings.get("phase", False)), (prior, second_prior),
+            self.task, settings, given, seed, has_phase, (prior, second_prior),
             network=network, lpips=lpips,
         )  # fmt: skip
         self._load = partial(
@@ -200,6 +201,12 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--trainer.precision {precision}: of trainings; --model.precision is the prior's")
         if data is not None:
             self._check_data(data, devices)
+        if self._wanted.budget is not None and all(plan.choice is None for plan in self.plans):
+            raise InputError("--tune_evaluations, --tune_minutes: of a search; add --tune true, or leave them out")
+        for plan in self.plans:
+            for candidate in () if plan.choice is None else plan.choice.candidates:
+                if candidate.prior is not None:
+                    self.runner.others[candidate.prior] = self._load(candidate.prior)
         self._settle_precision()
         if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:
             settle_folders(self._results, *STATES)
@@ -210,7 +217,7 @@ class ReconstructionModule(L.LightningModule):
     def _settle_precision(self) -> None:
         """Give the priors a precision that the device does well, and tell it where it is not what was asked for."""
         line = ""
-        for prior in (self.runner.second_prior, self.runner.prior):
+        for prior in (*self.runner.others.values(), self.runner.second_prior, self.runner.prior):
             if prior is not None:
                 prior.precision, line = chosen(prior.precision, self.trainer.strategy.root_device)
         if line and self.trainer.is_global_zero:
@@ -238,7 +245,8 @@ class ReconstructionModule(L.LightningModule):
         if data.measured:
             measurement = part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
-            self.plans = self._wanted.plans(noisy=True, measured=True)
+            generic = self.task.modality == "ct" and runner.sources[0] != GENERIC
+            self.plans = self._wanted.plans(Setting(noisy=True, measured=True, generic=generic))
         for plan in self.plans:
             plan.chosen.check_needs(coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.errors import InputError
@@ -14,7 +16,7 @@ from lightning_mbir.methods import tuning
 from lightning_mbir.methods.candidates import Budget, Candidate, Choice
 from lightning_mbir.methods.tuning import Trial
 from lightning_mbir.physics import ParallelBeam
-from lightning_mbir.reconstruction import ReconstructionModule
+from lightning_mbir.reconstruction import ReconstructionModule, module
 from lightning_mbir.reconstruction.progress import ChoiceProgress
 from tests.helpers import demo, smooth_volume
 from tests.reconstruction.test_module import predict, trainer
@@ -172,11 +174,40 @@ def test_scores_alone(tmp_path: Path, tried: list[str]) -> None:
     assert set(tried) == {"dds", "admm_tv"}
 
 
+def test_the_prior_of_no_anatomy_is_tried_beside_that_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of the run sees stripes in everything, so that the other one is found out to be better."""
+    load = module.load_task_prior
+
+    def stripes(x: Tensor, sigma: Tensor) -> Tensor:
+        return (torch.arange(x.shape[-1]) % 2).to(x).expand(x.shape)
+
+    def loaded(source: Any, modality: Any, **rest: Any) -> Any:
+        prior = load(source, modality, **rest)
+        return prior if source == "generic" else prior.but(_run=stripes)
+
+    monkeypatch.setattr("lightning_mbir.reconstruction.module.load_task_prior", loaded)
+    folder, metrics = run(tmp_path, measurement(tmp_path), samples=2, **FEW)
+    tried = json.loads((folder / "tuning.json").read_text())
+    assert [candidate["prior"] for candidate in tried["candidates"]] == [None, "generic"]
+    assert metrics["prior"]["name"] == tried["chosen"]["prior"] == "generic"
+    assert metrics["chosen_because"][0].startswith("chosen: dds with prior generic")
+    folder, _ = run(tmp_path / "it", measurement(tmp_path), samples=2, prior="generic", **FEW)
+    tried = json.loads((folder / "tuning.json").read_text())
+    assert [candidate["prior"] for candidate in tried["candidates"]] == [None]  # it is that of the run
+
+
+def test_a_budget_of_a_search_that_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--tune_evaluations, --tune_minutes: of a search; add --tune true"):
+        run(tmp_path, demo("ct"), steps=3, tune_evaluations=5)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"method": "auto", "tune_evaluations": 0}, "--tune_evaluations 0: give at least 1"),
-        ({"method": "auto", "tune_evaluations": 1}, "take one each; give 2 or more"),
+        ({"method": "auto", "tune_evaluations": 1}, "take one each; give 3 or more"),
         ({"method": "auto", "tune_minutes": 0.0}, "--tune_minutes 0: give more than 0"),
         ({"method": "fbp", "tune": True}, "--tune true: fbp has no option to search; worth it are none"),
         (
