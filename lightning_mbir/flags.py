@@ -312,6 +312,12 @@ UNET_FLAGS = (
 )
 PREDICTION_FLAGS = (
     *RECONSTRUCTION_FLAGS[:-1],
+    Flag(
+        "--off_by",
+        "--model.off_by",
+        "with samples: map how likely a voxel is off by more; CT: HU, such as 50; MRI: share of the peak, 0.05",
+        number(positive=True),
+    ),
     Flag("--write", "--model.write", "nifti, or dicom: a derived series of a DICOM input too [nifti]", written),
     RECONSTRUCTION_FLAGS[-1],
 )

@@ -19,7 +19,7 @@ def pula(
     steps: Count = 100,
     sigma_max: Annotated[Positive, Searched(0.15, 8)] = 5.0,
     sigma_min: Positive = 0.01,
-    sigma_y: Annotated[Positive, Searched(0.001, 0.1)] = 0.005,
+    sigma_y: Annotated[Positive, Searched(0.001, 0.1)] = 0.01,
     noise_share: Share = 1.0,
     gamma: Annotated[float, Limits(0, 1, positive=True)] = 1.0,
     cg_iterations: Annotated[Count, Searched(2, 60)] = 10,
@@ -32,8 +32,10 @@ def pula(
         steps: noise levels, as many network evaluations.
         sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
         sigma_y: standard deviation of what the measurement may be wrong by beside its noise, with an operator of unit
-            norm; a step has its length, so that of a measurement without noise it cannot be 0.
-        noise_share: of the known noise of the measurement that comes on top of ``sigma_y``, in quadrature.
+            norm and the prior's unit. It cannot be 0, since a step has its length: without noise it is what keeps
+            conjugate gradients short. Counting noise, which differs from ray to ray, has to be in it too; the default
+            holds that of 1e5 photons at 8 views.
+        noise_share: of the known noise of k-space that comes on top of ``sigma_y``, in quadrature.
         gamma: length of a step, above 0 to 1.
         cg_iterations: conjugate gradient steps a level.
         schedule: of the noise levels.

@@ -22,8 +22,8 @@ from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.memory import PeakMemory
 from lightning_mbir.reconstruction.provenance import device_name, digest, git_revision
 from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.spread import known_correction, spread_of
 from lightning_mbir.reconstruction.writer import write_figure
-from lightning_mbir.report.calibration import calibrate
 from lightning_mbir.report.figures import Scale, comparison_figure
 from lightning_mbir.report.metrics import PLANES, decibels
 from lightning_mbir.report.montage import Planes, middle_planes
@@ -49,8 +49,11 @@ def compare_volume(
         remove_stale(written)
     results: list[tuple[Row, Planes | None]] = []
     for plan in plans:
-        work = partial(_figures, runner, case, plan, title)
-        row, planes, known = scored(folder / "rows", runner.identity(scan, plan), work, notes, overwrite)
+        work = partial(_figures, runner, scan, case, plan, title)
+        identity = runner.identity(scan, plan)
+        if plan.samples > 1:
+            identity["spread_factor"] = known_correction(runner, scan, plan).factor
+        row, planes, known = scored(folder / "rows", identity, work, notes, overwrite)
         results.append((row, planes))
         told = f"failed: {row['error']}" if "error" in row else f"PSNR {decibels(row['volume_psnr'])}"
         print(f"{scan.name} {plan.method}: {told}{', scored before' if known else ''}", flush=True)
@@ -63,7 +66,7 @@ def compare_volume(
     return [row for row, _ in results]
 
 
-def _figures(runner: Runner, case: Callable[[], Case], plan: Plan, title: str) -> tuple[Row, Tensor]:
+def _figures(runner: Runner, scan: Volume, case: Callable[[], Case], plan: Plan, title: str) -> tuple[Row, Tensor]:
     """What is told of one method on one volume, and the image."""
     given = case()
     given.operator(runner.takes_complex(plan)).norm()  # once for all methods, so none of their time
@@ -79,8 +82,8 @@ def _figures(runner: Runner, case: Callable[[], Case], plan: Plan, title: str) -
     }
     if tuning is not None:
         figures["chosen_because"] = tuning.lines
-    if isinstance(result, PosteriorSamples) and given.truth is not None:
-        figures["calibration"] = calibrate(result.image, result.std, given.truth, result.samples).figures
+    if isinstance(result, PosteriorSamples):
+        figures |= spread_of(runner, scan, given, plan, result, None).metrics
     return figures, result.image
 
 

@@ -26,6 +26,7 @@ from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import check_pair, load_task_prior
+from lightning_mbir.methods.samples import PosteriorSamples
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
 from lightning_mbir.reconstruction.comparison import compare_volume
@@ -33,6 +34,7 @@ from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import Job, predict_volume
 from lightning_mbir.reconstruction.record import Record, scalars, summary
 from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.spread import check_off_by, spread_of
 from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.montage import planes_image
@@ -76,6 +78,8 @@ class ReconstructionModule(L.LightningModule):
             method, and with ``steps`` in there.
         methods: several methods for ``test`` to compare, as a list or with commas, instead of ``method``.
         samples: of the posterior, of methods with randomness; the result is their mean, with a standard deviation.
+        off_by: with ``samples``, ``predict`` writes how likely each voxel is off by more than this: HU of CT, of MRI
+            a share of the peak (the 99.5th percentile of the magnitudes).
         lpips: also score by LPIPS, which needs torchvision and its weights.
         operator: class path of an operator of your own (``package.module.name``), which simulates the measurement
             instead of the task's; ``operator_options`` are its further arguments. The task still says the modality.
@@ -114,6 +118,7 @@ class ReconstructionModule(L.LightningModule):
         method_options: dict[str, Any] | None = None,
         methods: list[str] | str | None = None,
         samples: int = 1,
+        off_by: float | None = None,
         lpips: bool = False,
         operator: str | None = None,
         operator_options: dict[str, Any] | None = None,
@@ -150,6 +155,9 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
         self.unet = read_unet(network) if network is not None else None
+        if off_by is not None:
+            check_off_by(off_by, self.task.modality, samples)
+        self.off_by = off_by
         if write not in FORMATS:
             raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
         self.output_dir, self.overwrite, self.write = Path(output_dir), overwrite, write
@@ -197,6 +205,8 @@ class ReconstructionModule(L.LightningModule):
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
         if self.write == "dicom" and self.trainer.state.fn != TrainerFn.PREDICTING:
             raise InputError("--model.write dicom: of use to `predict` alone; leave it out")
+        if self.off_by is not None and self.trainer.state.fn != TrainerFn.PREDICTING:
+            raise InputError("--off_by: of use to `predict` alone; leave it out")
         if (precision := self.trainer.precision) != "32-true":
             raise InputError(f"--trainer.precision {precision}: of trainings; --model.precision is the prior's")
         if data is not None:
@@ -244,6 +254,8 @@ class ReconstructionModule(L.LightningModule):
         coil_maps = "coils" in runner.settings
         if data.measured:
             measurement = part_of(cast(Measurement, data.scan(0)), runner.seed, **runner.given)
+            if self.off_by is not None and self.task.modality == "ct" and not measurement.calibrated:
+                raise InputError(f"--off_by {self.off_by:g}: in HU, which lengths that are not in mm do not give")
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
             generic = self.task.modality == "ct" and runner.sources[0] != GENERIC
             self.plans = self._wanted.plans(Setting(noisy=True, measured=True, generic=generic))
@@ -286,6 +298,7 @@ class ReconstructionModule(L.LightningModule):
             source=source if isinstance(source, Path) and source.is_file() else None,
             overwrite=self.overwrite,
             write=self.write,
+            off_by=self.off_by,
         )  # fmt: skip
         metrics, picture = predict_volume(job)
         self._record(batch_idx, metrics, picture)
@@ -307,6 +320,8 @@ class ReconstructionModule(L.LightningModule):
         result = self.runner.run(case, plan, title)
         window = self.runner.window(result.image if case.truth is None else case.truth, case.calibrated)
         metrics = self.runner.metrics(batch, case, plan, result)
+        if isinstance(result, PosteriorSamples):
+            metrics |= spread_of(self.runner, batch, case, plan, result, None).metrics
         self._record(batch_idx, metrics, planes_image(result.image, window))
 
     def on_predict_epoch_end(self) -> None:

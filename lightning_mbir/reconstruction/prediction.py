@@ -25,6 +25,7 @@ from lightning_mbir.methods.tuning import Trial, Tuning
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
 from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.spread import known_correction, spread_of
 from lightning_mbir.reconstruction.writer import (
     DICOM,
     STATE,
@@ -36,7 +37,6 @@ from lightning_mbir.reconstruction.writer import (
     write_results,
     write_spread,
 )
-from lightning_mbir.report.calibration import calibrate
 from lightning_mbir.report.choice import choice_figure
 from lightning_mbir.report.figures import Scale, calibration_figure
 from lightning_mbir.report.montage import montage, planes_image
@@ -57,6 +57,7 @@ class Job:
         source: the file that ``scan`` was read from, where it is one.
         overwrite: whether it is done again where it is finished.
         write: ``nifti``, or ``dicom`` to write a derived series too.
+        off_by: of samples: what a voxel may be off by, in HU or shares of the peak; none for no map of that.
     """
 
     runner: Runner
@@ -68,6 +69,7 @@ class Job:
     source: Path | None = None
     overwrite: bool = False
     write: str = "nifti"
+    off_by: float | None = None
 
 
 def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
@@ -82,7 +84,7 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
         WriteError: a disk that is full, or does not let us write; it says what is kept.
     """
     runner, scan, plan, folder = job.runner, job.scan, job.plan, job.folder
-    identity = _identity(runner, scan, plan)
+    identity = _identity(job)
     key = digest(identity)
     lacks_dicom = job.write == "dicom" and not (folder / DICOM).is_dir()
     if not job.overwrite and not lacks_dicom and (known := finished(folder, key)) is not None:
@@ -167,14 +169,15 @@ def _written(
     window = runner.window(image if case.truth is None else case.truth, case.calibrated)
     volume = placed(job.scan, image, case)
     if isinstance(result, PosteriorSamples):
-        metrics["samples"] = running.scores
-        spread = None
-        if case.truth is not None:
-            calibration = calibrate(image, result.std, case.truth, result.samples)
-            metrics["calibration"] = calibration.figures
+        spread = spread_of(runner, job.scan, case, plan, result, job.off_by)
+        metrics |= {"samples": running.scores, **spread.metrics}
+        print(f"{case.name}: {spread.correction.line}", flush=True)
+        figure = None
+        if case.truth is not None and spread.calibration is not None:
             scale = Scale.of(modality, window, case.calibrated)
-            spread = calibration_figure(calibration, image, result.std, case.truth, result.samples, case.spacing, scale)
-        write_spread(folder, volume, result.std, spread)
+            shown = spread.calibration, image, spread.std, case.truth, result.samples, case.spacing, scale
+            figure = calibration_figure(*shown, spread.correction.factor)
+        write_spread(folder, volume, spread.std, spread.off, figure)
     direct_name, direct_title = ("fbp", "FBP") if modality == "ct" else ("zero_filled", "zero-filled")
     if runner.task.operator is not None:  # of which no direct inversion is known
         direct_name, direct_title = "cgls", "least squares"
@@ -210,11 +213,15 @@ def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
     return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated)
 
 
-def _identity(runner: Runner, scan: Volume | Measurement, plan: Plan) -> dict[str, Any]:
-    """What the files of a result depend on: beside what the voxels do, where they lie."""
+def _identity(job: Job) -> dict[str, Any]:
+    """What the files of a result depend on: beside what the voxels do, where they lie, and what is made of samples."""
+    runner, scan, plan = job.runner, job.scan, job.plan
     grid = scan.grid if isinstance(scan, Volume) else None
     place = {"affine": scan.affine, "grid": grid and {"shape": grid.shape, "affine": grid.affine}}
-    return {**runner.identity(scan, plan), "place": plain_data(place)}
+    spread = None
+    if plan.samples > 1:
+        spread = {"factor": known_correction(runner, scan, plan).factor, "off_by": job.off_by}
+    return {**runner.identity(scan, plan), "place": plain_data(place), "spread": spread}
 
 
 def _provenance(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +244,7 @@ def _bytes(scan: Volume | Measurement, plan: Plan) -> int:
     if isinstance(scan, Measurement):
         return 0
     i, j, k = scan.data.shape if scan.grid is None else scan.grid.shape
-    return i * j * k * (1 if plan.samples == 1 else plan.samples + 2)
+    return i * j * k * (1 if plan.samples == 1 else plan.samples + 3)
 
 
 def _kept_samples(
@@ -250,7 +257,7 @@ def _kept_samples(
     cannot be had, nor the very bits of a run that was not interrupted.
     """
     runner, most = job.runner, job.plan.samples
-    key, state = digest({**identity, "samples": None}), Path(STATE).name
+    key, state = digest({**identity, "samples": None, "spread": None}), Path(STATE).name
 
     def kept(place: Path) -> Running:
         known = Running.load(place / state, key, most, case.y.device)

@@ -25,6 +25,8 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
     names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "misfit", "seconds", "nfe")
     scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
     scalars |= {name: metrics[name] for name in names if name in metrics}
+    spread = metrics.get("calibration", {})
+    scalars |= {f"calibration/{name}": spread[name] for name in ("ratio", "within_90", "crps") if name in spread}
     return {name: float(value) for name, value in scalars.items() if value is not None}
 
 

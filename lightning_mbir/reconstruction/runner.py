@@ -185,15 +185,25 @@ class Runner:
         complex = self.prior is not None and self.prior.complex
         return self.sources[0] or (f"{self.task.modality}_complex" if complex else self.task.modality)
 
+    def prior_identity(self, plan: Plan) -> dict[str, str | None] | None:
+        """Name and checksum of the prior of a plan; none of methods without one."""
+        if self.prior is None or not plan.chosen.needs_prior:
+            return None
+        return prior_identity(self.sources[0], self.task.modality, self.prior)
+
     def _prior(self, name: str | None) -> SliceDenoiser | None:
         """The prior of the run, or another one of a plan."""
         return self.prior if name is None else self.others[name]
+
+    def data_range(self, truth: Tensor) -> float:
+        """Peak of the metrics, in physical unit."""
+        return self.task.data_range or magnitude_percentile(truth)
 
     def scores(self, case: Case, image: Tensor) -> dict[str, Any]:
         """``data_range`` and ``image_metrics`` of an image ``(Z, Y, X)``; nothing without truth."""
         if case.truth is None:
             return {}
-        data_range = self.task.data_range or magnitude_percentile(case.truth)
+        data_range = self.data_range(case.truth)
         scores = {"data_range": data_range, **image_metrics(image, case.truth, data_range)}
         if self.lpips:
             scores["lpips"] = lpips(image, case.truth, data_range)
@@ -240,9 +250,7 @@ class Runner:
             volume["noise_std"] = scan.noise_std
             volume["geometry"] = plain_data(scan.geometry)
         modality, chosen = self.task.modality, plan.chosen
-        prior = second = None
-        if chosen.needs_prior and self.prior is not None:
-            prior = prior_identity(self.sources[0], modality, self.prior)
+        second = None
         if "second_prior" in chosen.needs and self.second_prior is not None:
             second = prior_identity(self.sources[1], modality, self.second_prior)
         network = self.network if "network" in chosen.needs else None
@@ -254,7 +262,7 @@ class Runner:
             "seed": self.seed,
             "volume": volume,
             **plan.identity,
-            "prior": prior,
+            "prior": self.prior_identity(plan),
             **({"other_priors": others} if others else {}),
             "second_prior": second,
             "network": None if network is None else {"name": str(network), "sha256": file_sha256(network)},

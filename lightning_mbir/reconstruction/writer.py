@@ -27,7 +27,16 @@ TRIED = "tuning.json"
 """The settings that were tried so far, likewise; in the end with what was chosen."""
 STATES = (STATE, TRIED)
 """What a run that was killed is gone on from."""
-OURS = {"recon.nii.gz", "std.nii.gz", METRICS, "montage.png", "calibration.png", "predict_config.yaml", TRIED}
+OURS = {
+    "recon.nii.gz",
+    "std.nii.gz",
+    "off_by.nii.gz",
+    METRICS,
+    "montage.png",
+    "calibration.png",
+    "predict_config.yaml",
+    TRIED,
+}
 OURS |= {"tuning.png"}
 DICOM = "dicom"
 """The derived series of ``--write dicom``."""
@@ -84,11 +93,14 @@ def write_figure(path: Path, figure: Figure) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def write_spread(folder: Path, volume: Volume, std: Tensor, calibration: Figure | None) -> None:
-    """``std.nii.gz``, of CT in HU, and with ground truth ``calibration.png``, before the other results."""
+def write_spread(folder: Path, volume: Volume, std: Tensor, off: Tensor | None, calibration: Figure | None) -> None:
+    """``std.nii.gz``, of CT in HU, before the other results; the map of probabilities ``off_by.nii.gz`` where one was
+    asked for, and with ground truth ``calibration.png``."""
     hounsfield = volume.modality == "ct" and volume.calibrated
     # A deviation is scaled, not shifted as HU are: for the writer it is a volume without a unit.
     data = std.cpu() * (1000 / MU_WATER if hounsfield else 1.0)
     write_volume(folder / "std.nii.gz", replace(volume, data=data, calibrated=False))
+    if off is not None:
+        write_volume(folder / "off_by.nii.gz", replace(volume, data=off.cpu(), calibrated=False))
     if calibration is not None:
         write_figure(folder / "calibration.png", calibration)

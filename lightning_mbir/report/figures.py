@@ -118,6 +118,7 @@ def calibration_figure(
     samples: int,
     spacing: tuple[float, float, float],
     scale: Scale,
+    factor: float = 1.0,
 ) -> Figure:
     """The reliability diagram, and the error of the mean beside the spread of the samples in the middle planes.
 
@@ -126,6 +127,7 @@ def calibration_figure(
         mean, std, truth: ``(Z, Y, X)``; ``samples`` is how many the first two are of.
         spacing: voxel size ``(z, y, x)`` in mm.
         scale: the unit of the labels.
+        factor: that ``std`` is from the samples' own.
     """
     planes = [plane for plane in PLANES if plane == "axial" or len(truth) >= FEW]
     errors, spreads, anatomy = middle_planes((mean - truth).abs()), middle_planes(std), middle_planes(mean)
@@ -145,7 +147,9 @@ def calibration_figure(
             f"({100 * calibration.expected[k - 1]:.0f} % expected)"
             for k in (1, 2)
         )
+        + f"\nwithin their 90 %: {100 * calibration.within_90:.0f} %"
         + f"\n{samples} samples"
+        + (f", spread times {factor:g}" if factor != 1 else "")
     )
     figure.text(grid.x(0.75), grid.y(4.55), figures, color="white", fontsize=9, va="top")
     peak = float(np.quantile(np.concatenate([errors[plane].ravel() for plane in planes]), 0.995)) * scale.factor

@@ -18,6 +18,16 @@ Row = dict[str, Any]
 """What a method was given, what came out, and where: plain data."""
 
 
+SPREAD = (("error / spread", "ratio", "{:.2f}"), ("within 90 %", "within_90", "{:.3f}"), ("CRPS", "crps", "{:.5f}"))
+"""Of posterior samples: title, key and format of what tells whether their spread is an uncertainty."""
+
+
+SPREAD_TOLD = (
+    " Samples: error / spread is 1 and within 90 % is 0.9 where their spread is an uncertainty; CRPS as a share of the "
+    "data range. All of the spread as `predict` writes it, times the factor that is known of a task."
+)
+
+
 def write_tables(folder: Path, rows: list[Row]) -> str:
     """``results.json``, ``results.csv`` and ``results.md`` of these rows; returns the Markdown of the means."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +48,8 @@ def markdown(rows: list[Row], means: str) -> str:
         f"Prior: {', '.join(sorted(priors)) or 'none'}. Seed {first['seed']}. Device: {', '.join(sorted(devices))}. "
         f"lightning_mbir {first['version']}" + "".join(f", revision {name}" for name in sorted(revisions)) + ".",
         "PSNR in dB. Planes: means over the slices that are not air. Volume: every voxel, SSIM in windows of 11^3. "
-        "Memory: beyond what was held at the start.",
+        "Memory: beyond what was held at the start."
+        + (SPREAD_TOLD if any("calibration" in row for row in rows) else ""),
     ]
     names = list(dict.fromkeys(row["volume"]["name"] for row in rows))
     if len(names) > 1:
@@ -82,6 +93,9 @@ def _cells(method: str, rows: list[Row]) -> dict[str, str]:
         cells[place] = " / ".join(filter(None, (mean("{:.2f}", *psnr), mean("{:.3f}", *ssim))))
     cells["NRMSE"] = mean("{:.4f}", "nrmse")
     cells["LPIPS"] = mean("{:.4f}", "lpips")
+    for title, name, pattern in SPREAD:
+        cells[title] = mean(pattern, "calibration", name)
+    cells["spread times"] = mean("{:.3g}", "spread", "factor")
     cells["residual"] = mean("{:.2e}", "residual")
     cells["NFE"] = mean("{:.0f}", "nfe")
     cells["seconds"] = mean("{:.1f}", "seconds")
