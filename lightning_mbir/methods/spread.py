@@ -60,18 +60,18 @@ def correction(
     found = _factors().get(task.name, {}).get("clean" if set(NOISE).isdisjoint(settings) else "noisy")
     why = None
     if measured:
-        why = "of simulated measurements alone"
+        why = "a factor is known of simulated measurements alone"
     elif task.operator is not None:
-        why = f"not with {task.operator.path}"
+        why = f"none is known for {task.operator.path}"
     elif found is None:
-        why = "not yet"
-    else:
-        why = _differs(found, settings, plan, prior)
+        why = "none has been found for this task"
+    elif (other := _differs(found, settings, plan, prior)) is not None:
+        why = f"a factor is known {other} alone"
     if why is not None or found is None:
-        return Correction(1.0, f"spread as the samples have it, which is no error bar: a factor was found {why}")
-    other = {**_noise(found["settings"]), "samples": found["samples"], "image_size": found["image_size"]}
+        return Correction(1.0, f"spread as the samples have it, which is no error bar: {why}")
+    known = {**_noise(found["settings"]), "samples": found["samples"], "image_size": found["image_size"]}
     given = {**_noise(settings), "samples": plan["samples"], "image_size": image_size}
-    beside = ", ".join(f"{name} {_plain(value)}" for name, value in other.items() if given[name] not in (value, None))
+    beside = ", ".join(f"{name} {_plain(value)}" for name, value in known.items() if given[name] not in (value, None))
     line = (
         f"spread of the samples times {found['factor']:g}, found on {found['patient']}, whom the prior had not seen"
         + (f" (with {beside})" if beside else "")

@@ -60,10 +60,10 @@ def test_with_noise_it_is_another_and_what_differs_is_told() -> None:
         ({"prior": {**PRIOR, "name": "mine.ckpt"}}, "for the prior ct"),
         ({"prior": None}, "for the prior ct"),
         ({"measured": True}, "of simulated measurements alone"),
-        ({"task": TASKS["la_ct"], "settings": TASKS["la_ct"].settings()}, "not yet"),
+        ({"task": TASKS["la_ct"], "settings": TASKS["la_ct"].settings()}, "none has been found for this task"),
         (
             {"task": get_task("sv_ct", "lightning_mbir.physics.ParallelBeam")},
-            "not with lightning_mbir.physics.ParallelBeam",
+            "none is known for lightning_mbir.physics.ParallelBeam",
         ),
     ],
 )
