@@ -39,6 +39,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "mcg": {"steps": 6},
     "dps": {"steps": 30},
     "diffpir": {"steps": 8},
+    "pula": {"steps": 20},
     "tpdm": {"steps": 6},
 }
 PAIRS = [(t, m) for t in TASKS for m in METHODS if TASKS[t].modality in METHODS[m].modalities]
@@ -71,7 +72,7 @@ def test_every_method_explains_the_measurement(task: str, method: str, tmp_path:
     measured = operator(result.volume) - operator(truth)
     assert result.residual == pytest.approx(float(measured.norm() / operator(truth).norm()), rel=1e-4)
     # Samples without total variation have the noise of this prior where nothing was measured.
-    sample = method in ("score_slices", "mcg", "dps", "diffpir", "tpdm")
+    sample = method in ("score_slices", "mcg", "dps", "diffpir", "tpdm", "pula")
     assert few or sample or float((result.volume - truth).norm() / truth.norm()) < 0.5
 
 
@@ -107,9 +108,11 @@ def test_every_method_runs_in_physical_units(method: str, tmp_path: Path) -> Non
         geometry = ParallelBeam(32, [i * 9.0 for i in range(20)], pixel_size=2.0)
         options = needed(method, geometry, tmp_path)[1] | ({"sigma_max": 20.0} if method == "diffusion_mbir" else {})
         result = reconstruct(geometry(truth), geometry, prior, method, steps=chosen, **options)
-        assert float((result.volume - truth).norm() / truth.norm()) < 0.5
+        most = 0.7 if method == "pula" else 0.5  # a sample, with fresh noise at each level
+        assert float((result.volume - truth).norm() / truth.norm()) < most
     assert result.volume.shape == truth.shape and result.seconds > 0
     nfe = {"dds": 8, "diffusion_mbir": 119, "score_slices": 39, "mcg": 40, "dps": 120, "diffpir": 20, "tpdm": 20}
+    nfe |= {"pula": 20}
     assert result.nfe == {**nfe, "fbp_unet": 1}.get(method, 0)
 
 
