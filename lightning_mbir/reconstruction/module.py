@@ -78,8 +78,7 @@ class ReconstructionModule(L.LightningModule):
             method, and with ``steps`` in there.
         methods: several methods for ``test`` to compare, as a list or with commas, instead of ``method``.
         samples: of the posterior, of methods with randomness; the result is their mean, with a standard deviation.
-        off_by: with ``samples``, ``predict`` writes how likely each voxel is off by more than this: HU of CT, of MRI
-            a share of the peak (the 99.5th percentile of the magnitudes).
+        off_by: with ``samples``, ``predict`` maps how likely a voxel is off by more: HU, of MRI a share of the peak.
         lpips: also score by LPIPS, which needs torchvision and its weights.
         operator: class path of an operator of your own (``package.module.name``), which simulates the measurement
             instead of the task's; ``operator_options`` are its further arguments. The task still says the modality.
@@ -155,9 +154,8 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
         self.unet = read_unet(network) if network is not None else None
-        if off_by is not None:
-            check_off_by(off_by, self.task.modality, samples)
         self.off_by = off_by
+        check_off_by(off_by, self.task.modality, samples)
         if write not in FORMATS:
             raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
         self.output_dir, self.overwrite, self.write = Path(output_dir), overwrite, write

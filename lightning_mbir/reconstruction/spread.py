@@ -83,8 +83,10 @@ def spread_of(
     return Spread(std, known, off, scored, metrics)
 
 
-def check_off_by(off_by: float, modality: Modality, samples: int) -> None:
+def check_off_by(off_by: float | None, modality: Modality, samples: int) -> None:
     """Raise ``InputError`` where an amount is none of its unit, or where there are no samples to tell of it."""
+    if off_by is None:
+        return
     if modality == "ct" and not 1 <= off_by <= 10_000:
         raise InputError(f"--off_by {off_by:g}: of CT give HU, 1 to 10000, such as 50")
     if modality == "mri" and not 0 < off_by < 1:
