@@ -32,7 +32,7 @@ from torch import Tensor
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods.plans import Plan, Wanted
+from lightning_mbir.methods.plans import Plan, Setting, Wanted
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.methods.samples import PosteriorSamples
 from lightning_mbir.methods.spread import spread_file
@@ -111,7 +111,7 @@ def run_of(task: str, noisy: bool, part: str, candidate: str, prior: SliceDenois
     scan = module.scan(0)
     assert isinstance(scan, Volume)
     method, steps, options = CANDIDATES[candidate][task]
-    (plan,) = Wanted(own, method, options, steps, args.samples).plans(noisy)
+    (plan,) = Wanted(own, method, options, steps, args.samples).plans(Setting(noisy))
     runner = Runner(own, own.settings(**flags), flags, 0, has_phase=False, prior=prior, shown=False)
     return Run(runner, plan, scan)
 

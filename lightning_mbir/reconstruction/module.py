@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import lightning as L
 import torch
-import torch.distributed
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -32,15 +31,13 @@ from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
 from lightning_mbir.reconstruction.comparison import compare_volume
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import Job, predict_volume
-from lightning_mbir.reconstruction.record import Record, scalars, summary
+from lightning_mbir.reconstruction.record import Record, gathered, scalars, summary
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.spread import check_off_by, spread_of
 from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.montage import planes_image
 from lightning_mbir.report.tables import Row, write_tables
-
-T = TypeVar("T")
 
 
 class ReconstructionModule(L.LightningModule):
@@ -346,8 +343,8 @@ class ReconstructionModule(L.LightningModule):
 
     def _write_comparison(self) -> None:
         """The tables of the rows of all ranks, in the order of the volumes, by the first rank."""
-        gathered = [pair for rank in self._gather(self.rows) for pair in rank]
-        rows = [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
+        pairs = [pair for rank in gathered(self.rows, self.trainer.world_size) for pair in rank]
+        rows = [row for _, row in sorted(pairs, key=lambda pair: pair[0])]
         self.rows.clear()
         failed = [row for row in rows if "error" in row]
         self.failures = [f"{row['method']} on {row['volume']['name']}: {row['error']}" for row in failed]
@@ -387,9 +384,9 @@ class ReconstructionModule(L.LightningModule):
         ``test`` makes the ranks even by repeating the first volumes; the repeats are left out.
         """
         devices = self.trainer.world_size
-        gathered = self._gather(self.records)
+        by_rank = gathered(self.records, devices)
         self.records.clear()
-        records = sorted((record for rank in gathered for record in rank), key=lambda record: record.index)
+        records = sorted((record for rank in by_rank for record in rank), key=lambda record: record.index)
         if self.data is not None:
             records = [record for record in records if record.index < len(self.data.scans)]
         if self.global_rank == 0:
@@ -397,11 +394,3 @@ class ReconstructionModule(L.LightningModule):
                 if record.index % devices:
                     self._log(record)
         return records
-
-    def _gather(self, own: list[T]) -> list[list[T]]:
-        """The lists of all ranks, once all have come here."""
-        gathered: list[list[T]] = [list(own)]
-        if self.trainer.world_size > 1:
-            gathered = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, own)
-        return gathered

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
+import torch.distributed
 from torch import Tensor
 
 from lightning_mbir.report.metrics import PLANES
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,12 @@ def _misfit(metrics: dict[str, Any]) -> str:
         return ""
     meaning = ": noise is fitted" if misfit < 0.7 else ": more than noise explains" if misfit > 2 else ""
     return f" ({misfit:.2f} of the noise{meaning})"
+
+
+def gathered(own: list[T], ranks: int) -> list[list[T]]:
+    """The lists of all ranks, once all have come here."""
+    lists: list[list[T]] = [list(own)]
+    if ranks > 1:
+        lists = [[] for _ in range(ranks)]
+        torch.distributed.all_gather_object(lists, own)
+    return lists

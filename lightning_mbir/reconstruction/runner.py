@@ -189,6 +189,8 @@ class Runner:
         """Name and checksum of the prior of a plan; none of methods without one."""
         if self.prior is None or not plan.chosen.needs_prior:
             return None
+        if plan.prior is not None:  # another one, that the measurement has chosen
+            return prior_identity(plan.prior, self.task.modality, self.others[plan.prior])
         return prior_identity(self.sources[0], self.task.modality, self.prior)
 
     def _prior(self, name: str | None) -> SliceDenoiser | None:

@@ -7,7 +7,7 @@ import yaml
 
 from lightning_mbir.methods import spread
 from lightning_mbir.methods.catalog import check_method
-from lightning_mbir.methods.plans import Wanted
+from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.spread import correction, spread_file
 from lightning_mbir.methods.tasks import TASKS, get_task
 from lightning_mbir.prior.checkpoints.checkpoint import bundled_sums
@@ -17,7 +17,7 @@ PRIOR = {"name": "ct", "sha256": "0123456789abcdef"}
 
 
 def plan(noisy: bool = False, samples: int = 8, **wanted: Any) -> dict[str, Any]:
-    return Wanted(TASK, samples=samples, **wanted).plans(noisy)[0].identity
+    return Wanted(TASK, samples=samples, **wanted).plans(Setting(noisy))[0].identity
 
 
 @pytest.fixture(autouse=True)
