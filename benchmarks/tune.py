@@ -9,9 +9,9 @@ diffusion_mbir 4, with 60 levels; sense gets 8 coils and noise of 25 dB. A trial
 and planes, with seed 0. The first trial is what the task uses today, and only what beats it by 0.05 dB is kept. Where
 there are no more combinations than trials, all are tried. Searches lie in ``--output`` as Optuna journals, one for each
 prior and choice of volumes, and go on where they stopped; ``--show`` prints the best trials without running any.
-``--photons 1e5``, ``--snr 25``, ``--acc 4``, ``--mask uniform1d`` and ``--coils 8`` search for such measurements
-instead of the task's own; what is found is only printed. ``--write docs/searches.csv`` runs nothing and writes
-every trial of all searches below ``--output`` into one table.
+``--photons 1e5``, ``--snr 25``, ``--acc 4``, ``--mask uniform1d``, ``--coils 8`` and ``--views 4`` search for such
+measurements instead of the task's own; what is found is only printed. ``--write docs/searches.csv`` runs nothing and
+writes every trial of all searches below ``--output`` into one table.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
 """What is searched: a range, on a logarithmic scale, or a list of choices."""
 MEASURED: dict[str, dict[str, Any]] = {"sense": {"coils": 8, "snr": 25.0}}
 """Flags of the task, where its own would tell nothing about a method."""
-FLAGS: dict[str, type] = {"photons": float, "snr": float, "acc": float, "mask": str, "coils": int}
+FLAGS: dict[str, type] = {"photons": float, "snr": float, "acc": float, "mask": str, "coils": int, "views": int}
 STEPS = {"diffusion_mbir": 60}
 """Levels, where the default would take too long for a search."""
 SLICES = {name: slice(1, None, 4) for name in ("score_slices", "mcg", "dps", "diffpir")}
@@ -180,7 +180,9 @@ class Problem:
 
     def tuned(self, method: str) -> dict[str, Any]:
         """Options that the task has for such measurements."""
-        return self.task.tuned(method, noisy=not {"photons", "snr"}.isdisjoint(self.measured(method)))
+        measured = self.measured(method)
+        noisy = not {"photons", "snr"}.isdisjoint(measured)
+        return self.task.tuned(method, noisy, self.task.settings(**measured).get("views"))
 
     def key(self, method: str) -> str:
         """Of the study: its trials are of the same options, with the same priors on the same slices."""
@@ -251,11 +253,12 @@ def keep(study: optuna.Study, task: str, method: str) -> None:
     options = yaml.safe_load(path.read_text())
     best = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in study.best_params.items()}
     options[method] = {**options.get(method, {}), **best}
-    noisy = {"noisy": options.pop("noisy")} if "noisy" in options else {}
-    head = "# Options that benchmarks/tune.py found on training volumes; what is not here is the method's default.\n"
-    text = head + yaml.safe_dump(options, default_flow_style=None, width=110)
-    if noisy:
-        text += "# Where there is noise, over those.\n" + yaml.safe_dump(noisy, default_flow_style=None, width=110)
+    over = {name: options.pop(name) for name in ("noisy", "few") if name in options}
+    text = "# Options that benchmarks/tune.py found on training volumes; what is not here is the method's default.\n"
+    text += yaml.safe_dump(options, default_flow_style=None, width=110)
+    for name, told in (("noisy", "Where there is noise"), ("few", "Of at most so many views")):
+        if name in over:
+            text += f"# {told}, over those.\n" + yaml.safe_dump({name: over[name]}, default_flow_style=None, width=110)
     write_whole(path, text.encode())
 
 

@@ -78,11 +78,13 @@ class Setting:
         noisy: whether it has noise.
         measured: whether it was really made.
         generic: whether ``auto`` tries the prior ``generic`` too.
+        views: how many there are, where that is known.
     """
 
     noisy: bool = False
     measured: bool = False
     generic: bool = False
+    views: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Wanted:
         """One method with options of the user over those of the task."""
         if samples < 1:
             raise InputError(f"--samples {samples}: give at least 1")
-        tuned = partial(self.task.tuned, noisy=setting.noisy)
+        tuned = partial(self.task.tuned, noisy=setting.noisy, views=setting.views)
         if method == AUTO:
             return self._auto(options, steps, samples, tuned, setting.generic)
         settings = tuned(method)

@@ -42,6 +42,7 @@ class Task:
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
         noisy: what goes over them where there is noise, by method; docs/method.md tells which were searched with it.
+        few: what goes over all of these where there are at most ``few["views"]`` views, by method.
         operator: of a user's own, instead of the task's.
     """
 
@@ -50,11 +51,15 @@ class Task:
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    few: dict[str, Any] = field(default_factory=dict)
     operator: OwnOperator | None = None
 
-    def tuned(self, method: str, noisy: bool = False) -> dict[str, Any]:
-        """Options of a method, for measurements without noise or with some; what was measured always has some."""
-        return {**self.options.get(method, {}), **(self.noisy.get(method, {}) if noisy else {})}
+    def tuned(self, method: str, noisy: bool = False, views: int | None = None) -> dict[str, Any]:
+        """Options of a method, for measurements without noise or with some, which what was measured always has, and of
+        so many views where that is known."""
+        few = views is not None and views <= self.few.get("views", 0)
+        over = (self.noisy.get(method, {}) if noisy else {}, self.few.get(method, {}) if few else {})
+        return {**self.options.get(method, {}), **over[0], **over[1]}
 
     def settings(self, **flags: Any) -> dict[str, Any]:
         """See ``checked_settings``; with an operator of a user's own, what tells it, and the flags of noise and phase.
@@ -130,10 +135,10 @@ def tuned_file(task: str) -> Path:
     return packaged("configs") / "tuned" / f"{task}.yaml"
 
 
-def _tuned(task: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``options`` and ``noisy`` of a task."""
+def _tuned(task: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """``options``, ``noisy`` and ``few`` of a task."""
     options = yaml.safe_load(tuned_file(task).read_text())
-    return options, options.pop("noisy", {})
+    return options, options.pop("noisy", {}), options.pop("few", {})
 
 
 RANGES = {"ct": CT_RANGE, "mri": None}

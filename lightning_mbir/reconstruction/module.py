@@ -138,7 +138,8 @@ class ReconstructionModule(L.LightningModule):
         self._wanted = Wanted(self.task, method, method_options or {}, steps, samples, methods, tune, budget)
         has_phase = bool(settings.get("phase", False))
         generic = not has_phase and prior != GENERIC
-        self.plans = self._wanted.plans(Setting("photons" in settings or "snr" in settings, generic=generic))
+        noisy = "photons" in settings or "snr" in settings
+        self.plans = self._wanted.plans(Setting(noisy, generic=generic, views=settings.get("views")))
         if precision not in PRECISIONS:
             raise InputError(f"--model.precision {precision}: give one of {', '.join(PRECISIONS)}")
         for plan in self.plans:
@@ -253,7 +254,7 @@ class ReconstructionModule(L.LightningModule):
                 raise InputError(f"--off_by {self.off_by:g}: in HU, which lengths that are not in mm do not give")
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
             generic = self.task.modality == "ct" and runner.sources[0] != GENERIC
-            self.plans = self._wanted.plans(Setting(noisy=True, measured=True, generic=generic))
+            self.plans = self._wanted.plans(Setting(True, True, generic, runner.given.get("views")))
         for plan in self.plans:
             plan.chosen.check_needs(coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":

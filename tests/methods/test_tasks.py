@@ -103,7 +103,14 @@ def test_measurements_with_noise_have_options_of_their_own(tmp_path: Path) -> No
     )
     assert module.plans[0].options["rho"] == 0.5 and module.plans[0].options["lam"] == task.noisy["dds"]["lam"]
     assert module.plans[1].options == {**task.options["admm_tv"], **task.noisy["admm_tv"]}
+    few = TASKS["sv_ct"].few["dds"]
+    assert few.items() <= ReconstructionModule(task="sv_ct", views=4, output_dir=tmp_path).plans[0].options.items()
+    assert not few.items() <= ReconstructionModule(task="sv_ct", views=8, output_dir=tmp_path).plans[0].options.items()
     for name, task in TASKS.items():
+        for method, options in task.few.items():
+            if method != "views":
+                check_method(method, task.modality, task.tuned(method, views=1), None)
+                assert options.items() <= task.tuned(method, noisy=True, views=task.few["views"]).items(), name
         for method, options in task.noisy.items():
             check_method(method, task.modality, task.tuned(method, noisy=True), None)
             assert options.items() <= task.tuned(method, noisy=True).items(), name
