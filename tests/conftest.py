@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,24 @@ def callers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", shapes.warn)
         yield
+
+
+@pytest.fixture(autouse=True)
+def stood_in_for(request: pytest.FixtureRequest) -> None:
+    """For the operators of the registry that are by torch_radon, a stand-in for that package, on the CPU."""
+    parameters = getattr(request.node, "callspec", None)
+    if parameters is not None and str(parameters.params.get("name")).endswith("torch_radon"):
+        request.getfixturevalue("torch_radon_stand_in")
+
+
+@pytest.fixture
+def torch_radon_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package torch_radon, which needs a GPU."""
+    from lightning_mbir.physics.ct.projectors import torch_radon as backend
+    from tests.physics.ct import fake_torch_radon
+
+    monkeypatch.setitem(sys.modules, "torch_radon", fake_torch_radon)
+    monkeypatch.setattr(backend, "on_gpu", lambda device: device.type in fake_torch_radon.GPU)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class Parts:
 
 
 class LinearOperator(nn.Module):
-    """A linear map with its exact adjoint.
+    """A linear map with its exact adjoint; what is excepted from exactness tells by ``adjoint_gap``.
 
     A subclass sets the four attributes and writes ``forward`` and ``adjoint``, both for any leading dimensions.
 
@@ -88,6 +88,12 @@ class LinearOperator(nn.Module):
     def H(self) -> LinearOperator:
         """The adjoint as an operator of its own."""
         return Adjoint(self)
+
+    @property
+    def adjoint_gap(self) -> float:
+        """``|<A x, y> - <x, B y>| / (||A x|| ||y||)`` as measured, where ``adjoint`` is another ``B`` than ``A^H``; 0
+        where it is exact. Of an operator made of others, their sum."""
+        return sum((part.adjoint_gap for part in self.children() if isinstance(part, LinearOperator)), 0.0)
 
     @property
     def acceleration(self) -> float | None:

@@ -13,7 +13,7 @@ from lightning_mbir.physics import (
     ParallelBeam,
     make_mask,
 )
-from tests.physics.registry import OPERATORS, random_maps
+from tests.physics.registry import INEXACT, OPERATORS, random_maps
 
 EACH = pytest.mark.parametrize("name", OPERATORS)
 
@@ -41,7 +41,7 @@ def test_what_is_kept_is_what_the_part_measures(name: str) -> None:
 
 
 @EACH
-def test_the_part_has_an_exact_adjoint(name: str) -> None:
+def test_the_part_has_the_adjoint_of_the_whole(name: str) -> None:
     operator = OPERATORS[name]().double()
     part = operator.of_parts(halves(operator)[0])
     x = random(part.domain_shape, part.domain_complex, 1)
@@ -50,7 +50,7 @@ def test_the_part_has_an_exact_adjoint(name: str) -> None:
     if not part.domain_complex:  # real vectors: the real part of the inner product
         left, right = left.real, right.real
     scale = float(part(x).norm() * y.norm())
-    assert abs(complex(left - right)) < 1e-5 * scale
+    assert abs(complex(left - right)) < INEXACT.get(name, 1e-5) * scale
 
 
 @EACH

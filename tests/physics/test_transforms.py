@@ -109,15 +109,6 @@ def test_wrong_geometries_are_refused() -> None:
         ParallelBeam(8, [0.0, 1.0]).load_state_dict(ParallelBeam(8, [0.0, 2.0]).state_dict())
 
 
-def test_torch_radon_says_what_it_needs() -> None:
-    pytest.importorskip("torch")
-    try:
-        import torch_radon  # noqa: F401
-    except ImportError:
-        with pytest.raises(InputError, match="torch-radon 3"):
-            ParallelBeam(16, [0.0], backend="torch_radon")
-
-
 def test_matrix_is_cached_and_damage_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_MBIR_CACHE", str(tmp_path / "cache"))
     x = torch.rand(12, 12)

@@ -36,13 +36,18 @@ class Beam(LinearOperator):
         self._geometry = geometry
         self.domain_shape, self.range_shape = geometry.domain_shape, geometry.range_shape
         self.backend = default if backend == "auto" else backend
-        log.info("%s uses backend %s", type(self).__name__, self.backend)
         self._projector = self.BACKENDS[self.backend](geometry)
+        inexact = "" if self._projector.exact_adjoint else ", whose adjoint is not exact: adjoint_gap tells by how much"
+        log.info("%s uses backend %s%s", type(self).__name__, self.backend, inexact)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(self._geometry, name):
             return getattr(self._geometry, name)
         return super().__getattr__(name)
+
+    @property
+    def adjoint_gap(self) -> float:
+        return self._projector.adjoint_gap(self.device)
 
     @property
     def geometry(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lightning_mbir.physics.ct.geometry import (
 )
 from lightning_mbir.physics.ct.projectors.cone_joseph import ConeJoseph
 from lightning_mbir.physics.ct.projectors.diffct import DiffctProjector
+from lightning_mbir.physics.ct.projectors.torch_radon import TorchRadonProjector
 
 
 class ConeBeam(Beam):
@@ -45,8 +46,9 @@ class ConeBeam(Beam):
         detector_spacing: ``(rows, columns)``, distance of bins in mm; by default those of the magnified voxel.
         offsets: ``(rows, columns)``, detector coordinates, from its middle, that the point of the axis in the plane
             of the source projects to, in mm.
-        backend: ``matrix_free`` (Joseph's interpolation in 3D, exact adjoint, any device), which ``auto`` takes, or
-            ``diffct`` (the optional package diffct, meant for CUDA; float32).
+        backend: ``matrix_free`` (Joseph's interpolation in 3D, exact adjoint, any device), which ``auto`` takes,
+            ``diffct`` (the optional package diffct, meant for CUDA; float32), or ``torch_radon`` (CUDA only, adjoint
+            not exact; the conda-forge package carterbox-torch-radon, GPL; see docs/gpu_projectors.md).
 
     Raises:
         InputError: no angle, angles that are not finite, sizes that are not positive, a source inside of the volume,
@@ -54,7 +56,7 @@ class ConeBeam(Beam):
     """
 
     separable = False
-    BACKENDS: ClassVar = {"matrix_free": ConeJoseph, "diffct": DiffctProjector}
+    BACKENDS: ClassVar = {"matrix_free": ConeJoseph, "diffct": DiffctProjector, "torch_radon": TorchRadonProjector}
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class ConeBeam(Beam):
         slice_thickness: float | None = None,
         detector_spacing: tuple[float, float] | None = None,
         offsets: tuple[float, float] = (0.0, 0.0),
-        backend: Literal["auto", "matrix_free", "diffct"] = "auto",
+        backend: Literal["auto", "matrix_free", "diffct", "torch_radon"] = "auto",
     ) -> None:
         name = "ConeBeam"
         if len(volume_shape) != 3 or min(volume_shape) < 1:

@@ -14,6 +14,7 @@ from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 from lightning_mbir.physics.ct.projectors.astra import AstraProjector
 from lightning_mbir.physics.ct.projectors.matrix_free import JosephRays
 from lightning_mbir.physics.ct.projectors.sparse import sparse_joseph
+from lightning_mbir.physics.ct.projectors.torch_radon import TorchRadonProjector
 
 
 class FanBeam(PlaneBeam):
@@ -37,8 +38,9 @@ class FanBeam(PlaneBeam):
         center_offset: detector coordinate, from its middle, that the axis projects to, in mm.
         detector: ``flat`` or ``curved``.
         backend: ``sparse`` (matrix of Joseph's interpolation), ``matrix_free`` (the same weights without the matrix,
-            slower), ``auto`` (the first while it fits, else the second), or ``astra`` (CPU, flat detectors; the
-            optional package astra-toolbox, GPL).
+            slower), ``auto`` (the first while it fits, else the second), ``astra`` (CPU, flat detectors; the
+            optional package astra-toolbox, GPL), or ``torch_radon`` (CUDA only, flat detectors, adjoint not exact;
+            the conda-forge package carterbox-torch-radon, GPL; see docs/gpu_projectors.md).
         max_memory_gb: limit for the sparse matrix and its transpose.
 
     Raises:
@@ -46,7 +48,12 @@ class FanBeam(PlaneBeam):
             a matrix over the limit, or a backend that is not there.
     """
 
-    BACKENDS: ClassVar = {"sparse": sparse_joseph, "matrix_free": JosephRays, "astra": AstraProjector}
+    BACKENDS: ClassVar = {
+        "sparse": sparse_joseph,
+        "matrix_free": JosephRays,
+        "astra": AstraProjector,
+        "torch_radon": TorchRadonProjector,
+    }
 
     def __init__(
         self,
@@ -60,7 +67,7 @@ class FanBeam(PlaneBeam):
         detector_spacing: float | None = None,
         center_offset: float = 0.0,
         detector: Literal["flat", "curved"] = "flat",
-        backend: Literal["auto", "sparse", "matrix_free", "astra"] = "auto",
+        backend: Literal["auto", "sparse", "matrix_free", "astra", "torch_radon"] = "auto",
         max_memory_gb: float = 4.0,
     ) -> None:
         if detector not in ("flat", "curved"):

@@ -32,8 +32,8 @@ class ParallelBeam(PlaneBeam):
         center_offset: how far the rotation centre lies from the middle of the detector, in mm.
         backend: ``sparse`` (matrix of Joseph's interpolation), ``matrix_free`` (the same weights without the matrix,
             slower), ``auto`` (the first while it fits, else the second), ``astra`` (CPU; the optional package
-            astra-toolbox, GPL), or ``torch_radon`` (CUDA only; the conda-forge package torch-radon 3, GPL; the
-            adjoint is then the gradient of its forward projection).
+            astra-toolbox, GPL), or ``torch_radon`` (CUDA only, adjoint not exact; the conda-forge package
+            carterbox-torch-radon, GPL; see docs/gpu_projectors.md).
         max_memory_gb: limit for the sparse matrix and its transpose.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,13 @@ class Projector:
 
     It holds no module state and is shared by copies of the operator that it belongs to.
     """
+
+    exact_adjoint: ClassVar[bool] = True
+    """Whether the transpose is one, to rounding."""
+
+    def adjoint_gap(self, device: torch.device) -> float:
+        """By how much the transpose fails to be one, see ``LinearOperator.adjoint_gap``."""
+        return 0.0
 
     def product(self, x: Float[Tensor, "slices inputs"], transpose: bool) -> Float[Tensor, "slices outputs"]:
         """Of each slice, flat: the projection of an image or, with ``transpose``, the image of a projection."""
