@@ -124,7 +124,10 @@ class ConeBeam(Beam):
         return self._projector.apply(flat).reshape(*x.shape[:-3], *self.range_shape)
 
     def adjoint(self, y: Float[Tensor, "*batch views rows columns"]) -> Float[Tensor, "*batch z y x"]:
-        """Unfiltered back-projection, the exact transpose: ``(..., views, rows, columns)`` to ``(..., Z, Y, X)``."""
+        """Unfiltered back-projection: ``(..., views, rows, columns)`` to ``(..., Z, Y, X)``.
+
+        The exact transpose, but by ``torch_radon``.
+        """
         self.check_range(y)
         flat = y.reshape(-1, math.prod(self.range_shape))
         return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-3], *self.domain_shape)

@@ -50,7 +50,9 @@ class PlaneBeam(Beam):
         return self._projector.apply(flat).reshape(*x.shape[:-2], *self.range_shape)
 
     def adjoint(self, y: Float[Tensor, "*batch views bins"]) -> Float[Tensor, "*batch y x"]:
-        """Unfiltered back-projection, the exact transpose: ``(..., views, bins)`` to ``(..., Y, X)``."""
+        """Unfiltered back-projection: ``(..., views, bins)`` to ``(..., Y, X)``; the exact transpose, but by
+        ``torch_radon``.
+        """
         self.check_range(y)
         flat = y.reshape(-1, math.prod(self.range_shape))
         return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-2], *self.domain_shape)

@@ -89,7 +89,7 @@ class TorchRadonProjector(Projector):
         radon, apply = self._make(), self._back if transpose else self._project
         out = x.new_empty(len(x), math.prod(self._shapes[not transpose]))
         at_once = SLICES if isinstance(self.geometry, PlaneGeometry) else 1
-        with torch.cuda.device_of(x):
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             for start in range(0, len(x), at_once):
                 out[start : start + at_once] = apply(radon, x[start : start + at_once].float()).flatten(1)
         return out
@@ -222,11 +222,12 @@ def _weights(geometry: PlaneGeometry | ConeGeometry) -> tuple[Array | float, Arr
     """Of each bin: the length of its ray in mm over that in voxels, and what its share in a back-projection becomes."""
     unit = geometry.pixel_size
     if isinstance(geometry, ConeGeometry):
-        v, u = geometry.positions
-        v = v[:, None]
+        rows, u = geometry.positions
+        v = rows[:, None]
         stretched = v * (unit / geometry.slice_thickness)
     elif isinstance(geometry, FanGeometry):
-        u, v, stretched = geometry.positions, 0.0, 0.0
+        u = geometry.positions
+        v = stretched = np.zeros(1)
     else:
         return unit, unit
     total2 = (geometry.source_distance + geometry.detector_distance) ** 2
