@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.ct.fan_beam import FanBeam
 from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
-from lightning_mbir.solvers.scan import redundancy_weights, view_weights
+from lightning_mbir.solvers.scan import detector_shares, displaced, redundancy_weights, view_weights, widened
 
 FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")
 
@@ -25,7 +25,8 @@ def fbp(
 
     The ramp is the transform of its band-limited kernel, sampled at the bins (equation 61 there), so the mean comes
     out right. Views are weighted by the angle that each of them stands for. Rays of a fan that are measured twice, in a
-    full scan or at the ends of a short one (180 degrees and the fan angle), share their weight smoothly.
+    full scan or at the ends of a short one (180 degrees and the fan angle), share their weight smoothly, and so do
+    those in the overlap of a detector that was moved aside (``center_offset``) in a full turn, to see twice as wide.
 
     Args:
         y: ``(..., views, bins)``.
@@ -43,6 +44,12 @@ def fbp(
     operator.check_range(y)
     if isinstance(operator, FanBeam):
         return _fan(y, operator, filter)
+    if _is_displaced(operator):
+        y = y * 2 * detector_shares(torch.from_numpy(operator.positions)).to(y)
+        before, after, offset = widened(operator.detector_spacing, operator.center_offset)
+        y = F.pad(y, (before, after))
+        wide = {**operator.geometry, "n_detectors": y.shape[-1], "center_offset": offset}
+        operator = ParallelBeam(**wide, backend=operator.backend).to(operator.device, operator.real_dtype)
     filtered = filter_sinogram(y, operator.detector_spacing, filter)
     weighted = filtered * view_weights(operator.angles, 180).to(y)[:, None]
     # The adjoint sums chord lengths over one bin: spacing / pixel area turns that into the mean over a pixel.
@@ -55,7 +62,12 @@ def _fan(y: Tensor, operator: FanBeam, filter: str) -> Tensor:
     source, total = operator.source_distance, operator.source_distance + operator.detector_distance
     fan = torch.from_numpy(operator.fan_angles)
     angles = view_weights(operator.angles, 360)[:, None]
-    weighted = y * (redundancy_weights(operator.angles, fan) * angles * fan.cos()).to(y)
+    shares, offset = redundancy_weights(operator.angles, fan), operator.center_offset
+    before = after = 0
+    if _is_displaced(operator):
+        shares = detector_shares(torch.from_numpy(operator.positions))
+        before, after, offset = widened(operator.detector_spacing, offset)
+    weighted = F.pad(y * (shares * angles * fan.cos()).to(y), (before, after))
     if operator.detector == "flat":  # on a detector through the axis
         filtered = filter_sinogram(weighted, operator.detector_spacing * source / total, filter)
     else:
@@ -64,7 +76,7 @@ def _fan(y: Tensor, operator: FanBeam, filter: str) -> Tensor:
     n, pixel = operator.image_size, operator.pixel_size
     axis = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * pixel
     lead = y.shape[:-2]
-    filtered = filtered.reshape(-1, *operator.range_shape)
+    filtered = filtered.reshape(-1, *filtered.shape[-2:])
     image = filtered.new_zeros(len(filtered), n, n)
     for view, angle in enumerate(operator.angles):
         across, depth = rotated(axis, axis, angle, source)
@@ -73,11 +85,16 @@ def _fan(y: Tensor, operator: FanBeam, filter: str) -> Tensor:
         else:
             u, weight = total * torch.atan2(across, depth), 1 / (across**2 + depth**2)
         # One row of bins, a channel a slice: what falls off the detector reads as zero.
-        bins = to_grid(u, operator.n_detectors, operator.detector_spacing, operator.center_offset)
+        bins = to_grid(u, filtered.shape[-1], operator.detector_spacing, offset)
         grid = torch.stack((bins, torch.zeros_like(bins)), -1)
         read = F.grid_sample(filtered[None, :, None, view], grid[None].to(y), align_corners=True)
         image += read[0] * weight.to(y)
     return image.reshape(*lead, n, n)
+
+
+def _is_displaced(operator: ParallelBeam | FanBeam) -> bool:
+    radius, width = operator.image_size * operator.pixel_size / 2, operator.n_detectors * operator.detector_spacing
+    return displaced(operator.angles, width, operator.center_offset, radius, operator.distance)
 
 
 def rotated(

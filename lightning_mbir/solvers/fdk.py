@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +12,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.ct.cone_beam import ConeBeam
 from lightning_mbir.solvers.fbp import filter_sinogram, rotated, to_grid
-from lightning_mbir.solvers.scan import redundancy_weights, view_weights
+from lightning_mbir.solvers.scan import detector_shares, displaced, redundancy_weights, view_weights, widened
 
 VOXELS = 2**24
 """Voxels at once; they take some 20 bytes each."""
@@ -21,7 +23,7 @@ def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp")
     """Attenuation from cone-beam projections (Feldkamp, Davis and Kress, "Practical cone-beam algorithm", JOSA A 1(6),
     1984): exact in the plane of the source, approximate above and below it.
 
-    Short scans are weighted as in :func:`fbp`, by the fan angle of each column.
+    Short scans, and detectors that were moved aside, are weighted as in :func:`fbp`, by the fan angle of each column.
 
     Args:
         y: ``(..., views, rows, columns)``.
@@ -41,14 +43,26 @@ def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp")
     v, u = (torch.from_numpy(part) for part in operator.positions)
     angles = view_weights(operator.angles, 360)[:, None]
     shares = redundancy_weights(operator.angles, torch.atan(u / total)) * angles
-    cosine = total / (total**2 + u**2 + v[:, None] ** 2).sqrt()
     row_spacing, column_spacing = operator.detector_spacing
-    # Lengths are those on a detector through the axis.
-    filtered = filter_sinogram(
-        y * cosine.to(y) * shares.to(y)[:, None], column_spacing * source / total, filter
-    ).reshape(-1, *operator.range_shape)
-    depths, height, width = operator.domain_shape
     _, rows, columns = operator.range_shape
+    offset, before, after = operator.offsets[1], 0, 0
+    radius = min(operator.domain_shape[1:]) * operator.pixel_size / 2
+    if displaced(
+        operator.angles,
+        columns * column_spacing,
+        offset,
+        radius,
+        lambda position: source * math.sin(math.atan(position / total)),
+    ):
+        shares = detector_shares(u) * angles
+        before, after, offset = widened(column_spacing, offset)
+    cosine = total / (total**2 + u**2 + v[:, None] ** 2).sqrt()
+    # Lengths are those on a detector through the axis.
+    weighted = F.pad(y * cosine.to(y) * shares.to(y)[:, None], (before, after))
+    filtered = filter_sinogram(weighted, column_spacing * source / total, filter)
+    filtered = filtered.reshape(-1, *filtered.shape[-3:])
+    columns = filtered.shape[-1]
+    depths, height, width = operator.domain_shape
     z, row, column = (
         ((torch.arange(size, dtype=torch.float64) - (size - 1) / 2) * spacing)
         for size, spacing in zip(
@@ -60,7 +74,7 @@ def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp")
     for view, angle in enumerate(operator.angles):
         across, depth = rotated(column, row, angle, source)
         magnification = (total / depth).to(y)
-        grid_u = to_grid(across.to(y) * magnification, columns, column_spacing, operator.offsets[1])
+        grid_u = to_grid(across.to(y) * magnification, columns, column_spacing, offset)
         weight = ((source / depth) ** 2).to(y)
         for start in range(0, depths, at_once):
             some = slice(start, start + at_once)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lightning_mbir.physics.ct.geometry import full_turn
 
 
 def view_weights(angles: Sequence[float], period: float) -> Float[Tensor, " views"]:
@@ -57,6 +59,45 @@ def redundancy_weights(angles: Sequence[float], fan: Float[Tensor, " bins"]) -> 
     own = importance(values)[:, None]
     other = importance(values[:, None] + 180 - 2 * torch.rad2deg(fan))
     return own / (own + other)
+
+
+def displaced(
+    angles: Sequence[float], width: float, offset: float, radius: float, distance: Callable[[float], float]
+) -> bool:
+    """Whether a detector was moved aside to see more: in a full turn, with the axis on it, its shorter side does not
+    see the circle inscribed in the image.
+
+    Args:
+        angles: degrees.
+        width, offset: of the detector, in mm on it.
+        radius: of the circle in mm.
+        distance: from the axis to the ray of a detector coordinate, both in mm.
+    """
+    short = width / 2 - abs(offset)
+    return offset != 0 and short > 0 and distance(short) < radius * (1 - 1e-6) and full_turn(angles)
+
+
+def widened(spacing: float, offset: float) -> tuple[int, int, float]:
+    """Bins to add before and after a detector off centre so that the axis projects to its middle, to within half a bin,
+    and the offset that is left. What is filtered reaches beyond the shorter side, where pixels read it."""
+    more = math.ceil(2 * abs(offset) / spacing)
+    before, after = (0, more) if offset > 0 else (more, 0)
+    return before, after, offset + (before - after) / 2 * spacing
+
+
+def detector_shares(positions: Float[Tensor, " bins"]) -> Float[Tensor, " bins"]:
+    """Share of each bin of a detector off centre in a full turn, which meets the line at ``s`` again at ``-s``.
+
+    Over the overlap, where both are on the detector, it rises from 0 at the end of the shorter side to 1; lines beyond
+    are met once (Wang, "X-ray micro-CT with a displaced detector array", Medical Physics 29(7), 2002).
+
+    Args:
+        positions: ``(bins,)`` on the detector, at even distances, 0 where the axis projects to.
+    """
+    step = float(positions[1] - positions[0])
+    below, above = step / 2 - float(positions[0]), float(positions[-1]) + step / 2
+    along = positions if above > below else -positions
+    return (1 + torch.sin(math.pi / 2 * (along / min(below, above)).clamp(-1, 1))) / 2
 
 
 def _usual(step: Tensor) -> float:

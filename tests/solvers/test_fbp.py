@@ -1,5 +1,6 @@
 """Filtered back-projection of fan and cone beams: a disc and a ball come back at their value, from exact chords."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, FanBeam, FourierSampling, ParallelBeam
 from lightning_mbir.solvers import fbp, fdk
-from lightning_mbir.solvers.scan import redundancy_weights
+from lightning_mbir.solvers.scan import detector_shares, redundancy_weights
 from tests.physics.ct.test_ct import ball_image, ball_projections, ellipse_image, ellipse_sinogram
 
 MU = 0.02
@@ -62,6 +63,68 @@ def test_fdk_of_a_ball_is_its_attenuation(scan: str) -> None:
     volume = fdk(MU * ball_projections(op, center, 22.0), op)
     inner, outer = (ball_image(shape, voxel, center, r) for r in (18.0, 27.0))
     check(volume, inner == 1, (outer == 0) & (ball_image(shape, voxel, center, 32.0) == 1))
+
+
+def offset_beams(n: int, centred: bool) -> dict[str, Any]:
+    """A detector that leaves all but an eighth of one side out, and one twice as wide about the axis. The shorter side
+    sees 12 mm, the longer one what the image needs."""
+    angles, short, long = SCANS["full"], 6, 64
+    bins, moved = (2 * long, 0.0) if centred else (long + short, -(long - short))
+    common = {"pixel_size": 2.0, "n_detectors": bins}
+    fan = {"source_distance": 300.0, "detector_distance": 200.0, **common, "detector_spacing": 10 / 3}
+    return {
+        "parallel": ParallelBeam(n, angles, detector_spacing=2.0, center_offset=moved, **common),
+        "parallel_other_side": ParallelBeam(n, angles, detector_spacing=2.0, center_offset=-moved, **common),
+        "flat": FanBeam(n, angles, center_offset=moved * 5 / 3, **fan),
+        "flat_other_side": FanBeam(n, angles, center_offset=-moved * 5 / 3, **fan),
+        "curved": FanBeam(n, angles, center_offset=moved * 5 / 3, detector="curved", **fan),
+    }
+
+
+@pytest.mark.parametrize("beam", ["parallel", "parallel_other_side", "flat", "flat_other_side", "curved"])
+def test_a_detector_moved_aside_sees_as_well_as_a_wide_one(beam: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    n, center = 96, (20.0, -12.0)
+    images: list[Tensor] = []
+    inner, outer = (ellipse_image(n, 2.0, (center, (r, r), 0.0)) for r in (44.0, 58.0))
+    around = (outer == 0) & (ellipse_image(n, 2.0, ((0, 0), (90.0, 90.0), 0.0)) == 1)
+    for centred in (True, False):
+        op = offset_beams(n, centred)[beam]
+        y = MU * ellipse_sinogram(op, (center, (50.0, 50.0), 0.0))
+        images.append(fbp(y, op))
+        check(images[-1], inner == 1, around)
+    assert float((images[1] - images[0])[inner == 1].norm() / images[0][inner == 1].norm()) < 1e-3
+    monkeypatch.setattr(sys.modules["lightning_mbir.solvers.fbp"], "displaced", lambda *_: False)
+    unweighted = fbp(y, op)
+    assert abs(float(unweighted[inner == 1].mean()) - MU) > 0.3 * MU
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_fdk_with_a_panel_moved_aside(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, voxel, center = (24, 48, 48), (2.0, 2.0, 2.0), (12.0, -8.0, 3.0)
+    scan = {"source_distance": 300.0, "detector_distance": 200.0, "pixel_size": 2.0}
+    inner, outer = (ball_image(shape, voxel, center, r) for r in (14.0, 22.0))
+    around = (outer == 0) & (ball_image(shape, voxel, (0.0, 0.0, 0.0), 44.0) == 1)
+    for columns, offset in ((64, 0.0), (32 + 5, side * 27 * 5 / 3)):
+        op = ConeBeam(
+            shape, SCANS["full"][::2], **scan, detector_shape=(40, columns), detector_spacing=(10 / 3, 10 / 3),
+            offsets=(0.0, offset),
+        )  # fmt: skip
+        y = MU * ball_projections(op, center, 18.0)
+        check(fdk(y, op), inner == 1, around)
+    monkeypatch.setattr(sys.modules["lightning_mbir.solvers.fdk"], "displaced", lambda *_: False)
+    assert abs(float(fdk(y, op)[inner == 1].mean()) - MU) > 0.1 * MU
+
+
+def test_shares_of_a_detector_moved_aside_add_up_to_one() -> None:
+    positions = torch.arange(-6.0, 30.0, dtype=torch.float64) + 0.3
+    for given in (positions, -positions.flip(0)):
+        shares = detector_shares(given)
+        alone = given.abs() > 6.2  # beyond the last bin of the shorter side
+        assert bool((shares[alone] == 1).all()) and int(alone.sum()) == 23
+        assert bool(((shares >= 0) & (shares <= 1)).all())
+    positions = torch.arange(-6.0, 30.0, dtype=torch.float64)
+    shares = detector_shares(positions)
+    torch.testing.assert_close((shares[:13] + shares[:13].flip(0)), torch.ones(13, dtype=torch.float64))
 
 
 def test_batches_are_their_members() -> None:

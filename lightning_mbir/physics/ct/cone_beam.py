@@ -18,6 +18,7 @@ from lightning_mbir.physics.ct.geometry import (
     check_positive,
     check_source,
     degrees,
+    seen_half,
     warn_cut_slices,
     warn_truncated,
 )
@@ -109,10 +110,8 @@ class ConeBeam(Beam):
             detector_spacing=(float(spacing[0]), float(spacing[1])),
             offsets=(float(offsets[0]), float(offsets[1])),
         )
-        half_v, half_u = (
-            size / 2 * width - abs(offset)
-            for size, width, offset in zip(detector_shape, geometry.detector_spacing, geometry.offsets, strict=True)
-        )
+        half_v = rows / 2 * geometry.detector_spacing[0] - abs(geometry.offsets[0])
+        half_u = seen_half(views, columns * geometry.detector_spacing[1], geometry.offsets[1])
         warn_truncated(name, source_distance * math.sin(math.atan(half_u / total)), min(y, x) * pixel_size / 2, level=3)
         warn_cut_slices(name, half_v / magnification, z * thickness / 2)
         super().__init__(geometry, backend, default="matrix_free")

@@ -161,6 +161,21 @@ class ConeGeometry:
         return rows, columns
 
 
+def full_turn(angles: Sequence[float]) -> bool:
+    """Whether views in degrees are all around, no gap being wider than three of the median one."""
+    ordered = np.sort(np.mod(np.asarray(angles, dtype=np.float64), 360))
+    gaps = np.diff(ordered, append=ordered[0] + 360)
+    return len(ordered) > 2 and bool(gaps.max() <= 3 * np.median(gaps[gaps > 1e-6]))
+
+
+def seen_half(angles: Sequence[float], width: float, offset: float) -> float:
+    """How far from where the axis projects to, in mm on the detector, lines are measured in every direction: as far as
+    the shorter side of a detector reaches or, all around, the longer one; 0 where the axis is not on it."""
+    if abs(offset) >= width / 2:
+        return 0.0
+    return width / 2 + (abs(offset) if full_turn(angles) else -abs(offset))
+
+
 def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[float, ...]:
     """The angles, checked; a warning where they look like radians, ``level`` calls up."""
     count = _count(angles)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.ct.beam import Beam
-from lightning_mbir.physics.ct.geometry import PlaneGeometry, check_finite, warn_truncated
+from lightning_mbir.physics.ct.geometry import PlaneGeometry, check_finite, seen_half, warn_truncated
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class PlaneBeam(Beam):
         views, bins, size = len(geometry.angles), geometry.n_detectors, geometry.image_size
         check_fits(f"{name}: a slice of {size:,.0f} x {size:,.0f} pixels", 16 * size**2, "give fewer pixels")
         check_fits(f"{name}: {views} views of {bins:,.0f} bins", 48 * views * bins, "give fewer views or detectors")
-        half = geometry.n_detectors / 2 * geometry.detector_spacing - abs(geometry.center_offset)
+        half = seen_half(geometry.angles, bins * geometry.detector_spacing, geometry.center_offset)
         warn_truncated(name, geometry.distance(half), geometry.image_size * geometry.pixel_size / 2, level=4)
         fits = False
         if backend in ("auto", "sparse"):
