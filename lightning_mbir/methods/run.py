@@ -125,7 +125,7 @@ def run_method(
         raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
     y = as_measured(y, operator, volume)
     if modality == "ct":
-        warn_edge_bins(y)
+        warn_edge_bins(y, getattr(operator, "outer_bins", (0, -1)))
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
     coil_maps = getattr(sampling, "coil_maps", None) is not None
     chosen.check_needs(second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)

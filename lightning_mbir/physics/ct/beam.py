@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.ct.geometry import ConeGeometry, PlaneGeometry
+from lightning_mbir.physics.ct.geometry import ConeGeometry, PlaneGeometry, outer_bins
 from lightning_mbir.physics.ct.projectors.projector import Projector
 from lightning_mbir.physics.operator import LinearOperator, Parts
 
@@ -48,6 +48,12 @@ class Beam(LinearOperator):
     @property
     def adjoint_gap(self) -> float:
         return self._projector.adjoint_gap(self.device)
+
+    @property
+    def outer_bins(self) -> tuple[int, ...]:
+        """The ends of the detector, 0 and -1 along its bins, that no object may reach beyond."""
+        positions = self._geometry.positions
+        return outer_bins(self._geometry.angles, positions[1] if isinstance(positions, tuple) else positions)
 
     @property
     def geometry(self) -> dict[str, Any]:

@@ -253,11 +253,20 @@ def warn_cut_slices(name: str, seen: float, half_height: float) -> None:
         )
 
 
-def warn_edge_bins(y: Float[Tensor, "*batch views bins"]) -> None:
-    """Warn where sinograms ``(..., views, bins)`` do not fall to zero at the ends of the detector."""
+def outer_bins(angles: Sequence[float], positions: Array) -> tuple[int, ...]:
+    """The ends of a detector that no object may reach beyond: both or, where it was moved aside by more than a tenth in
+    a full turn, that of its longer side. ``positions`` as those of a geometry."""
+    below, above = -float(positions[0]), float(positions[-1])
+    if min(below, above) >= 0.9 * max(below, above) or not full_turn(angles):
+        return 0, -1
+    return (0,) if below > above else (-1,)
+
+
+def warn_edge_bins(y: Float[Tensor, "*batch views bins"], ends: tuple[int, ...] = (0, -1)) -> None:
+    """Warn where sinograms ``(..., views, bins)`` do not fall to zero at these ends of the detector."""
     size = float(y.abs().max())
-    ends = y[..., [0, -1]].abs().amax(-1)
-    cut = float((ends > 0.05 * size).float().mean())
+    edges = y[..., list(ends)].abs().amax(-1)
+    cut = float((edges > 0.05 * size).float().mean())
     if size > 0 and cut > 0.01:
         warnings.warn(
             f"{100 * cut:.0f} % of the views have more than a twentieth of the largest value in the first or last bin "

@@ -12,6 +12,8 @@ from lightning_mbir.physics import ConeBeam, FanBeam, ParallelBeam
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
 from tests.physics.ct.test_ct import FAN, VIEWS, ellipse_image
 
+SHORT = [i * 10.0 for i in range(22)]
+
 
 def test_angles_in_radians_are_noticed() -> None:
     radians = [i * math.pi / 9 for i in range(9)]
@@ -30,11 +32,27 @@ def test_a_short_detector_is_noticed() -> None:
         ParallelBeam(16, VIEWS, n_detectors=8)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="cuts off"):
-        FanBeam(16, VIEWS, **FAN, n_detectors=18, center_offset=3.0)
+        FanBeam(16, SHORT, **FAN, n_detectors=18, center_offset=3.0)
     with pytest.warns(UserWarning, match="cuts off"):
         ConeBeam((4, 16, 16), VIEWS, **FAN, detector_shape=(8, 10))
     with pytest.warns(UserWarning, match="50 % of the height"):
         ConeBeam((4, 16, 16), VIEWS, **FAN, detector_shape=(2, 40))
+
+
+def test_a_detector_moved_aside_sees_more_in_a_full_turn(recwarn: pytest.WarningsRecorder) -> None:
+    turn = [i * 10.0 for i in range(36)]
+    fan = FanBeam(16, turn, **FAN, n_detectors=18, center_offset=6.0)
+    cone = ConeBeam((2, 16, 16), turn, **FAN, detector_shape=(8, 18), offsets=(0.0, -6.0))
+    assert not recwarn.list
+    assert fan.outer_bins == (0,)
+    assert cone.outer_bins == (-1,)
+    disc = fan(ellipse_image(16, 1.0, ((0, 0), (7, 7), 0.0)))
+    warn_edge_bins(disc, fan.outer_bins)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="of the views"):
+        warn_edge_bins(disc)
+    with pytest.warns(UserWarning, match="cuts off 100 %"):  # the axis is beside it
+        FanBeam(16, turn, **FAN, n_detectors=18, center_offset=60.0)
 
 
 def test_an_object_beyond_the_detector_is_noticed(recwarn: pytest.WarningsRecorder) -> None:
