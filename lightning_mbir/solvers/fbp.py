@@ -49,7 +49,7 @@ def fbp(
         before, after, offset = widened(operator.detector_spacing, operator.center_offset)
         y = F.pad(y, (before, after))
         wide = {**operator.geometry, "n_detectors": y.shape[-1], "center_offset": offset}
-        operator = ParallelBeam(**wide, backend=operator.backend).to(operator.device, operator.real_dtype)
+        operator = ParallelBeam(**wide, backend=operator.backend).to(operator.device, operator.real_dtype)  # type: ignore[arg-type]
     filtered = filter_sinogram(y, operator.detector_spacing, filter)
     weighted = filtered * view_weights(operator.angles, 180).to(y)[:, None]
     # The adjoint sums chord lengths over one bin: spacing / pixel area turns that into the mean over a pixel.
