@@ -230,6 +230,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]", truth),
     Flag("--output_dir", "--model.output_dir", "where results go [outputs]", folder),
     Flag("--overwrite", "--model.overwrite", "true: do again what is finished, with the same settings [false]", truth),
+    Flag("--report", "--model.report", "false: leave out report.html, with which results are looked at [true]", truth),
     Flag("--data.path", "--data.path", "a volume, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
     Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead", MEASUREMENT),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),

@@ -37,6 +37,7 @@ from lightning_mbir.reconstruction.spread import check_off_by, spread_of
 from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.montage import planes_image
+from lightning_mbir.report.scale import picture_window
 from lightning_mbir.report.tables import Row, write_tables
 
 
@@ -84,7 +85,7 @@ class ReconstructionModule(L.LightningModule):
             a comparison.
         tune: whether options of the method are searched by the measurement itself; ``auto`` does, unless it is false.
         tune_evaluations: settings that are tried at most (default 30); ``tune_minutes`` bounds the time.
-        write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it.
+        write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it; ``report``: a page of each result.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -124,6 +125,7 @@ class ReconstructionModule(L.LightningModule):
         tune_evaluations: int | None = None,
         tune_minutes: float | None = None,
         write: str = "nifti",
+        report: bool = True,
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -156,7 +158,7 @@ class ReconstructionModule(L.LightningModule):
         check_off_by(off_by, self.task.modality, samples)
         if write not in FORMATS:
             raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
-        self.output_dir, self.overwrite, self.write = Path(output_dir), overwrite, write
+        self.output_dir, self.overwrite, self.write, self.report = Path(output_dir), overwrite, write, report
         check_writable(self.output_dir)
         if lpips:
             check_lpips()
@@ -295,6 +297,7 @@ class ReconstructionModule(L.LightningModule):
             overwrite=self.overwrite,
             write=self.write,
             off_by=self.off_by,
+            report=self.report,
         )  # fmt: skip
         metrics, picture = predict_volume(job)
         self._record(batch_idx, metrics, picture)
@@ -306,15 +309,15 @@ class ReconstructionModule(L.LightningModule):
         if self.compares:
             index = self._index(batch_idx)
             if self.data is None or index < len(self.data.scans):  # further ones are repeated to make the ranks even
-                rows = compare_volume(
-                    self.runner, cast(Volume, batch), self.plans, self._comparison, title, self.overwrite
-                )
+                given = self.runner, cast(Volume, batch), self.plans, self._comparison, title
+                rows = compare_volume(*given, overwrite=self.overwrite, report=self.report, config=self.config_yaml)
                 self.rows += [(index, row) for row in rows]
             return
         case = self.runner.case(batch)
         plan, _ = self.runner.choose(case, self.plans[0], title)
         result = self.runner.run(case, plan, title)
-        window = self.runner.window(result.image if case.truth is None else case.truth, case.calibrated)
+        shown = result.image if case.truth is None else case.truth
+        window = picture_window(shown, self.task.modality, case.calibrated)
         metrics = self.runner.metrics(batch, case, plan, result)
         if isinstance(result, PosteriorSamples):
             metrics |= spread_of(self.runner, batch, case, plan, result, None).metrics

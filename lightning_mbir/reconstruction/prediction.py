@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
-from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.data.volumes.volume import ASSUMED, Volume
 from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.errors import WriteError
 from lightning_mbir.files import check_room, whole_folder, write_whole, writing
@@ -23,11 +23,13 @@ from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.methods.tuning import Trial, Tuning
 from lightning_mbir.reconstruction.case import Case
+from lightning_mbir.reconstruction.pages import prediction_page
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.spread import known_correction, spread_of
 from lightning_mbir.reconstruction.writer import (
     DICOM,
+    REPORT,
     STATE,
     STATES,
     TRIED,
@@ -38,9 +40,14 @@ from lightning_mbir.reconstruction.writer import (
     write_spread,
 )
 from lightning_mbir.report.choice import choice_figure
-from lightning_mbir.report.figures import Scale, calibration_figure
+from lightning_mbir.report.figures import calibration_figure
 from lightning_mbir.report.montage import montage, planes_image
-from lightning_mbir.report.tables import to_json
+from lightning_mbir.report.page import write_page
+from lightning_mbir.report.scale import Scale, picture_window
+from lightning_mbir.report.sheet import Place
+from lightning_mbir.report.tables import measured_text, method_text, to_json
+
+UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Job:
         overwrite: whether it is done again where it is finished.
         write: ``nifti``, or ``dicom`` to write a derived series too.
         off_by: of samples: what a voxel may be off by, in HU or shares of the peak; none for no map of that.
+        report: whether a page to look at it is written.
     """
 
     runner: Runner
@@ -70,6 +78,7 @@ class Job:
     overwrite: bool = False
     write: str = "nifti"
     off_by: float | None = None
+    report: bool = True
 
 
 def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
@@ -88,7 +97,9 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
     key = digest(identity)
     lacks_dicom = job.write == "dicom" and not (folder / DICOM).is_dir()
     if not job.overwrite and not lacks_dicom and (known := finished(folder, key)) is not None:
-        print(f"{scan.name}: finished before, with the same settings; --overwrite true does it again -> {folder}")
+        lacks = f", but has no {REPORT}" if job.report and not (folder / REPORT).is_file() else ""
+        told = f"finished before, with the same settings{lacks}; --overwrite true does it again"
+        print(f"{scan.name}: {told} -> {folder}")
         return known, None
     check_replaceable(folder)
     check_room(folder, _bytes(scan, plan))
@@ -166,32 +177,42 @@ def _written(
 ) -> tuple[dict[str, Any], Tensor]:
     """Write all that there is of a volume; returns the metrics and the picture."""
     runner, plan, modality, image = job.runner, job.plan, job.runner.task.modality, result.image
-    window = runner.window(image if case.truth is None else case.truth, case.calibrated)
-    volume = placed(job.scan, image, case)
+    window = picture_window(image if case.truth is None else case.truth, modality, case.calibrated)
+    scale, volume = Scale.of(modality, window, case.calibrated), placed(job.scan, image, case)
+    place, spread = Place.of(image, volume.affine, volume.sided), None
     if isinstance(result, PosteriorSamples):
         spread = spread_of(runner, job.scan, case, plan, result, job.off_by)
         metrics |= {"samples": running.scores, **spread.metrics}
         print(f"{case.name}: {spread.correction.line}", flush=True)
-        figure = None
+    title = f"{measured_text(case.name, metrics['task'], metrics['settings'])}; {method_text(metrics)}"
+    if spread is not None and isinstance(result, PosteriorSamples):
+        drawn = None
         if case.truth is not None and spread.calibration is not None:
-            scale = Scale.of(modality, window, case.calibrated)
-            shown = spread.calibration, image, spread.std, case.truth, result.samples, case.spacing, scale
-            figure = calibration_figure(*shown, spread.correction.factor)
-        write_spread(folder, volume, spread.std, spread.off, figure)
-    direct_name, direct_title = ("fbp", "FBP") if modality == "ct" else ("zero_filled", "zero-filled")
-    if runner.task.operator is not None:  # of which no direct inversion is known
-        direct_name, direct_title = "cgls", "least squares"
-    direct = image
-    if plan.method != direct_name:
-        operator = case.operator(runner.takes_complex(plan))
-        direct = run_method(case.y, operator, method=direct_name, modality=modality).image
-    titles = (direct_title, plan.method.rpartition(".")[2])
+            shown = spread.calibration, image, spread.std, case.truth, result.samples, place, scale
+            drawn = calibration_figure(title, *shown, spread.correction.factor)
+        write_spread(folder, volume, spread.std, spread.off, drawn)
+    direct, name = _direct(runner, plan, case), plan.method.rpartition(".")[2]
     scores = None if case.truth is None else metrics
-    figure = montage(image, direct, case.truth, case.spacing, window, titles, scores)
+    figure = montage(title, name, image, direct, case.truth, place, scale, scores)
     if headers:
         write_dicom(folder / DICOM, volume, headers)
+    if job.report:
+        std = None if spread is None else spread.std
+        page = prediction_page(metrics, name, volume, direct, case.truth, std, scale, job.config)
+        write_page(folder / REPORT, page)
     write_results(folder, volume, metrics, figure, job.config)
     return metrics, planes_image(image, window)
+
+
+def _direct(runner: Runner, plan: Plan, case: Case) -> tuple[str, Tensor] | None:
+    """Name and image of the direct inversion of a measurement; none where that is the method itself."""
+    method, name = ("fbp", "FBP") if runner.task.modality == "ct" else ("zero_filled", "zero-filled")
+    if runner.task.operator is not None:  # of which no direct inversion is known
+        method, name = "cgls", "least squares"
+    if plan.method == method:
+        return None
+    operator = case.operator(runner.takes_complex(plan))
+    return name, run_method(case.y, operator, method=method, modality=runner.task.modality).image
 
 
 def _dicom_headers(job: Job) -> list[Any]:
@@ -210,7 +231,7 @@ def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
     """An image ``(Z, Y, X)`` where the scan lies, on the host."""
     if isinstance(scan, Volume):
         return scan.with_data(image.cpu())
-    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated)
+    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated, notes=(UNPLACED,))
 
 
 def _identity(job: Job) -> dict[str, Any]:

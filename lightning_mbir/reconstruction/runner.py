@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
-from lightning_mbir.data.units import MU_WATER, magnitude_percentile
+from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.held_out import TooLittle
@@ -231,12 +231,6 @@ class Runner:
         if acceleration is not None:
             metrics["acceleration"] = round(acceleration, 4)
         return metrics | self.scores(case, result.image)
-
-    def window(self, image: Tensor, calibrated: bool = True) -> tuple[float, float]:
-        """Black and white of pictures: -1000 to 1000 HU, or up to the 99.5th percentile of an image."""
-        if self.task.modality == "mri" or not calibrated:
-            return 0.0, magnitude_percentile(image)
-        return 0.0, 2 * MU_WATER
 
     def identity(self, scan: Volume | Measurement, plan: Plan) -> dict[str, Any]:
         """All that the result of a method depends on, in plain data: numbers, names and checksums.

@@ -15,6 +15,7 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
+from lightning_mbir.report.sheet import DPI
 from lightning_mbir.report.tables import to_json
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ OURS = {
     "predict_config.yaml",
     TRIED,
 }
-OURS |= {"tuning.png"}
+REPORT = "report.html"
+OURS |= {"tuning.png", REPORT}
 DICOM = "dicom"
 """The derived series of ``--write dicom``."""
 FOLDERS = {"samples", DICOM}
@@ -89,7 +91,7 @@ def check_replaceable(folder: Path) -> None:
 def write_figure(path: Path, figure: Figure) -> None:
     """A figure as PNG, on black."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="black")
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="black")
     write_whole(path, buffer.getvalue())
 
 

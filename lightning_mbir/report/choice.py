@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lightning_mbir.methods.tuning import Trial, Tuning
-from lightning_mbir.report.montage import new_figure
+from lightning_mbir.report.sheet import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

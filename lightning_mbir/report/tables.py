@@ -70,6 +70,27 @@ def settings_text(settings: dict[str, Any]) -> str:
     )
 
 
+def measured_text(volume: str, task: str, settings: dict[str, Any]) -> str:
+    """A measurement for people, such as ``chest: sv_ct, views 8, angle_range 180``."""
+    told = settings_text({name: value for name, value in settings.items() if name != "measured"})
+    measured = "measured" if "measured" in settings else ""
+    return f"{volume}: {', '.join(filter(None, (task, measured, told)))}"
+
+
+def method_text(row: Row) -> str:
+    """A method for people, such as ``dds, 50 steps, 8 samples, prior ct``."""
+    samples = row.get("samples")
+    count = len(samples) if isinstance(samples, list) else samples or 1
+    return ", ".join(
+        [
+            row["method"],
+            *([f"{row['steps']} steps"] if row.get("steps") else []),
+            *([f"{count} samples"] if count > 1 else []),
+            *([f"prior {Path(row['prior']['name']).name}"] if row.get("prior") else []),
+        ]
+    )
+
+
 def mean_table(rows: list[Row]) -> str:
     """A line a method: means over the volumes that it did not fail on."""
     methods = list(dict.fromkeys(row["method"] for row in rows))

@@ -151,6 +151,7 @@ def test_predict_twice_into_the_same_folder_and_again_from_its_configuration(
         "montage.png",
         "predict_config.yaml",
         "recon.nii.gz",
+        "report.html",
     ]
     first = array(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -352,5 +353,7 @@ def test_wheel_carries_defaults_configurations_and_priors(tmp_path: Path) -> Non
         "assets/SHA256SUMS",
         *(f"assets/{prior}.safetensors" for prior in BUNDLED),
         "py.typed",
+        *(f"report/assets/{name}" for name in ("report.html", "report.css", "report.js", "niivue.umd.js.gz")),
+        *(f"report/assets/{name}" for name in ("niivue.LICENSE.txt", "SHA256SUMS")),
     ):
         assert f"lightning_mbir/{name}" in names

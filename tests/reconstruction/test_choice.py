@@ -24,7 +24,7 @@ from tests.reconstruction.test_module import predict, trainer
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("bundled")]
 GEOMETRY: dict[str, Any] = {"image_size": 24, "angles": [i * 15.0 for i in range(12)], "pixel_size": 6.0}
 FEW = {"tune_evaluations": 5}
-FILES = ["metrics.json", "montage.png", "recon.nii.gz", "tuning.json", "tuning.png"]
+FILES = ["metrics.json", "montage.png", "recon.nii.gz", "report.html", "tuning.json", "tuning.png"]
 
 
 def measurement(folder: Path) -> VolumeDataModule:

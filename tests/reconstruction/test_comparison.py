@@ -22,8 +22,9 @@ from lightning_mbir.reconstruction import METHODS, TASKS, Reconstruction, Recons
 from lightning_mbir.reconstruction.comparison import scored
 from lightning_mbir.reconstruction.provenance import file_sha256
 from lightning_mbir.reconstruction.writer import write_figure
-from lightning_mbir.report.figures import Scale, comparison_figure
-from lightning_mbir.report.montage import middle_planes
+from lightning_mbir.report.figures import comparison_figure
+from lightning_mbir.report.scale import Scale
+from lightning_mbir.report.sheet import Place, middle_planes
 from tests.helpers import demo, gaussian_prior, smooth_volume
 from tests.reconstruction.test_module import trainer
 
@@ -97,7 +98,7 @@ def test_what_is_scored_is_not_scored_again(tmp_path: Path, calls: Calls) -> Non
     assert compare(tmp_path, volumes=2) == first and len(calls) == 6
     assert compare(tmp_path, "fbp,dds", volumes=2) == [first[2], first[0], first[5], first[3]] and len(calls) == 6
     rows = tmp_path / "sv_ct/comparison/rows"
-    assert len(list(rows.glob("*.json"))) == len(list(rows.iterdir())) / 2 == 6
+    assert len(list(rows.glob("*.json"))) == len(list(rows.iterdir())) / 3 == 6
     for changed in ({"method_options": {"dds": {"steps": 3, "rho": 0.02}}}, {"seed": 1}, {"views": 9}):
         calls.clear()
         compare(tmp_path, "dds", **changed)
@@ -206,7 +207,8 @@ def test_figures_have_a_place_for_every_method(methods: int, slices: int, tmp_pa
         ({"method": f"m{i}", **scores}, middle_planes(truth * (1 + 0.05 * i))) for i in range(methods)
     ]
     results[-1] = ({"method": "bad", "error": "diverged"}, None)
-    figure = comparison_figure("title", truth, results, (3.0, 2.0, 2.0), Scale.of("ct", (0.0, 0.04)))
+    place = Place((slices, 32, 32), (3.0, 2.0, 2.0), "RA")
+    figure = comparison_figure("title", truth, results, place, Scale.of("ct", (0.0, 0.04)))
     planes = 3 if slices >= 4 else 1
     assert len(figure.axes) == planes * (1 + 2 * methods - 1) + 1  # no error of what failed; a colour bar
     write_figure(tmp_path / "figure.png", figure)

@@ -56,7 +56,7 @@ def test_predict_writes_four_files(task: str, tmp_path: Path, capsys: pytest.Cap
     scan = data.scan(0)
     folder = tmp_path / task / scan.name
     assert sorted(p.name for p in folder.iterdir()) == [
-        "metrics.json", "montage.png", "predict_config.yaml", "recon.nii.gz",
+        "metrics.json", "montage.png", "predict_config.yaml", "recon.nii.gz", "report.html",
     ]  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"task", "method", "volume", "seed", "seconds", "nfe", "data_range", "residual"} <= metrics.keys()
@@ -122,7 +122,7 @@ def test_rerunning_overwrites(tmp_path: Path) -> None:
     for _ in range(2):
         module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path)
         predict(module, demo("mri"), tmp_path)
-    assert len(list((tmp_path / "cs_mri").rglob("*.*"))) == 3
+    assert len(list((tmp_path / "cs_mri").rglob("*.*"))) == 4
 
 
 @pytest.mark.usefixtures("bundled")

@@ -11,6 +11,9 @@ from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.data.volumes.dicom.stack import Stack
 from lightning_mbir.data.volumes.grid import Grid
 
+ASSUMED = ("left and right are not known", "axes are taken as ")
+"""What the notes of a reader say where the file does not tell how it lies."""
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -35,6 +38,11 @@ class Volume:
     grid: Grid | None = None
     notes: tuple[str, ...] = ()
     stack: Stack | None = None
+
+    @property
+    def sided(self) -> bool:
+        """Whether left and right are known, rather than assumed when it was read."""
+        return not any(words in note for note in self.notes for words in ASSUMED)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
