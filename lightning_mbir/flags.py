@@ -116,7 +116,8 @@ def written(text: str) -> str:
 
 
 VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
-MEASUREMENT = existing("an .h5 or .npz file")
+MEASUREMENT = existing("an .h5, .npz, .dat or .cfl file")
+NOISE = existing("an MRD (.h5) or TWIX (.dat) file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
 CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
 
@@ -150,6 +151,13 @@ def is_class_path(text: object) -> bool:
     parts = text.split(".")
     known = parts[-1] in ("safetensors", "ckpt", "pth", "pt")
     return len(parts) > 1 and not known and all(part.isidentifier() for part in parts)
+
+
+def partial_fourier(text: str) -> str:
+    """What becomes of a side of k-space that was not measured."""
+    if text not in ("zero", "pocs", "homodyne"):
+        raise InputError("give zero, pocs or homodyne")
+    return text
 
 
 def slice_range(text: str) -> tuple[int, int]:
@@ -232,8 +240,26 @@ RECONSTRUCTION_FLAGS = (
     Flag("--overwrite", "--model.overwrite", "true: do again what is finished, with the same settings [false]", truth),
     Flag("--report", "--model.report", "false: leave out report.html, with which results are looked at [true]", truth),
     Flag("--data.path", "--data.path", "a volume, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
-    Flag("--data.measurement", "--data.measurement", "a measured sinogram or k-space (.h5, .npz) instead", MEASUREMENT),
+    Flag(
+        "--data.measurement",
+        "--data.measurement",
+        "or a measured sinogram or k-space (.h5, .npz, .dat, .cfl)",
+        MEASUREMENT,
+    ),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
+    Flag("--data.select", "--data.select", "which of several in a scanner's file: echo=1,repetition=0"),
+    Flag("--data.noise_scan", "--data.noise_scan", "another scanner's file, with noise of the same coils", NOISE),
+    Flag("--data.whiten", "--data.whiten", "false: leave the noise of coils as a noise scan shows it [true]", truth),
+    Flag(
+        "--data.oversampling", "--data.oversampling", "of the readout, where the file leaves it open: 1 or 2", number()
+    ),
+    Flag(
+        "--data.partial_fourier",
+        "--data.partial_fourier",
+        "a side of k-space that was not measured: zero, or completed by pocs or homodyne [zero]",
+        partial_fourier,
+    ),
+    Flag("--data.coil_energy", "--data.coil_energy", "compress coils: share of energy to keep, such as 0.99", number()),
     Flag(
         "--data.image_size",
         "--data.image_size",

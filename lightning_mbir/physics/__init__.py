@@ -6,11 +6,14 @@ from lightning_mbir.physics.ct.fan_beam import FanBeam
 from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
 from lightning_mbir.physics.difference import Difference, SliceDifference
 from lightning_mbir.physics.mri.cartesian_3d import CartesianFourier3D
+from lightning_mbir.physics.mri.coil_compression import coil_compression, compressed
 from lightning_mbir.physics.mri.coil_maps import estimate_coil_maps, loop_coil_maps
+from lightning_mbir.physics.mri.density_compensation import density_compensation
 from lightning_mbir.physics.mri.fourier import FourierSampling, RealDomain
 from lightning_mbir.physics.mri.masks import make_mask
 from lightning_mbir.physics.mri.multi_coil import MultiCoilFourier
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
+from lightning_mbir.physics.mri.partial_fourier import complete_partial_fourier
 from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, noise_sigma, poisson_counts
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.physics.weighted import Weighted
@@ -30,7 +33,11 @@ __all__ = [
     "RealDomain",
     "SliceDifference",
     "Weighted",
+    "coil_compression",
+    "complete_partial_fourier",
     "complex_gaussian",
+    "compressed",
+    "density_compensation",
     "estimate_coil_maps",
     "loop_coil_maps",
     "make_mask",

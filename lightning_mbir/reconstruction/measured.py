@@ -20,6 +20,9 @@ from lightning_mbir.physics import (
     MultiCoilFourier,
     ParallelBeam,
     RealDomain,
+    coil_compression,
+    complete_partial_fourier,
+    compressed,
     estimate_coil_maps,
     make_mask,
 )
@@ -40,10 +43,13 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
         geometry = dict(measurement.geometry)
         return BEAMS[geometry.pop("beam")](**geometry).to(measurement.y.device)
     mask = measurement.geometry["mask"]
+    for wanted in ("partial_fourier", "coil_energy"):
+        if wanted in measurement.geometry:
+            raise InputError(f"{measurement.name}: --data.{wanted} is not done yet; take part_of(measurement) first")
     if measurement.y.ndim == 4:
         maps = measurement.geometry.get("coil_maps")
         if maps is None:
-            maps = estimate_coil_maps(measurement.y)
+            maps = estimate_coil_maps(measurement.geometry.get("calibration", measurement.y))
         # Of one slice: maps for all slices, which is what keeps the operator separable.
         sampling: LinearOperator = MultiCoilFourier(mask, maps[0] if maps.ndim == 4 and len(maps) == 1 else maps)
     else:
@@ -53,6 +59,8 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
 
 def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measurement:
     """What would have been measured with fewer views, or with undersampled k-space.
+
+    Of that, partial Fourier is completed and coils are compressed, where the measurement says so; see ``prepared``.
 
     Args:
         measurement: everything that was measured.
@@ -67,7 +75,7 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
     _check_answered(measurement)
     given = {name: value for name, value in flags.items() if value is not None}
     if not given:
-        return measurement
+        return prepared(measurement)
     for flag in ("photons", "snr", "phase", "coils"):
         if flag in given:
             raise InputError(f"--{flag}: {measurement.name} was measured and has its own; leave --{flag} out")
@@ -81,11 +89,42 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
             f"--{flag}: {measurement.name} is undersampled {acceleration:.3g}-fold already; leave --{flag} out"
         )
     kind, acc = given.get("mask", "gaussian1d"), given.get("acc", 8.0)
-    mask = make_mask(kind, (measured.shape[-2], measured.shape[-1]), acc, seed=seed) * measured.cpu()
+    along_y = measurement.geometry.get("phase_axis") == "y"
+    whole = measured.shape[::-1] if along_y else measured.shape
+    mask = make_mask(kind, (whole[0], whole[1]), acc, seed=seed)
+    mask = (mask.T if along_y else mask) * measured.cpu()
     geometry = {**measurement.geometry, "mask": mask}
     note = f"{kind} mask keeps 1 of {mask.numel() / float(mask.sum()):.3g} samples"
     y = measurement.y * mask.to(measurement.y.device)
-    return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))
+    return prepared(replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note)))
+
+
+def prepared(measurement: Measurement) -> Measurement:
+    """With partial Fourier completed and coils compressed, where ``geometry`` says so; the same where it does not.
+
+    Raises:
+        InputError: k-space that does not lack one side alone, masks by slice, a share of energy that is none.
+    """
+    geometry, y, notes = dict(measurement.geometry), measurement.y, measurement.notes
+    kind, energy = geometry.pop("partial_fourier", None), geometry.pop("coil_energy", None)
+    if kind is None and energy is None:
+        return measurement
+    _check_answered(measurement)
+    if kind is not None:
+        mask = geometry["mask"]
+        if mask.ndim == 3:
+            raise InputError(f"--data.partial_fourier {kind}: slices have masks of their own; leave it at zero")
+        y = complete_partial_fourier(y, mask, kind)
+        geometry["mask"] = torch.ones_like(mask)
+        notes = (*notes, f"{1 - float(mask.mean()):.0%} of k-space, not measured, completed by {kind}")
+    if energy is not None:
+        matrix, kept = coil_compression(y, energy)
+        y = compressed(matrix, y)
+        for name in ("calibration", "coil_maps"):
+            if name in geometry:
+                geometry[name] = compressed(matrix, geometry[name].to(y.device))
+        notes = (*notes, f"{matrix.shape[1]} coils compressed to {matrix.shape[0]}, {kept:.2%} of the energy")
+    return replace(measurement, y=y, geometry=geometry, notes=notes)
 
 
 def _check_answered(measurement: Measurement) -> None:

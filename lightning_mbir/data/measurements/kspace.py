@@ -84,9 +84,7 @@ def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, in
         mask = measured_points(path, y, chosen.start)
     if not y.any():
         raise InputError(f"{path}: kspace is zero everywhere; nothing was measured")
-    points, sampled = mask.numel(), int(mask.sum())
-    by_slice = ", each slice in its own way" if mask.ndim == 3 else ""
-    notes = (*notes, "fully sampled" if points == sampled else f"{points / sampled:.3g}-fold undersampled{by_slice}")
+    notes = (*notes, told_sampling(mask))
     spacing = (1.0, 1.0, 1.0)
     if fastmri:
         encoding = read_encoding(content[HEADER])
@@ -98,6 +96,29 @@ def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, in
         )
         notes = (*notes, *more)
     return KSpace(y, mask.float(), spacing, chosen.start, notes, question, fastmri)
+
+
+def read_array(item: Item, axes: str, slices: tuple[int, int] | None = None) -> KSpace:
+    """K-space of an array whose dimensions are known, and what was measured of it: what is not zero.
+
+    Args:
+        item: the array, zero frequency in the middle.
+        axes: names of its dimensions.
+        slices: which ones, from the first to before the last; all by default, and no others are read.
+
+    Raises:
+        InputError: see ``read_complex``; k-space or slices of it that are zero.
+    """
+    y, chosen, notes = read_complex(item, axes, slices)
+    mask = measured_points(item.path, y, chosen.start)
+    return KSpace(y, mask.float(), (1.0, 1.0, 1.0), chosen.start, (*notes, told_sampling(mask)))
+
+
+def told_sampling(mask: Tensor) -> str:
+    """How much of k-space was measured, for the log."""
+    points, sampled = mask.numel(), int(mask.sum())
+    by_slice = ", each slice in its own way" if mask.ndim == 3 else ""
+    return "fully sampled" if points == sampled else f"{points / sampled:.3g}-fold undersampled{by_slice}"
 
 
 def read_complex(item: Item, axes: str, slices: tuple[int, int] | None) -> tuple[Tensor, slice, tuple[str, ...]]:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
+from lightning_mbir.data.measurements.bart import SUFFIXES, bart_item
 from lightning_mbir.data.measurements.content import Content, open_content
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
-from lightning_mbir.data.measurements.kspace import read_kspace
+from lightning_mbir.data.measurements.kspace import read_array, read_kspace
+from lightning_mbir.data.measurements.mrd import is_mrd, open_mrd
+from lightning_mbir.data.measurements.noise_scan import open_noise_scan
 from lightning_mbir.data.measurements.own_layout import noise_std, read_own_layout
+from lightning_mbir.data.measurements.readouts import parse_select
+from lightning_mbir.data.measurements.scanner import Scan, read_scan
+from lightning_mbir.data.measurements.twix import read_twix
+from lightning_mbir.data.measurements.vendors import check_vendor
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 
@@ -30,6 +38,15 @@ class MeasurementOptions:
         axes: names of the dimensions of raw k-space, of ``slice``, ``coil``, ``y`` and ``x``, such as ``coil y x``;
             ``x`` is the phase-encoding direction.
         slices: which ones are read, from the first to before the last; all by default.
+        select: of a scanner's file with several, which echo, repetition, set, phase or scan, such as
+            ``echo=1,repetition=0``, counted from 0.
+        noise_scan: another file of the scanner, with a noise scan of the same coils.
+        whiten: whether a noise scan, of this file or of that one, makes the noise of the coils white.
+        oversampling: how many times the field of view is read out, where a scanner's file does not tell.
+        partial_fourier: what becomes of a side of k-space that was not measured: ``zero``, or it is completed by
+            ``pocs`` or ``homodyne`` (see ``complete_partial_fourier``).
+        coil_energy: share of the energy that virtual coils have to hold (see ``coil_compression``); by default the
+            coils stay as they are.
     """
 
     image_size: int = 0
@@ -37,6 +54,12 @@ class MeasurementOptions:
     rotation_center: float | None = None
     axes: str | None = None
     slices: tuple[int, int] | None = None
+    select: str | None = None
+    noise_scan: Path | None = None
+    whiten: bool = True
+    oversampling: float | None = None
+    partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero"
+    coil_energy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +71,9 @@ class Measurement:
             ``(Z, Y, X)`` or, of several coils, ``(Z, coils, Y, X)``.
         geometry: CT: ``beam`` (``parallel``, ``fan`` or ``cone``) and the arguments of its operator. MRI:
             ``mask`` ``(Y, X)``, or ``(Z, Y, X)`` where slices differ, and, where they were measured, ``coil_maps``
-            ``(coils, Y, X)`` or ``(Z, coils, Y, X)``.
+            ``(coils, Y, X)`` or ``(Z, coils, Y, X)``; of a scanner's file ``phase_axis``, ``"x"`` or ``"y"``, and
+            ``calibration``, k-space that only tells the coils; ``partial_fourier`` and ``coil_energy`` where they were
+            asked for, until ``part_of`` has done them.
         affine: of the volume to come, from ``(x, y, z)`` to mm.
         name: what its results are filed under.
         modality: ``"ct"`` or ``"mri"``.
@@ -76,8 +101,9 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     """Read a measurement with its geometry, in any of the layouts of ``docs/measurements.md``.
 
     These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
-    (``exchange/data``), and fastMRI's (``kspace``), in HDF5 (``.h5``) or NumPy (``.npz``). Datasets that are not needed
-    are not read, nor is anything outside of the file.
+    (``exchange/data``), and fastMRI's (``kspace``), in HDF5 (``.h5``) or NumPy (``.npz``); MRD (``dataset/data``), TWIX
+    (``.dat``) and BART's (``.cfl`` and ``.hdr``). Datasets that are not needed are not read, nor is anything outside of
+    the file.
 
     Args:
         path: the file.
@@ -90,13 +116,73 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     """
     path, options = Path(path), options or MeasurementOptions()
     if not path.is_file():
-        raise InputError(f"--data.measurement {path}: no such file; give an .h5 or .npz file")
+        raise InputError(f"--data.measurement {path}: no such file; give an .h5, .npz, .dat or .cfl file")
+    check_vendor(path)
+    name = path.name.rsplit(".", 1)[0]
+    if path.suffix.lower() == ".dat" or path.suffix.lower() in SUFFIXES:
+        _check_options(path, options, "mri", scanner=path.suffix.lower() == ".dat")
+        _check_modality(path, "mri", modality)
+        return _asked(_scanner_file(path, name, options), options)
     with open_content(path) as content:
-        kind: Modality = "ct" if is_data_exchange(content) else "mri" if "kspace" in content else modality
-        if kind != modality:
-            raise InputError(f"{path}: holds a measurement of {kind}, the task is of {modality}; give another --task")
-        _check_options(path, options, kind, is_data_exchange(content))
-        return _read(content, path.name.rsplit(".", 1)[0], kind, options)
+        mrd = is_mrd(content)
+        kind: Modality = "ct" if is_data_exchange(content) else "mri" if mrd or "kspace" in content else modality
+        _check_modality(path, kind, modality)
+        _check_options(path, options, kind, is_data_exchange(content), mrd)
+        found = _mrd(content, name, options) if mrd else _read(content, name, kind, options)
+        return _asked(found, options)
+
+
+def _check_modality(path: Path, kind: Modality, wanted: Modality) -> None:
+    if kind != wanted:
+        raise InputError(f"{path}: holds a measurement of {kind}, the task is of {wanted}; give another --task")
+
+
+def _asked(found: Measurement, options: MeasurementOptions) -> Measurement:
+    """With what is to be done to k-space, once it is known what part of it is wanted."""
+    wanted: dict[str, Any] = {}
+    if options.partial_fourier != "zero":
+        wanted["partial_fourier"] = options.partial_fourier
+    if options.coil_energy is not None:
+        if found.y.ndim != 4:
+            raise InputError(f"--data.coil_energy {options.coil_energy:g}: {found.name} has one coil; leave it out")
+        wanted["coil_energy"] = options.coil_energy
+    return replace(found, geometry={**found.geometry, **wanted}) if wanted else found
+
+
+def _mrd(content: Content, name: str, options: MeasurementOptions) -> Measurement:
+    with ExitStack() as files:
+        noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
+        return _of_scan(read_scan(files.enter_context(open_mrd(content)), noise, *_how(options)), name)
+
+
+def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measurement:
+    """Of a TWIX file, or of BART's."""
+    select = parse_select(options.select)
+    if path.suffix.lower() in SUFFIXES:
+        item, axes = bart_item(path, select)
+        raw = read_array(item, axes, options.slices)
+        affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
+        return Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False)
+    image, *others = read_twix(path, select.pop("scan", None))
+    with ExitStack() as files:
+        noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
+        if noise is None and not image.noise.any() and others:
+            noise = others[0]
+        return _of_scan(read_scan(image, noise, *_how(options)), name)
+
+
+def _how(options: MeasurementOptions) -> tuple[dict[str, int], tuple[int, int] | None, float | None, bool]:
+    select = parse_select(options.select)
+    select.pop("scan", None)
+    return select, options.slices, options.oversampling, options.whiten
+
+
+def _of_scan(scan: Scan, name: str) -> Measurement:
+    geometry: dict[str, Any] = {"mask": scan.mask, "phase_axis": scan.phase_axis}
+    if scan.calibration is not None:
+        geometry["calibration"] = scan.calibration
+    given = (scan.y, geometry, scan.affine, name, "mri", True, scan.notes, scan.noise_std, scan.question, scan.sized)
+    return Measurement(*given)  # type: ignore[arg-type]
 
 
 def _read(content: Content, name: str, modality: Modality, options: MeasurementOptions) -> Measurement:
@@ -118,7 +204,9 @@ def _read(content: Content, name: str, modality: Modality, options: MeasurementO
     return Measurement(own.y, own.geometry, affine, name, modality, True, own.notes, noise, sized=own.sized)
 
 
-def _check_options(path: Path, options: MeasurementOptions, kind: Modality, exchange: bool) -> None:
+def _check_options(
+    path: Path, options: MeasurementOptions, kind: Modality, exchange: bool = False, scanner: bool = False
+) -> None:
     """Refuse what would be ignored."""
     for name in ("detector_spacing", "rotation_center"):
         if getattr(options, name) is not None and not exchange:
@@ -127,6 +215,19 @@ def _check_options(path: Path, options: MeasurementOptions, kind: Modality, exch
         raise InputError(f"--data.image_size {options.image_size}: {path} tells its size by itself; leave it out")
     if options.axes is not None and kind == "ct":
         raise InputError(f"--data.axes '{options.axes}': {path} holds projections, that is for k-space; leave it out")
+    bart = path.suffix.lower() in SUFFIXES
+    if options.axes is not None and (scanner or bart):
+        raise InputError(f"--data.axes '{options.axes}': {path} tells its dimensions by itself; leave it out")
+    given = {"noise_scan": options.noise_scan, "oversampling": options.oversampling}
+    given["select"] = None if bart else options.select
+    given["whiten"] = None if options.whiten else "false"
+    for name, value in given.items():
+        if value is not None and not scanner:
+            raise InputError(
+                f"--data.{name} {value}: is for a scanner's own file, which {path} is none of; leave it out"
+            )
+    if kind == "ct" and (options.partial_fourier != "zero" or options.coil_energy is not None):
+        raise InputError(f"--data.partial_fourier, --data.coil_energy: are for k-space, not {path}; leave them out")
 
 
 def _affine(spacing: Sequence[float], first: int) -> np.ndarray:

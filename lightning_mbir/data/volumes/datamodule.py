@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import numpy as np
@@ -34,8 +35,10 @@ class VolumeDataModule(L.LightningDataModule):
     Args:
         path: a volume (see ``read_volume``), a folder with a DICOM series, or a folder of those; none gives demo
             phantoms.
-        measurement: instead of ``path``, an HDF5 or NPZ file with a measurement (see ``read_measurement``).
-        detector_spacing, rotation_center, axes: what that file leaves open, see ``MeasurementOptions``.
+        measurement: instead of ``path``, a file with a measurement (see ``read_measurement``).
+        detector_spacing, rotation_center, axes, select, noise_scan, oversampling: what that file leaves open, see
+            ``MeasurementOptions``.
+        whiten, partial_fourier, coil_energy: what is done to k-space, likewise.
         modality: ``ct`` or ``mri``; follows from the task on the command line.
         image_size: slices are padded to a square and resized to this, by averages over areas; by default, and at 0,
             they keep their size. Measured projections are reconstructed at this size (by default that of the
@@ -64,6 +67,12 @@ class VolumeDataModule(L.LightningDataModule):
         detector_spacing: float | None = None,
         rotation_center: float | None = None,
         axes: str | None = None,
+        select: str | None = None,
+        noise_scan: Path | None = None,
+        oversampling: float | None = None,
+        whiten: bool = True,
+        partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero",
+        coil_energy: float | None = None,
     ) -> None:
         super().__init__()
         if path is not None and measurement is not None:
@@ -74,6 +83,9 @@ class VolumeDataModule(L.LightningDataModule):
         if not 1 <= demo_volumes <= MOST_DEMOS:
             raise InputError(f"--data.demo_volumes {demo_volumes}: give from 1 to {MOST_DEMOS}")
         told = {"detector_spacing": detector_spacing, "rotation_center": rotation_center, "axes": axes}
+        told |= {"select": select, "noise_scan": noise_scan, "oversampling": oversampling, "coil_energy": coil_energy}
+        told |= {"whiten": None if whiten else "false"}
+        told |= {"partial_fourier": None if partial_fourier == "zero" else partial_fourier}
         for name, value in told.items():
             if measurement is None and value is not None:
                 raise InputError(f"--data.{name} {value}: tells about the file of --data.measurement; give that too")
@@ -87,7 +99,19 @@ class VolumeDataModule(L.LightningDataModule):
         self.series = series
         self.spacing = parse_spacing(spacing)
         self.slices = parse_slices(slices)
-        self.options = MeasurementOptions(image_size, detector_spacing, rotation_center, axes, self.slices)
+        self.options = MeasurementOptions(
+            image_size,
+            detector_spacing,
+            rotation_center,
+            axes,
+            self.slices,
+            select,
+            noise_scan,
+            whiten,
+            oversampling,
+            partial_fourier,
+            coil_energy,
+        )
         self.scans: list[Path | int]
         self.passed_over = ""
         if measurement is not None:

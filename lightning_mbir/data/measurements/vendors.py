@@ -1,0 +1,23 @@
+"""Raw data of scanners that are not read: what they are, and what turns them into a file that is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lightning_mbir.errors import InputError
+
+CONVERT = "convert it to MRD (ISMRMRD), with"
+OTHERS = (
+    (r"P\d{5}\.7|.*\.7|ScanArchive_.*\.h5", "a P-file or ScanArchive of GE", f"{CONVERT} ge_to_ismrmrd"),
+    (r".*\.(raw|lab|sin|list|data)", "raw data of Philips", f"{CONVERT} philips_to_ismrmrd"),
+    (r"fid|ser|rawdata\.job\d|.*\.job\d", "raw data of Bruker", f"{CONVERT} bruker_to_ismrmrd"),
+)
+"""Patterns of file names, what they are, and what would be right."""
+
+
+def check_vendor(path: Path) -> None:
+    """Raise an ``InputError`` where a file is, by its name, of a scanner that is not read."""
+    for pattern, what, right in OTHERS:
+        if re.fullmatch(pattern, path.name, re.IGNORECASE):
+            raise InputError(f"{path}: is {what}, which is not read; {right}")
