@@ -72,10 +72,12 @@ def read_scan(
             numbers of coils, samples or lines off the grid, values that are not finite, too little memory.
     """
     path, grid = image.path, image.grid
+    if not image.imaging.any():
+        raise InputError(f"{path}: has no lines of an image")
     used, notes = selected(image, select or {})
     used &= image.embedded | image.imaging
     lines = used & image.imaging
-    if not lines.any():
+    if not lines.any():  # of that echo and repetition together
         raise InputError(f"{path}: has no lines of an image")
     if len(set(image.coils[used].tolist())) > 1 or int(image.counters["partition"][lines].max()) > 0:
         what = "partitions along z" if int(image.counters["partition"][lines].max()) > 0 else "numbers of coils"

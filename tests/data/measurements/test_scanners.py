@@ -1,0 +1,225 @@
+"""MRD, TWIX and BART's files: values, places, noise, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_mbir.data.measurements.bart import write_cfl
+from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.orientation import mirrored
+from lightning_mbir.data.measurements.whitening import noise_covariance, whitening_matrix
+from lightning_mbir.errors import InputError
+from lightning_mbir.reconstruction.measured import measured_operator, part_of
+
+ismrmrd = pytest.importorskip("ismrmrd")
+RNG = np.random.default_rng(0)
+ROWS, LINES, COILS, SLICES = 12, 10, 3, 2
+TWIX, NPZ = "data/raw/brain_gre_16ch_siemens_twix.dat", "data/raw/brain_gre_16ch_128x128.npz"
+HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
+<experimentalConditions><H1resonanceFrequency_Hz>128000000</H1resonanceFrequency_Hz></experimentalConditions>
+<encoding><encodedSpace><matrixSize><x>24</x><y>10</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>48</x><y>30</y><z>4</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>12</x><y>10</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>24</x><y>30</y><z>4</z></fieldOfView_mm></reconSpace>
+<encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>9</maximum><center>5</center>
+</kspace_encoding_step_1></encodingLimits><trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"""
+AXES = (-2, -1)
+
+
+def fft(x: np.ndarray) -> np.ndarray:
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x, AXES), norm="ortho"), AXES)
+
+
+def image(kspace: Any) -> np.ndarray:
+    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(np.asarray(kspace), AXES), norm="ortho"), AXES)
+
+
+def images(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape) + 1j * RNG.standard_normal(shape)
+
+
+def write_mrd(
+    path: Path,
+    wide: np.ndarray,
+    noise: np.ndarray | None = None,
+    lines: Any = None,
+    reverse: Any = (),
+    header: str = HEADER,
+    averages: int = 1,
+    calibration: Any = (),
+    directions: Any = ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+) -> Path:
+    """K-space ``(echoes, slices, coils, readout, lines)``, slices interleaved, the second one below the first."""
+    acquisitions = []
+    if noise is not None:
+        one = ismrmrd.Acquisition.from_array(noise.astype(np.complex64), sample_time_us=5.0)
+        one.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+        acquisitions.append(one)
+    for echo, slice_number, average in np.ndindex(wide.shape[0], wide.shape[1], averages):
+        for line in range(wide.shape[-1]) if lines is None else lines[slice_number]:
+            data = wide[echo, slice_number, :, :, line] * (1 + 0.1 * (2 * average - averages + 1))
+            center = wide.shape[-2] // 2
+            if line in reverse:
+                data, center = data[:, ::-1], wide.shape[-2] - 1 - center
+            one = ismrmrd.Acquisition.from_array(
+                np.ascontiguousarray(data).astype(np.complex64), center_sample=center, sample_time_us=5.0
+            )
+            one.idx.kspace_encode_step_1, one.idx.slice, one.idx.contrast = line, slice_number, echo
+            one.idx.average = average
+            one.position[:] = [5.0, 6.0, 20.0 - 6.0 * slice_number]
+            one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = directions
+            if line in reverse:
+                one.set_flag(ismrmrd.ACQ_IS_REVERSE)
+            if line in calibration:
+                one.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+            acquisitions.append(one)
+    with ismrmrd.File(str(path), "w") as file:
+        file["dataset"].header = ismrmrd.xsd.CreateFromDocument(header.encode())
+        file["dataset"].acquisitions = acquisitions
+    return path
+
+
+@pytest.mark.parametrize("reverse", [(), (1, 3, 5, 7, 9)])
+def test_mrd_slices_come_out_as_they_lie(reverse: Any, tmp_path: Path) -> None:
+    """Twice the field of view read out, slices from foot to head, x towards the right, y towards the front."""
+    whole = images(1, SLICES, COILS, 2 * ROWS, LINES)
+    found = read_measurement(write_mrd(tmp_path / "a.h5", fft(whole), reverse=reverse, averages=2), "mri")
+    assert found.y.shape == (SLICES, COILS, LINES, ROWS) and found.geometry["phase_axis"] == "y"
+    back = image(found.y)
+    kept = whole[0, ::-1, :, 6:18]  # slice 1 lies below slice 0; (Z, coils, read, phase)
+    affine = found.affine
+    for z, y, x in ((0, 1, 2), (1, 7, 11), (0, 9, 4), (1, 5, 6)):
+        place = affine @ [x, y, z, 1]
+        # Of the file: read towards the left, phase towards the back, from the middle of the slice on.
+        read = (-place[0] - 5.0) / 2.0 + ROWS // 2
+        phase = (-place[1] - 6.0) / 3.0 + LINES // 2
+        assert place[2] == pytest.approx((14.0, 20.0)[z])
+        expected = kept[z, :, round(read) % ROWS, round(phase) % LINES]
+        assert read == pytest.approx(round(read)) and phase == pytest.approx(round(phase))
+        np.testing.assert_allclose(back[z, :, y, x], expected, atol=1e-5)
+    assert "readout cut from 24 to 12 pixels" in found.notes and "2 averages" in found.notes
+    assert any("reversed readouts turned" in note for note in found.notes) == bool(reverse)
+    one = read_measurement(tmp_path / "a.h5", "mri", MeasurementOptions(slices=(1, 2)))
+    torch.testing.assert_close(one.y, found.y[1:])
+    np.testing.assert_allclose(one.affine @ [0, 0, 0, 1], affine @ [0, 0, 1, 1])
+
+
+def test_several_echoes_are_asked_for(tmp_path: Path) -> None:
+    whole = fft(images(2, 1, COILS, 2 * ROWS, LINES))
+    path = write_mrd(tmp_path / "a.h5", whole)
+    with pytest.raises(InputError, match=r"has echo 0, 1; choose one with --data.select echo=0"):
+        read_measurement(path, "mri")
+    for text, words in (("echo=2", "has echo 0, 1"), ("slice=2", "give some of echo"), ("echo", "give some of")):
+        with pytest.raises(InputError, match=words):
+            read_measurement(path, "mri", MeasurementOptions(select=text))
+    alone = read_measurement(write_mrd(tmp_path / "b.h5", whole[1:]), "mri")
+    torch.testing.assert_close(read_measurement(path, "mri", MeasurementOptions(select="echo=1")).y, alone.y)
+
+
+def test_noise_is_whitened_by_its_scan(tmp_path: Path) -> None:
+    mixing = images(COILS, COILS)
+    noise = mixing @ images(COILS, 4000)
+    path = write_mrd(tmp_path / "a.h5", fft(images(1, 1, COILS, 2 * ROWS, LINES)), noise)
+    white, plain = (read_measurement(path, "mri", MeasurementOptions(whiten=on)) for on in (True, False))
+    covariance = noise_covariance(noise.astype(np.complex64))
+    matrix = whitening_matrix(covariance)
+    np.testing.assert_allclose(matrix @ covariance @ matrix.conj().T, np.eye(COILS), atol=1e-10)
+    expected = torch.einsum("vc,zcyx->zvyx", torch.from_numpy(matrix.astype(np.complex64)), plain.y)
+    torch.testing.assert_close(white.y, expected, rtol=1e-4, atol=1e-5)
+    assert white.noise_std == pytest.approx(0.5**0.5) and plain.noise_std == 0
+    assert any(note.startswith("noise of 3 coils whitened") for note in white.notes)
+    apart = write_mrd(tmp_path / "b.h5", fft(images(1, 1, COILS, 2 * ROWS, LINES)))
+    found = read_measurement(apart, "mri", MeasurementOptions(noise_scan=path))
+    assert found.noise_std == white.noise_std
+    other = write_mrd(tmp_path / "c.h5", fft(images(1, 1, COILS, 2 * ROWS, LINES)), images(2, 100))
+    with pytest.raises(InputError, match="the noise scan is of 2 coils, the image of 3"):
+        read_measurement(other, "mri")
+    with pytest.raises(InputError, match="has no noise scan"):
+        read_measurement(path, "mri", MeasurementOptions(noise_scan=apart))
+
+
+def test_slices_have_masks_of_their_own_and_calibration_counts(tmp_path: Path) -> None:
+    whole = fft(images(1, SLICES, COILS, 2 * ROWS, LINES))
+    path = write_mrd(tmp_path / "a.h5", whole, lines=((0, 4, 5, 6, 8), (1, 4, 5, 6, 9)), calibration=(4, 6))
+    found = read_measurement(path, "mri")
+    mask = found.geometry["mask"]
+    assert mask.shape == (2, LINES, ROWS) and bool((mask == mask[..., :1]).all())
+    # Towards the front: lines mirrored about number 5; the lower slice is number 1.
+    assert [mask[z, :, 0].nonzero().flatten().tolist() for z in (0, 1)] == [[1, 4, 5, 6, 9], [0, 2, 4, 5, 6]]
+    assert any("lines of calibration used" in note for note in found.notes)
+    separate = HEADER.replace("<trajectory>", "<PAR/><trajectory>").replace("<PAR/>", "")
+    separate = separate.replace(
+        "</trajectory>",
+        "</trajectory><parallelImaging><accelerationFactor><kspace_encoding_step_1>2</kspace_encoding_step_1>"
+        "<kspace_encoding_step_2>1</kspace_encoding_step_2></accelerationFactor><calibrationMode>separate"
+        "</calibrationMode></parallelImaging>",
+    )
+    path = write_mrd(tmp_path / "b.h5", whole, lines=((0, 4, 5, 6, 8),) * 2, calibration=(4, 5, 6), header=separate)
+    found = read_measurement(path, "mri")
+    assert found.geometry["mask"].ndim == 2 and float(found.geometry["mask"][:, 0].sum()) == 2
+    assert found.geometry["calibration"].shape == found.y.shape
+    assert int((found.geometry["calibration"][0, 0, :, 0] != 0).sum()) == 3
+
+
+def test_wrong_scanner_files_are_refused_in_a_line(tmp_path: Path, shared: Path) -> None:
+    pytest.importorskip("twixtools")
+    whole = (shared / TWIX).read_bytes()
+    for name, content, words in (
+        ("P12345.7", b"x", "P-file or ScanArchive of GE, which is not read; convert it to MRD"),
+        ("scan.raw", b"x", "raw data of Philips"),
+        ("scan.lab", b"x", "raw data of Philips"),
+        ("cut.dat", whole[:1_000_000], "cut short"),
+        ("zeros.dat", bytes(4096), "is no TWIX file"),
+        ("text.dat", b"time,value\n" * 2000, "is no TWIX file"),
+        ("empty.dat", b"", "is no TWIX file"),
+        ("alone.cfl", bytes(64), "alone.hdr: no such file"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=words) as caught:
+            read_measurement(tmp_path / name, "mri")
+        assert "\n" not in str(caught.value)
+    path = write_mrd(tmp_path / "n.h5", fft(images(1, 1, 2, 2 * ROWS, LINES)), images(2, 50), lines=((),))
+    with pytest.raises(InputError, match="has no lines of an image"):
+        read_measurement(path, "mri")
+    with pytest.raises(InputError, match=r"--data.select echo=1: is for a scanner's own file"):
+        read_measurement(shared / NPZ, "mri", MeasurementOptions(axes="coil y x", select="echo=1"))
+
+
+def test_the_brain_is_the_same_from_its_twix_file(shared: Path) -> None:
+    """Line and column as they were taken out of it by others, mirrored to face the front."""
+    pytest.importorskip("twixtools")
+    asked = read_measurement(shared / TWIX, "mri")
+    with pytest.raises(InputError, match=r"64 lines .* of which 128 were measured.* --data.oversampling 1 or 2"):
+        measured_operator(asked)
+    found = read_measurement(shared / TWIX, "mri", MeasurementOptions(oversampling=1.0))
+    other = read_measurement(shared / NPZ, "mri", MeasurementOptions(axes="coil y x"))
+    torch.testing.assert_close(found.y, mirrored(other.y, -2), rtol=0, atol=0)
+    np.testing.assert_allclose(np.linalg.norm(found.affine[:3, :3], axis=0), [2, 2, 3], rtol=1e-6)
+    np.testing.assert_allclose(found.affine @ [64, 64, 0, 1], [0, 0, 0, 1], atol=1e-4)
+    volumes = [measured_operator(one).adjoint(one.y).abs()[0] for one in (found, other)]
+    turned = torch.roll(volumes[1].flip(0), 1, 0)
+    assert float((volumes[0] - turned).norm() / turned.norm()) < 1e-2  # coil maps are estimated from turned k-space
+    part = part_of(found, acc=4.0)
+    mask = part.geometry["mask"]  # phase was encoded along y
+    assert bool((mask == mask[:, :1]).all()) and float(mask[:, 0].sum()) == 32
+
+
+def test_barts_files_are_read_and_written(tmp_path: Path) -> None:
+    kspace = images(SLICES, COILS, ROWS, LINES).astype(np.complex64)
+    write_cfl(tmp_path / "k.cfl", kspace, "slice coil y x")
+    assert (tmp_path / "k.hdr").read_text().split()[2:] == ["12", "10", "1", "3", *["1"] * 9, "2", "1", "1"]
+    stored = np.fromfile(tmp_path / "k.cfl", np.complex64)
+    np.testing.assert_array_equal(stored[: ROWS + 1], [*kspace[0, 0, :, 0], kspace[0, 0, 0, 1]])
+    for name in ("k.cfl", "k.hdr"):
+        np.testing.assert_array_equal(read_measurement(tmp_path / name, "mri").y, kspace)
+    write_cfl(tmp_path / "e.cfl", np.stack([kspace, 2 * kspace]), "echo slice coil y x")
+    with pytest.raises(InputError, match=r"has echo 0 to 1; choose one with --data.select echo=0"):
+        read_measurement(tmp_path / "e.cfl", "mri")
+    found = read_measurement(tmp_path / "e.cfl", "mri", MeasurementOptions(select="echo=1"))
+    np.testing.assert_array_equal(found.y, 2 * kspace)
+    (tmp_path / "k.cfl").write_bytes(stored.tobytes()[:-8])
+    with pytest.raises(InputError, match="it may be cut short"):
+        read_measurement(tmp_path / "k.cfl", "mri")
