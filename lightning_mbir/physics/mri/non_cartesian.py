@@ -23,8 +23,8 @@ class NonCartesianFourier(CoilOperator):
     """Samples of the Fourier transform off the grid, slice by slice.
 
     ``y[j] = (Y X)^(-1/2) sum_n x[n] exp(-2 pi i k[j] . n)`` with ``n`` counted in pixels from ``(Y // 2, X // 2)``: on
-    the grid ``k = (index - N // 2) / N`` that is ``FourierSampling``. There is no density compensation, so the
-    adjoint is no reconstruction, as in CT.
+    the grid ``k = (index - N // 2) / N`` that is ``FourierSampling``. Density is not compensated, so the
+    adjoint is no reconstruction, as in CT; see ``density_compensation``.
 
     Maps for all slices make it act slice by slice; maps by slice make it an operator on volumes (``separable`` false,
     domain ``(Z, Y, X)``, range ``(Z, coils, ...)``).
