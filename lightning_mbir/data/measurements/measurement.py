@@ -218,7 +218,7 @@ def _check_options(
     bart = path.suffix.lower() in SUFFIXES
     if options.axes is not None and (scanner or bart):
         raise InputError(f"--data.axes '{options.axes}': {path} tells its dimensions by itself; leave it out")
-    given = {"noise_scan": options.noise_scan, "oversampling": options.oversampling}
+    given: dict[str, object] = {"noise_scan": options.noise_scan, "oversampling": options.oversampling}
     given["select"] = None if bart else options.select
     given["whiten"] = None if options.whiten else "false"
     for name, value in given.items():

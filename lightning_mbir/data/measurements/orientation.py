@@ -71,7 +71,8 @@ def slice_stack(
     if not np.allclose(directions, directions[:1], atol=SAME):
         raise InputError(f"{path}: its slices lie in several directions; choose those of one stack with --data.slices")
     read, phase, normal = directions[0]
-    step, sized, notes = thickness * upwards(normal), True, ()
+    notes: tuple[str, ...] = ()
+    step, sized = thickness * upwards(normal), True
     if count > 1 and np.ptp(positions @ normal) < SAME:
         sized, notes = False, ("all slices have one position: they are taken in the file's order",)
     elif count > 1:

@@ -82,7 +82,11 @@ class VolumeDataModule(L.LightningDataModule):
             raise InputError(f"--data.image_size {image_size}: give at least 16, or 0 to keep the size")
         if not 1 <= demo_volumes <= MOST_DEMOS:
             raise InputError(f"--data.demo_volumes {demo_volumes}: give from 1 to {MOST_DEMOS}")
-        told = {"detector_spacing": detector_spacing, "rotation_center": rotation_center, "axes": axes}
+        told: dict[str, object] = {
+            "detector_spacing": detector_spacing,
+            "rotation_center": rotation_center,
+            "axes": axes,
+        }
         told |= {"select": select, "noise_scan": noise_scan, "oversampling": oversampling, "coil_energy": coil_energy}
         told |= {"whiten": None if whiten else "false"}
         told |= {"partial_fourier": None if partial_fourier == "zero" else partial_fourier}

@@ -45,5 +45,10 @@ def coil_compression(
 def compressed(
     matrix: Complex[Tensor, "virtual coils"], values: Complex[Tensor, "*batch coils y x"]
 ) -> Complex[Tensor, "*batch virtual y x"]:
-    """K-space or maps ``(..., coils, Y, X)`` of the virtual coils."""
+    """K-space or maps of the virtual coils.
+
+    Args:
+        matrix: of ``coil_compression``.
+        values: ``(..., coils, Y, X)``, k-space or coil maps.
+    """
     return torch.einsum("vc,...cyx->...vyx", matrix.to(values), values)
