@@ -68,12 +68,15 @@ def read_scan(
         whiten: whether a noise scan is used.
 
     Raises:
-        InputError: no image, several of which none is chosen, slices that are not there, readouts of several lengths or
-            numbers of coils, samples or lines off the grid, values that are not finite, too little memory.
+        InputError: no image, no field of view, several images of which none is chosen, slices that are not there,
+            readouts of several lengths or numbers of coils, samples or lines off the grid, values that are not finite,
+            too little memory.
     """
     path, grid = image.path, image.grid
     if not image.imaging.any():
         raise InputError(f"{path}: has no lines of an image")
+    if not min(grid.field_of_view) > 0:
+        raise InputError(f"{path}: its header does not tell the field of view, so pixels have no size")
     used, notes = selected(image, select or {})
     used &= image.embedded | image.imaging
     lines = used & image.imaging

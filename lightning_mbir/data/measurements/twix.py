@@ -34,23 +34,7 @@ def read_twix(path: Path, scan: int | None = None) -> list[Readouts]:
         InputError: the package that reads them is not installed, a file of another kind or of software VB, one that is
             cut short, several measurements of which none is chosen, none with lines of an image.
     """
-    try:
-        import twixtools
-    except ImportError as error:
-        raise InputError(f"{path}: is read by the package twixtools, which is not installed; {INSTALL}") from error
-    _check_start(path)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scans = twixtools.read_twix(
-                str(path), parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False, keep_acqend=True
-            )
-    except (*DAMAGED, AttributeError, UnboundLocalError) as error:
-        raise InputError(f"{path}: cannot be read as TWIX ({error}); the file may be damaged or cut short") from error
-    for one in scans:
-        blocks = one["mdb"]
-        if not blocks or not blocks[-1].is_flag_set("ACQEND"):
-            raise InputError(f"{path}: ends before its last readout; it was cut short, copy it from the scanner again")
+    scans = _measurements(path)
     found = [_readouts(path, one) for one in scans]
     with_image = [k for k, one in enumerate(found) if one is not None and one.imaging.any()]
     if not with_image:
@@ -69,19 +53,34 @@ def read_twix_noise(path: Path) -> Readouts:
     """The measurement of a file that has a noise scan; see ``read_twix``.
 
     Raises:
-        InputError: a file without one.
+        InputError: see ``read_twix``; a file without one.
     """
-    import twixtools
-
-    _check_start(path)
-    with contextlib.redirect_stdout(io.StringIO()):
-        scans = twixtools.read_twix(
-            str(path), parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False
-        )
-    for one in (_readouts(path, scan) for scan in scans):
+    for one in (_readouts(path, scan) for scan in _measurements(path)):
         if one is not None and one.noise.any():
             return one
     raise InputError(f"{path}: has no noise scan; give another --data.noise_scan, or leave it out")
+
+
+def _measurements(path: Path) -> list[dict[str, Any]]:
+    """All of a file, as twixtools has them, each whole."""
+    try:
+        import twixtools
+    except ImportError as error:
+        raise InputError(f"{path}: is read by the package twixtools, which is not installed; {INSTALL}") from error
+    _check_start(path)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scans = twixtools.read_twix(
+                str(path), parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False, keep_acqend=True
+            )
+    except (*DAMAGED, AttributeError, UnboundLocalError) as error:
+        raise InputError(f"{path}: cannot be read as TWIX ({error}); the file may be damaged or cut short") from error
+    for one in scans:
+        blocks = one["mdb"]
+        if not blocks or not blocks[-1].is_flag_set("ACQEND"):
+            raise InputError(f"{path}: ends before its last readout; it was cut short, copy it from the scanner again")
+    return list(scans)
 
 
 def _check_start(path: Path) -> None:
