@@ -9,11 +9,16 @@ import pytest
 
 from lightning_mbir.reconstruction import METHODS
 
-ROOMS = ("data", "physics", "solvers", "prior", "samplers", "reconstruction")
+ROOMS = ("", "data", "physics", "solvers", "prior", "samplers", "reconstruction")
+
+
+def package(room: str) -> Any:
+    """A room, or without a name the surface of the whole package."""
+    return importlib.import_module(f"lightning_mbir.{room}".removesuffix("."))
 
 
 def public(room: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"lightning_mbir.{room}"), name)
+    return getattr(package(room), name)
 
 
 def told(found: Any) -> bool:
@@ -24,7 +29,7 @@ def told(found: Any) -> bool:
 NAMES = [
     (room, name)
     for room in ROOMS
-    for name in importlib.import_module(f"lightning_mbir.{room}").__all__
+    for name in package(room).__all__
     if told(public(room, name))
 ]
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if args[0] == "--version":
-        from lightning_mbir import __version__
+        from lightning_mbir.version import __version__
 
         print(f"lightning_mbir {__version__}")
         return 0

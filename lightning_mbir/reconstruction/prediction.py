@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
 from lightning_mbir.data.volumes.volume import ASSUMED, Volume
@@ -46,6 +45,7 @@ from lightning_mbir.report.page import write_page
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place
 from lightning_mbir.report.tables import measured_text, method_text, to_json
+from lightning_mbir.version import __version__
 
 UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
 

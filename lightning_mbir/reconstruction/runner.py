@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir import __version__
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
@@ -29,6 +28,7 @@ from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
 from lightning_mbir.report.lpips import lpips
 from lightning_mbir.report.metrics import image_metrics
+from lightning_mbir.version import __version__
 
 log = logging.getLogger(__name__)
 

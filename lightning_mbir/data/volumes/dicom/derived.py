@@ -7,10 +7,10 @@ from datetime import datetime
 from io import BytesIO
 from typing import Any
 
-from lightning_mbir import __version__
 from lightning_mbir.data.volumes.dicom.files import decoding, dicom_header
 from lightning_mbir.data.volumes.dicom.frames import Groups, is_enhanced
 from lightning_mbir.data.volumes.dicom.slices import Slice
+from lightning_mbir.version import __version__
 
 PROGRAM = "lightning_mbir"
 CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
