@@ -26,12 +26,7 @@ def told(found: Any) -> bool:
     return inspect.isfunction(found) or (inspect.isclass(found) and not getattr(found, "_is_protocol", False))
 
 
-NAMES = [
-    (room, name)
-    for room in ROOMS
-    for name in package(room).__all__
-    if told(public(room, name))
-]
+NAMES = [(room, name) for room in ROOMS for name in package(room).__all__ if told(public(room, name))]
 
 
 def arguments(function: Any) -> list[str]:

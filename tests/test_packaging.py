@@ -1,0 +1,56 @@
+"""What ships: one version, a conda recipe that asks for what pyproject.toml does, an sdist that holds its tests."""
+
+import re
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_mbir.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+"""Packages that conda-forge has under another name."""
+
+
+def test_the_version_stands_in_one_place_and_what_repeats_it_agrees() -> None:
+    assert PROJECT["dynamic"] == ["version"] and re.fullmatch(r"\d+\.\d+\.\d+(?:[a-z.]+\d+)?", __version__)
+    assert yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())["context"]["version"] == __version__
+    assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]) == __version__
+
+
+def test_the_conda_recipe_asks_for_what_pip_asks_for() -> None:
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())
+    asked = dict(line.split(" ", 1) for line in recipe["requirements"]["run"])
+    pip = {"python": PROJECT["requires-python"]}
+    for line in PROJECT["dependencies"]:
+        name, versions = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(.*)", line.lower()).groups()  # type: ignore[union-attr]
+        pip[CONDA.get(name, name)] = versions
+    assert asked == pip
+    (script,) = recipe["build"]["python"]["entry_points"]
+    assert script == "lightning-mbir = " + PROJECT["scripts"]["lightning-mbir"]
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert names == kept and all((ROOT / name).exists() for name in names)
+
+
+def test_the_sdist_holds_what_its_tests_read(tmp_path: Path) -> None:
+    hatchling = pytest.importorskip("hatchling.builders.sdist", reason="hatchling is in the test extra")
+    path = Path(next(iter(hatchling.SdistBuilder(str(ROOT)).build(directory=str(tmp_path)))))
+    assert path.name == f"lightning_mbir-{__version__}.tar.gz"
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = ["pyproject.toml", "constraints.txt", "mkdocs.yml", "CHANGELOG.md", "CITATION.cff", "conda/recipe.yaml"]
+    for folder in ("docs", "tests", "benchmarks", "notebooks", "configs"):
+        found = [
+            file for file in (ROOT / folder).rglob("*") if file.suffix in (".md", ".py", ".yaml", ".ipynb", ".png")
+        ]
+        wanted += [str(file.relative_to(ROOT)) for file in found]
+    assert not set(wanted) - names
