@@ -37,7 +37,7 @@ def test_no_file_is_over_400_lines(folder: str) -> None:
 def test_prose_can_be_scanned() -> None:
     """Lines of 120, and no paragraph of more than four decibel triples."""
     triple = re.compile(r"[-+]?\d+\.\d\d?[ ,/]+[-+]?\d+\.\d\d?(?:[ ,/]+|,? and )[-+]?\d+\.\d\d?")
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         prose = re.sub(r"```.*?```|<!--.*?-->", "", path.read_text(), flags=re.DOTALL)
         for block in re.split(r"\n\s*\n", prose):
             lines = [line for line in block.splitlines() if not line.startswith(("|", "    "))]
@@ -49,6 +49,6 @@ def test_files_that_prose_names_are_there() -> None:
     named = re.compile(
         r"\b(?:tests|benchmarks|lightning_mbir|configs|notebooks|docs)/[\w/.-]+\.(?:py|md|yaml|ipynb|csv|png)"
     )
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         gone = [name for name in named.findall(path.read_text()) if not (ROOT / name).exists()]
         assert not [name for name in gone if not (ROOT / "docs" / name).exists()], f"{path.name}: {gone}"
