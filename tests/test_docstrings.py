@@ -22,8 +22,9 @@ def public(room: str, name: str) -> Any:
 
 
 def told(found: Any) -> bool:
-    """Functions and classes, but protocols, of which nothing is made."""
-    return inspect.isfunction(found) or (inspect.isclass(found) and not getattr(found, "_is_protocol", False))
+    """Functions and classes, but protocols, of which nothing is made, and exceptions, which are given a line."""
+    made = inspect.isclass(found) and not issubclass(found, Exception) and not getattr(found, "_is_protocol", False)
+    return inspect.isfunction(found) or made
 
 
 NAMES = [(room, name) for room in ROOMS for name in package(room).__all__ if told(public(room, name))]
