@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir import __version__
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.run import Reconstruction
@@ -17,6 +16,7 @@ from lightning_mbir.report.metrics import PLANES
 from lightning_mbir.report.page import Page, Shown, Table, write_page
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.tables import Row, measured_text, method_text
+from lightning_mbir.version import __version__
 
 FIGURES = {"nrmse": "NRMSE", "lpips": "LPIPS", "residual": "residual", "misfit": "residual over noise", "nfe": "NFE"}
 FIGURES |= {"seconds": "seconds", "peak_mib": "peak MiB"}

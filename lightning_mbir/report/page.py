@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from lightning_mbir import __version__
 from lightning_mbir.data.units import Modality
 from lightning_mbir.files import write_whole
 from lightning_mbir.report.embedded import Embedded, embed, factors, reduced, reduced_affine, told
 from lightning_mbir.report.scale import Scale
 from lightning_mbir.report.sheet import Place
+from lightning_mbir.version import __version__
 
 ASSETS = Path(__file__).parent / "assets"
 PERCENTILES = ((0.0, 99.5), (1.0, 99.0), (5.0, 95.0))
