@@ -18,6 +18,7 @@ from lightning_mbir.packaged import PACKAGE, config_file
 MOST_STEPS, MOST_SAMPLES, MOST_PIXELS, MOST_SEED = 100_000, 10_000, 16_384, 2**32 - 1
 """More noise levels, samples or pixels along a side are a slip of the pen; seeds are those that numpy takes."""
 FORMATS = ("nifti", "dicom")
+SPLITS = ("auto", "slices", "volumes")
 MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
 
 
@@ -112,6 +113,13 @@ def written(text: str) -> str:
     """``nifti`` or ``dicom``."""
     if text not in FORMATS:
         raise InputError(f"give {' or '.join(FORMATS)}")
+    return text
+
+
+def shared(text: str) -> str:
+    """What devices share."""
+    if text not in SPLITS:
+        raise InputError(f"give {', '.join(SPLITS)}")
     return text
 
 
@@ -269,7 +277,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--data.series", "--data.series", "which series of a DICOM folder with several: its number or UID"),
     Flag("--data.spacing", "--data.spacing", "voxel size z,y,x in mm of an .npy or .npz array: 3,0.8,0.8", voxel_size),
     Flag("--data.slices", "--data.slices", "part of the volume, or of a measurement, such as 20:44 [all]", slice_range),
-    Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes [all there are]"),
+    Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes or slices [all there are]"),
     CONFIG,
     TRUST,
 )
@@ -344,6 +352,12 @@ PREDICTION_FLAGS = (
         "--model.off_by",
         "with samples: map how likely a voxel is off by more; CT: HU, such as 50; MRI: share of the peak, 0.05",
         number(positive=True),
+    ),
+    Flag(
+        "--split",
+        "--model.split",
+        "what devices share: volumes, slices of each volume, or auto: slices where volumes are fewer [auto]",
+        shared,
     ),
     Flag("--write", "--model.write", "nifti, or dicom: a derived series of a DICOM input too [nifti]", written),
     RECONSTRUCTION_FLAGS[-1],

@@ -6,9 +6,13 @@ Lightning starts them itself is for tests which run ``python -m lightning_mbir``
 
 import multiprocessing
 import os
+import pickle
 import socket
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -26,7 +30,7 @@ def run_on_ranks(args: list[str], log: Path, ranks: int = 2) -> list[tuple[int |
     """Status of each rank, and what it said, of the command line with these arguments and ``--trainer.devices``.
 
     Args:
-        args: of ``python -m lightning_mbir``.
+        args: of ``python -m lightning_mbir``; ``{rank}`` in them is the number of each.
         log: folder for what the ranks say.
         ranks: how many.
     """
@@ -37,7 +41,11 @@ def run_on_ranks(args: list[str], log: Path, ranks: int = 2) -> list[tuple[int |
     devices = ["--trainer.accelerator", "cpu", "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
     logs = [log / f"rank_{rank}.txt" for rank in range(ranks)]
     processes = [
-        FORKS.Process(target=_rank, args=([*args, *devices], rank, ranks, port, logs[rank])) for rank in range(ranks)
+        FORKS.Process(
+            target=_rank,
+            args=([a.replace("{rank}", str(rank)) for a in (*args, *devices)], rank, ranks, port, logs[rank]),
+        )
+        for rank in range(ranks)
     ]
     for process in processes:
         process.start()
@@ -60,3 +68,38 @@ def _rank(args: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
 
     rank_zero_only.rank = rank  # which an import reads from the environment
     sys.exit(main(args))
+
+
+def on_ranks(work: Callable[..., Any], folder: Path, ranks: int, *args: Any) -> list[Any]:
+    """What a function of a module gives in each of several processes, which are one group of gloo with a thread each.
+
+    Args:
+        work: called with the folder and ``args``; what it gives is pickled.
+        folder: for what the processes tell.
+        ranks: how many.
+        *args: further arguments.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    processes = [FORKS.Process(target=_member, args=(work, folder, rank, ranks, args)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    end = time.monotonic() + PATIENCE
+    while any(process.exitcode is None for process in processes) and time.monotonic() < end:
+        if any(process.exitcode for process in processes):  # the others may wait for it
+            break
+        time.sleep(0.05)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * ranks
+    return [pickle.loads((folder / f"rank_{rank}.pickle").read_bytes()) for rank in range(ranks)]
+
+
+def _member(work: Callable[..., Any], folder: Path, rank: int, ranks: int, args: tuple[Any, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=ranks)
+    (folder / f"rank_{rank}.pickle").write_bytes(pickle.dumps(work(folder, *args)))
+    torch.distributed.destroy_process_group()

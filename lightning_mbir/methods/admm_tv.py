@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Axes, Count, Positive, Searched, metho
 from lightning_mbir.methods.problem import Problem
 
 
-@method()
+@method(splits=True)
 def admm_tv(
     p: Problem,
     *,

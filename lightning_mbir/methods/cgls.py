@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method()
+@method(splits=True)
 def cgls(
     p: Problem,
     *,

@@ -16,7 +16,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.zero_filled import zero_filled
 
 
-@method(needs=("prior",))
+@method(needs=("prior",), splits=True)
 def dds(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Positive, Searched, Share, meth
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",))
+@method(needs=("prior",), splits=True)
 def diffpir(
     p: Problem,
     *,

@@ -24,6 +24,7 @@ from lightning_mbir.prior.checkpoints.weights import check_finite, check_network
 from lightning_mbir.prior.networks.running import channels_last
 from lightning_mbir.prior.networks.unet import LightUNet
 from lightning_mbir.samplers import SamplerState
+from lightning_mbir.slabs import whole_only
 from lightning_mbir.solvers import fbp, zero_filled
 
 FORMAT = "lightning_mbir.fbp_unet.1"
@@ -92,6 +93,8 @@ class FBPUNet:
             InputError: a network of three slices that was not told their distance.
         """
         network = self.network.to(direct.device)
+        if network.slices > 1:
+            whole_only(f"--network {self.path}: it looks at neighbouring slices, not all of which are with one process")
         if network.slices > 1 and self.spacing is None:
             raise InputError(
                 f"--network {self.path}: it looks at neighbouring slices and has to know how far apart they are; "
@@ -235,7 +238,7 @@ def _checked(config: Any) -> None:
     describe(config["geometry"])
 
 
-@method(needs=("network",), weighted=False)
+@method(needs=("network",), weighted=False, splits=True)
 def fbp_unet(p: Problem, *, slice_batch: Count = 8) -> Tensor:
     """FBPConvNet (Jin et al., IEEE TIP 2017): the direct inversion, corrected by a network that knows the measurement.
 

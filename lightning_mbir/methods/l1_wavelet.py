@@ -23,7 +23,7 @@ def _wrong_wavelet(value: Any) -> str | None:
     return None
 
 
-@method(modalities=("mri",))
+@method(modalities=("mri",), splits=True)
 def l1_wavelet(
     p: Problem,
     *,

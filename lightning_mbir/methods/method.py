@@ -164,6 +164,8 @@ class Method:
         needs: what it cannot do without, of ``NEEDS``.
         weighted: whether it fits the measurement, so that statistical weights mean something to it.
         path: class path, of one that comes from outside.
+        splits: whether it may be given a slab of the slices, the others being with other processes: what it does beyond
+            single slices is done by what knows of that (``lightning_mbir.slabs``), such as ``admm_tv`` and ``inner``.
     """
 
     run: Callable[..., Any]
@@ -171,6 +173,7 @@ class Method:
     needs: tuple[str, ...] = ()
     weighted: bool = True
     path: str = ""
+    splits: bool = False
 
     def __post_init__(self) -> None:
         name = getattr(self.run, "__name__", repr(self.run))
@@ -258,7 +261,11 @@ class Method:
 
 
 def method(
-    *, modalities: tuple[str, ...] = MODALITIES, needs: tuple[str, ...] = (), weighted: bool = True
+    *,
+    modalities: tuple[str, ...] = MODALITIES,
+    needs: tuple[str, ...] = (),
+    weighted: bool = True,
+    splits: bool = False,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Make a method of a function; docs/extending.md has a whole example.
 
@@ -266,8 +273,9 @@ def method(
         modalities: that it works for, of ``"ct"`` and ``"mri"``.
         needs: what it cannot do without, of ``NEEDS``, such as ``"prior"``.
         weighted: whether statistical weights mean something to it.
+        splits: whether it may be given a slab of the slices, see ``Method``; without, a volume stays on one device.
 
     Raises:
         InputError: a function without a docstring, an option without a default or without a name.
     """
-    return lambda run: Method(run, modalities, needs, weighted)
+    return lambda run: Method(run, modalities, needs, weighted, splits=splits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_mbir import slabs
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.limits import check_size
 from lightning_mbir.physics import LinearOperator
@@ -27,7 +28,7 @@ def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     plain = values.detach().resolve_conj().resolve_neg()
     if not bool(torch.isfinite(torch.view_as_real(plain) if plain.is_complex() else plain).all()):
         raise InputError(f"the {what} has NaN or infinite values; correct them first")
-    largest = float((plain if plain.is_complex() else plain.to(torch.float64)).abs().amax())
+    largest = float(slabs.largest((plain if plain.is_complex() else plain.to(torch.float64)).abs().amax()))
     if largest == 0:
         raise InputError(f"the {what} is zero; there is nothing to reconstruct")
     check_size(largest, f"the largest value of the {what}")

@@ -14,6 +14,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.flags import is_class_path
 from lightning_mbir.lazy import imported
 from lightning_mbir.prior import SliceDenoiser, Unit, load_prior
+from lightning_mbir.slabs import whole_only
 
 HOW_TO = (
     "a prior is a name, a file, or a function (x, sigma) -> x0 with a .unit; a network becomes one by "
@@ -87,6 +88,7 @@ def placed(prior: Prior, spacing: Sequence[float] | None, depth: int) -> Prior:
     together = getattr(prior, "slices", 1)
     if not isinstance(prior, SliceDenoiser) or together == 1:
         return prior
+    whole_only(f"--prior: it is of {together} neighbouring slices, not all of which are with one process")
     if spacing is not None:
         prior = prior.but(spacing=float(spacing[0]), chosen=prior.chosen)  # its slice batches are settled for both
     prior.check_stack(depth)

@@ -12,7 +12,7 @@ from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Sha
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",))
+@method(needs=("prior",), splits=True)
 def pula(
     p: Problem,
     *,

@@ -26,6 +26,7 @@ from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
 from lightning_mbir.prior import Unit
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
+from lightning_mbir.slabs import current, every, length, total, turned, turned_back, whole_only
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ def run_method(
 ) -> Reconstruction:
     """Reconstruct a volume by one method with the options that are given, over its defaults.
 
+    Where several processes hold slabs of the volume (``slabs.holding``), measurement, operator, weights and result are
+    those of the slab, all else is that of the volume.
+
     Args:
         y: measurement in physical unit: ``(Z, *range_shape)`` of an operator on slices, ``range_shape`` of one on
             volumes (``separable`` false). Of any type; the work is done in that of the operator. The largest value
@@ -119,6 +123,8 @@ def run_method(
         raise InputError(f"spacing {spacing}: give the distance of the slices in mm, above 0, and the size of pixels")
     chosen = check_method(method, modality, options, steps)
     name = chosen.name
+    if not chosen.splits:
+        whole_only(f"{name} does not say that it can do with some of the slices (splits=True)")
     operator.check_range(y)
     if y.ndim != len(operator.range_shape) + operator.separable:
         shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
@@ -158,6 +164,7 @@ def run_method(
         second = placed(second, spacing and spacing[1:], operator.domain_shape[-2])  # along y
         assert denoise is not None
         check_pair(denoise, second)
+        second = _turned(second)
 
     _wait(y)
     started = time.perf_counter()
@@ -182,7 +189,8 @@ def run_method(
     noise_unit = noise_std * (2**0.5 if operator.domain_complex else 1.0) / (unit.scale * norm)
     if weights is not None:  # rho and lambda relate to what was measured of the object, not to rays through air
         power = y.abs().square()
-        norm *= float((weights.to(power) * power).sum() / power.sum().clamp_min(1e-30)) ** 0.5
+        weighed, unweighed = total(torch.stack(((weights.to(power) * power).sum(), power.sum())))
+        norm *= float(weighed / unweighed.clamp_min(1e-30)) ** 0.5
     nfe = 0
 
     def report(state: SamplerState) -> None:
@@ -191,7 +199,7 @@ def run_method(
         if callback is not None:
             callback(state)
 
-    noise = KeyedNoise(seed, volume, sample)
+    noise = KeyedNoise(seed, volume, sample, first=current().start)
     given: dict[str, Any] = {"denoise": denoise, "second": second, "network": unet}
     problem = Problem(
         y=y_fitted / norm,
@@ -209,16 +217,33 @@ def run_method(
     x = _checked(name, chosen(problem, **settings), operator) * unit.scale + unit.offset
     _wait(x)
     seconds = time.perf_counter() - started
-    if not bool(torch.isfinite(x).all()):
+    if not every(bool(torch.isfinite(x).all()), x.device):
         raise InputError(f"{name} diverged with {settings}; go back to its defaults")
-    size = float(torch.linalg.vector_norm(y))
-    residual = float(torch.linalg.vector_norm(operator(x) - y)) / size if size > 0 else 0.0
+    size = length(y)
+    residual = length(operator(x) - y) / size if size > 0 else 0.0
     return Reconstruction(x, name, nfe, seconds, residual)
 
 
 def modality_of(operator: LinearOperator) -> Modality:
     """MRI is measured in complex numbers, CT in real ones; other operators have to be told (``modality=``)."""
     return "mri" if operator.range_complex else "ct"
+
+
+def _turned(prior: Prior) -> Prior:
+    """A prior of coronal slices for processes that have some axial slices each."""
+    if not current().split:
+        return prior
+    return _Turned(prior)
+
+
+class _Turned:
+    """Denoises coronal slices that are whole, some in each process."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior, self.unit = prior, prior.unit
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return turned_back(self.prior(turned(x), sigma), len(x))
 
 
 def _checked(name: str, volume: Any, operator: LinearOperator) -> Tensor:

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lightning_mbir.methods.priors import Prior, load_task_prior
 from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.slabs import dealt, from_first, gathered, length
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,29 @@ class Running:
     def std(self) -> Tensor:
         """Unbiased standard deviation; of two samples at least."""
         return (self.spread / (self.count - 1)).clamp_min(0).sqrt()
+
+    def gathered(self) -> Running:
+        """The same of all slices, in the first of the processes that share them."""
+        return self._each(gathered)
+
+    def dealt(self, device: torch.device) -> Running:
+        """What the first of the processes that share the slices has, of the slices of each; on a device."""
+        there = self.count > 0
+        whole, alike = from_first((self._without_tensors(), self.centre is self.mean))
+        if whole.count == 0:
+            return self
+        whole.mean, whole.spread = self.mean, self.spread
+        whole.centre = whole.mean if alike else self.centre if there else torch.zeros(())
+        return whole._each(lambda tensor: dealt(tensor if there else None, device))
+
+    def _without_tensors(self) -> Running:
+        return Running(self.count, self.nfe, self.seconds, self.scores, self.batches)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Running:
+        """With all tensors changed, those that are one and the same once."""
+        mean, spread = change(self.mean), change(self.spread)
+        centre = mean if self.centre is self.mean else change(self.centre)
+        return replace(self, mean=mean, centre=centre, spread=spread)
 
     def save(self, path: Path, key: str) -> None:
         """Into one whole file, with the key of the settings that it belongs to."""
@@ -170,8 +194,8 @@ def reconstruct_samples(
         running.note_batches(priors)
         if each is not None:
             each(k, result)
-    size = float(torch.linalg.vector_norm(y))
-    residual = float(torch.linalg.vector_norm(operator(running.mean) - y)) / size if size > 0 else 0.0
+    size = length(y)
+    residual = length(operator(running.mean) - y) / size if size > 0 else 0.0
     return PosteriorSamples(
         running.mean, chosen.name, running.nfe, running.seconds, residual, running.std, running.count
     )

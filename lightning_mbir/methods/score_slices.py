@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Sha
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",))
+@method(needs=("prior",), splits=True)
 def score_slices(
     p: Problem,
     *,

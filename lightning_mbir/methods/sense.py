@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method(modalities=("mri",), needs=("coil_maps",))
+@method(modalities=("mri",), needs=("coil_maps",), splits=True)
 def sense(
     p: Problem,
     *,

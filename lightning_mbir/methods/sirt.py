@@ -12,7 +12,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.samplers import SamplerState
 
 
-@method(modalities=("ct",))
+@method(modalities=("ct",), splits=True)
 def sirt(
     p: Problem,
     *,

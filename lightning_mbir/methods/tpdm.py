@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Sha
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior", "second_prior"))
+@method(needs=("prior", "second_prior"), splits=True)
 def tpdm(
     p: Problem,
     *,

@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.candidates import Candidate, Choice
-from lightning_mbir.methods.held_out import Fold, hold_out
+from lightning_mbir.methods.held_out import Fold, TooLittle, hold_out
 from lightning_mbir.methods.run import run_method
 from lightning_mbir.methods.search import Settings, pattern_search, searched
 from lightning_mbir.methods.units import measured_scale
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.slabs import WHOLE, current, everywhere, from_first, holding, of_all
 
 BEHIND = 1.15
 """Times the error of the best settings so far on the same fold, from which on the other folds are not tried."""
@@ -207,7 +209,22 @@ def tune(
         measured_scale(operator.parts_of(y, fold.left), operator.of_parts(fold.left), modality, calibrated)
         for fold in folds
     ]  # of all slices
-    scorer = _Scorer(choice, list(zip(folds, scales, strict=True)), prior, arguments, report)
+    scaled = list(zip(folds, scales, strict=True))
+    with holding(WHOLE):  # a few slices, which each process has
+        tuning = _tuned(operator, choice, scaled, prior, known, report, arguments)
+    return from_first(tuning)
+
+
+def _tuned(
+    operator: LinearOperator,
+    choice: Choice,
+    folds: list[tuple[Fold, float]],
+    prior: Callable[[str | None], Any],
+    known: Sequence[Trial],
+    report: Callable[[Trial], None] | None,
+    arguments: dict[str, Any],
+) -> Tuning:
+    scorer = _Scorer(choice, folds, prior, arguments, report)
     scorer.made = {_key(trial.candidate, trial.settings): trial for trial in known}
     shipped = [scorer.score(k, candidate.full) for k, candidate in enumerate(choice.candidates)]
     best = list(shipped)
@@ -219,12 +236,23 @@ def tune(
     if not math.isfinite(chosen.error):
         names = ", ".join(candidate.name for candidate in choice.candidates)
         raise InputError(f"none of {names} can reconstruct part of this measurement")
-    held = tuple(len(fold.held) for fold in folds)
+    held = tuple(len(fold.held) for fold, _ in folds)
     return Tuning(choice.candidates, tuple(scorer.trials), chosen, operator.parts.what, held, operator.parts.open)
 
 
 def _folds(y: Tensor, operator: LinearOperator, weights: Tensor | None, slices: int) -> list[Fold]:
     """The folds of some neighbouring slices, where slices are not coupled; else of all."""
+    slab = current()
+    if slab.split:
+        if not operator.separable:
+            raise TooLittle(
+                "masks, coil maps or weights are by slice, and settings are tried on slices of several processes; give "
+                "--method, without --tune, or --split volumes"
+            )
+        start, stop = _middle(y, operator, slices)
+        by_slice = weights is not None and weights.ndim == y.ndim
+        weights = _in_all(weights, start, stop) if weights is not None and by_slice else weights
+        return hold_out(operator, _in_all(y, start, stop), weights)
     start, stop = _middle(y, operator, slices)
     part = operator.of_slices(start, stop)
     if part is None:
@@ -328,12 +356,20 @@ def _key(candidate: int, settings: Settings) -> tuple[int, str]:
     return candidate, repr(sorted(settings.items()))
 
 
+def _in_all(y: Tensor, start: int, stop: int) -> Tensor:
+    """Slices ``start`` to ``stop`` of a measurement, or of weights, in all processes that share it."""
+    first = current().start
+    own = y[max(start - first, 0) : max(stop - first, 0)].cpu()
+    return torch.cat(of_all(own)).to(y.device)
+
+
 def _middle(y: Tensor, operator: LinearOperator, slices: int) -> tuple[int, int]:
     """The first and the last of so many neighbouring slices, about where half of the energy of a measurement lies."""
-    depth = len(y) if operator.separable else operator.domain_shape[0]
+    slab = current()
+    depth = slab.depth if slab.split else len(y) if operator.separable else operator.domain_shape[0]
     if depth <= slices or operator.of_slices(0, 1) is None:
         return 0, depth
-    energy = y.abs().square().flatten(1).sum(1).double().cumsum(0)
+    energy = everywhere(y.abs().square().flatten(1).sum(1).double()).cumsum(0)
     middle = int((energy < energy[-1] / 2).sum())
     start = min(max(middle - slices // 2, 0), depth - slices)
     return start, start + slices

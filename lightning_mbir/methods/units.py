@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.units import Modality, magnitude_percentile
+from lightning_mbir.data.units import MRI_PERCENTILE, Modality, magnitude_percentile
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import CartesianFourier3D, FourierSampling, LinearOperator, MultiCoilFourier, RealDomain
+from lightning_mbir.slabs import current, largest, total
 from lightning_mbir.solvers import conjugate_gradient, sirt
 
 
@@ -37,7 +38,7 @@ def estimated_scale(y: Tensor, operator: LinearOperator) -> float:
     Raises:
         InputError: projections that are zero.
     """
-    percentile = magnitude_percentile(sirt(y, operator, iterations=20, nonnegative=True))
+    percentile = _percentile(sirt(y, operator, iterations=20, nonnegative=True))
     if percentile <= 0:
         raise InputError("the measurement is zero; there is nothing to reconstruct")
     return percentile
@@ -74,7 +75,7 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     image = operator.adjoint(y)
     if cartesian is None:
         image = conjugate_gradient(operator.normal, image, max_iterations=10, tolerance=1e-3)
-    percentile = magnitude_percentile(image)
+    percentile = _percentile(image)
     if percentile <= 0:
         raise InputError("the measurement is zero; there is nothing to reconstruct")
     if cartesian is None:
@@ -84,8 +85,36 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     if isinstance(cartesian, CartesianFourier3D) or cartesian.mask.ndim == 3:
         mask = cartesian.mask > 0
     else:
-        mask = (y != 0).flatten(0, -3).any(0)
-    along_axis = min(float(mask.any(-2).float().mean()), float(mask.any(-1).float().mean()))
+        mask = largest((y != 0).flatten(0, -3).any(0).byte()) > 0
+    along_axis = min(_share(mask.any(-2)), _share(mask.any(-1)))
     if along_axis > 0.9:  # points rather than lines: both axes share the undersampling
-        along_axis = float(mask.float().mean()) ** 0.5
+        along_axis = _share(mask) ** 0.5
     return percentile / operator.norm() ** 2 / (0.65 + 0.35 * along_axis)
+
+
+def _share(sampled: Tensor) -> float:
+    """Which share of the points is sampled, in all slices."""
+    found, points = total(torch.stack((sampled.sum(), torch.tensor(sampled.numel(), device=sampled.device)))).float()
+    return float(found / points)
+
+
+def _percentile(volume: Tensor) -> float:
+    """``magnitude_percentile`` of a volume that several processes may have slabs of.
+
+    Then by bisection: floating point numbers that are not negative lie in the order of their bits, so the value of a
+    rank is found exactly in as many counts as it has bits.
+    """
+    if not current().split:
+        return magnitude_percentile(volume)
+    values = volume.abs().contiguous()
+    bits = values.view(torch.int64 if values.dtype == torch.float64 else torch.int32)
+    count = int(total(torch.tensor(values.numel(), device=values.device)))
+    rank = min(max(1, round(count * MRI_PERCENTILE / 100)), count)
+    low, high = 0, int(largest(bits.max()))
+    while low < high:
+        middle = (low + high) // 2
+        if int(total((bits <= middle).sum())) >= rank:
+            high = middle
+        else:
+            low = middle + 1
+    return float(torch.tensor(low, dtype=bits.dtype).view(values.dtype))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.slabs import widened
 
 AXES = {"z": -3, "y": -2, "x": -1}
 
@@ -36,7 +37,8 @@ def difference_adjoint(d: Num[Tensor, "*shape"], axis: int) -> Num[Tensor, "*sha
 class Difference(LinearOperator):
     """Differences of a volume ``(Z, Y, X)`` along ``"z"``, ``"y"`` or ``"x"``, Neumann boundary.
 
-    Real volumes wrap around nowhere, so the last difference is zero rather than last to first.
+    Real volumes wrap around nowhere, so the last difference is zero rather than last to first. Where several processes
+    have slabs of a volume, ``shape`` is that of the slab, and the differences are those of the volume.
 
     Args:
         shape: ``(Z, Y, X)``.
@@ -75,7 +77,12 @@ class _Difference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor, axis: int, transpose: bool) -> Tensor:
         ctx.axis, ctx.transpose = axis, transpose  # type: ignore[attr-defined]
-        return difference_adjoint(x, axis) if transpose else difference(x, axis)
+        one = difference_adjoint if transpose else difference
+        if axis != AXES["z"]:
+            return one(x, axis)
+        wide = widened(x)  # the ends of a slab are not those of the volume
+        found = one(wide[..., wide.lowest : wide.highest, :, :], axis)
+        return found.narrow(axis, -wide.lowest, x.shape[axis])
 
     @staticmethod
     def backward(ctx: object, *grads: Tensor) -> tuple[Tensor, None, None]:

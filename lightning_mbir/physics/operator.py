@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.slabs import current, largest, length
 
 
 @dataclass(frozen=True)
@@ -105,21 +106,23 @@ class LinearOperator(nn.Module):
         """Spectral norm ``||A||``, by power iteration on ``A^H A`` from a fixed start; computed once.
 
         Converges from below. A separable operator is measured on one slice, one that differs from slice to slice
-        without coupling them on the slice that leads after a few steps on all.
+        without coupling them on the slice that leads after a few steps on all. Of slabs it is that of the volume.
         """
         if self._norm is None and self.of_slice(0) is not None:
-            one = self.of_slice(self._largest_slice())
+            k, size = self._largest_slice()
+            one = self.of_slice(k)
             assert one is not None
-            self._norm = one.norm(tolerance, max_iterations)
+            leads = bool(size == largest(size))  # which one of several slabs does
+            value = one.norm(tolerance, max_iterations) if leads else 0.0
+            self._norm = float(largest(torch.tensor(value, dtype=torch.float64, device=self.device)))
         if self._norm is None:
-            generator = torch.Generator().manual_seed(0)
-            x = torch.rand(self.domain_shape, generator=generator, dtype=torch.float64) + 0.1
-            x = x.to(self.device, self.dtype)
+            x = self._start()
+            norm = _size if self.separable else length
             value = 0.0
             for _ in range(max_iterations):
-                x = x / torch.linalg.vector_norm(x)
+                x = x / norm(x)
                 x = self.normal(x)
-                previous, value = value, float(torch.linalg.vector_norm(x)) ** 0.5
+                previous, value = value, norm(x) ** 0.5
                 if value == 0 or abs(value - previous) < tolerance * value:
                     break
             self._norm = value
@@ -148,16 +151,22 @@ class LinearOperator(nn.Module):
         """Of a measurement (or of weights) ``(..., *range_shape)`` only the parts of these numbers."""
         return y.index_select(-len(self.range_shape), chosen.to(y.device))
 
-    def _largest_slice(self, steps: int = 10) -> int:
-        """The slice whose operator has the largest norm, by power iteration on each."""
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand(self.domain_shape, generator=generator, dtype=torch.float64) + 0.1
-        x = x.to(self.device, self.dtype)
+    def _largest_slice(self, steps: int = 10) -> tuple[int, Tensor]:
+        """The slice whose operator has the largest norm, by power iteration on each, and its square nearly."""
+        x = self._start()
         size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
         for _ in range(steps):
             x = self.normal(x / torch.where(size > 0, size, 1))
             size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-        return int(size.argmax())
+        return int(size.argmax()), size.max()
+
+    def _start(self) -> Tensor:
+        """Where power iterations start: fixed, of slabs that of the volume."""
+        generator, slab = torch.Generator().manual_seed(0), current()
+        shared = slab.split and not self.separable
+        shape = (slab.depth, *self.domain_shape[1:]) if shared else self.domain_shape
+        x = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
+        return (x[slab.start : slab.stop] if shared else x).to(self.device, self.dtype)
 
     def check_domain(self, x: Tensor) -> None:
         """Raise where ``x`` cannot be put in."""
@@ -183,6 +192,11 @@ class LinearOperator(nn.Module):
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         return Composition(self, other)
+
+
+def _size(x: Tensor) -> float:
+    """Euclidean norm of what one process has."""
+    return float(torch.linalg.vector_norm(x))
 
 
 class Adjoint(LinearOperator):
@@ -225,6 +239,10 @@ class ScaledOperator(LinearOperator):
     def of_slice(self, k: int) -> LinearOperator | None:
         one = self.operator.of_slice(k)
         return None if one is None else one * self.factor
+
+    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
+        some = self.operator.of_slices(start, stop)
+        return None if some is None else some * self.factor
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x) * self.factor

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.slabs import largest
 
 
 class Weighted(LinearOperator):
@@ -36,7 +37,7 @@ class Weighted(LinearOperator):
         if weights.is_complex() or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
             raise InputError("the weights have complex, negative, NaN or infinite values; give inverse variances")
         kept = weights.to(operator.device, operator.real_dtype)
-        if not bool(kept.any()):
+        if not bool(largest(kept.amax())):  # a slab alone may have weights of zero
             raise InputError("the weights are all zero; nothing would be fitted")
         if not bool(torch.isfinite(kept).all()):
             raise InputError(f"the weights reach {float(weights.max()):.3g}, more than fits; only their ratios matter")
@@ -56,6 +57,16 @@ class Weighted(LinearOperator):
         one = Weighted(inner, torch.ones_like(self.root[k]))  # a slice alone may have weights of zero
         one.root = self.root[k]
         return one
+
+    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
+        if self.separable:
+            return self
+        inner = self.operator.of_slices(start, stop)
+        if inner is None:
+            return None
+        some = Weighted(inner, torch.ones_like(self.root[start:stop]))  # these may have weights of zero
+        some.root = self.root[start:stop]
+        return some
 
     def scale(self, y: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """``W^(1/2) y``: the measurement ``(..., *range_shape)`` that belongs to this operator."""

@@ -18,8 +18,8 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.physics import LinearOperator
-from lightning_mbir.physics.noise import kspace_noise, projection_noise
-from lightning_mbir.reconstruction.measured import measured_operator
+from lightning_mbir.reconstruction.measured import estimated_noise, measured_operator
+from lightning_mbir.slabs import current, everywhere, length, total, whole_only
 
 
 @dataclass(frozen=True)
@@ -58,30 +58,52 @@ class Case:
         """
         if self.noise_std == 0:
             return None
-        values = int((self.y != 0).sum()) * (2 if self.y.is_complex() else 1)
+        values = int(total((self.y != 0).sum())) * (2 if self.y.is_complex() else 1)
         noise = self.noise_std * math.sqrt(values)
-        return residual * float(torch.linalg.vector_norm(self.y)) / noise if noise > 0 else None
+        return residual * length(self.y) / noise if noise > 0 else None
+
+    def acceleration(self, complex: bool) -> float | None:
+        """Of the operator on complex or real volumes; of MRI alone."""
+        own, slab = self.operator(complex).acceleration, current()
+        if own is None or not slab.split:
+            return own
+        n = slab.stop - slab.start
+        return slab.depth / float(total(torch.tensor(n / own, dtype=torch.float64, device=self.y.device)))
 
 
 def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_phase: bool) -> Case:
-    """Measure a volume on its device as the task says; ``has_phase`` gives it a smooth phase first."""
-    x = scan.data
+    """Measure a volume on its device as the task says; ``has_phase`` gives it a smooth phase first.
+
+    Of a slab what one process would measure of it: phase and noise are those of the volume.
+    """
+    x, slab = scan.data, current()
+    own = slice(slab.start, slab.stop) if slab.split else slice(None)
+    shape = (slab.depth, *x.shape[1:]) if slab.split else x.shape
     pixel = (scan.spacing[1] + scan.spacing[2]) / 2
 
     @cache
     def operator(complex: bool) -> LinearOperator:
         built = task.build_operator(x.shape[-1], pixel, seed=seed, complex=complex, **settings)
+        if slab.split and (of_own := built.of_slices(slab.start, slab.stop)) is None:
+            whole_only(f"{type(built).__name__} measures slices together")
+        elif slab.split and of_own is not None:
+            built = of_own
         return built.to(x.device)
 
     image = x
     if has_phase:
-        image = torch.polar(x, smooth_phase(x.shape, np.random.RandomState(seed)).to(x))
+        image = torch.polar(x, smooth_phase(shape, np.random.RandomState(seed))[own].to(x))
     measuring = operator(has_phase)
     values = math.prod(measuring.range_shape) * (len(x) if measuring.separable else 1)
     what = f"{scan.name}: its measurement"  # once clean and once with noise, beside what is computed on the way
     check_fits(what, 3 * values * measuring.range_dtype.itemsize, "take part of the slices (--data.slices), or less")
     clean = measuring(image)
+    if slab.split and not {"photons", "snr"} & settings.keys():
+        return Case(scan.name, operator, clean, scan.spacing, truth=x)
+    clean = everywhere(clean)  # the noise is drawn in one go
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
+    if slab.split:
+        y, weights = y[own].clone(), None if weights is None else weights[own].clone()
     return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=task.noise_std(clean, **settings))
 
 
@@ -93,7 +115,6 @@ def measured(scan: Measurement) -> Case:
     def operator(complex: bool) -> LinearOperator:
         return measured_operator(scan, complex)
 
-    estimate = kspace_noise if scan.modality == "mri" else projection_noise
     return Case(
         scan.name,
         operator,
@@ -101,6 +122,6 @@ def measured(scan: Measurement) -> Case:
         (z, y, x),
         calibrated=scan.calibrated,
         notes=scan.notes,
-        noise_std=scan.noise_std or estimate(scan.y),
+        noise_std=scan.noise_std or estimated_noise(scan),
         sized=scan.sized,
     )

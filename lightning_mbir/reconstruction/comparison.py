@@ -33,6 +33,9 @@ from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place, Planes, middle_planes
 from lightning_mbir.report.tables import Row, finite, measured_text, method_text, to_json
 
+COMPARISON = "comparison"
+"""The folder of a task's tables."""
+
 
 def compare_volume(
     runner: Runner,

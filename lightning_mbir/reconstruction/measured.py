@@ -26,6 +26,8 @@ from lightning_mbir.physics import (
     estimate_coil_maps,
     make_mask,
 )
+from lightning_mbir.physics.mri.coil_maps import sampled_centre
+from lightning_mbir.physics.noise import kspace_noise, projection_noise
 
 BEAMS: dict[str, Callable[..., LinearOperator]] = {"parallel": ParallelBeam, "fan": FanBeam, "cone": ConeBeam}
 
@@ -49,12 +51,41 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
     if measurement.y.ndim == 4:
         maps = measurement.geometry.get("coil_maps")
         if maps is None:
-            maps = estimate_coil_maps(measurement.geometry.get("calibration", measurement.y))
+            of_maps = measurement.geometry.get("calibration", measurement.y)
+            maps = estimate_coil_maps(of_maps, measurement.geometry.get("centre"))
         # Of one slice: maps for all slices, which is what keeps the operator separable.
         sampling: LinearOperator = MultiCoilFourier(mask, maps[0] if maps.ndim == 4 and len(maps) == 1 else maps)
     else:
         sampling = FourierSampling(mask)
     return (sampling if complex else RealDomain(sampling)).to(measurement.y.device)
+
+
+def slices_of(measurement: Measurement, start: int, stop: int) -> Measurement:
+    """Some of the slices, with what only all of them tell: the noise, and how much of the centre of k-space is sampled.
+
+    Args:
+        measurement: all slices, on the host.
+        start, stop: those that are kept.
+
+    Raises:
+        InputError: a cone beam, which measures slices together.
+    """
+    geometry, depth = dict(measurement.geometry), len(measurement.y)
+    if geometry.get("beam") == "cone":
+        raise InputError(f"{measurement.name}: a cone beam measures all slices together; give --split volumes")
+    if measurement.modality == "mri" and measurement.y.ndim == 4 and geometry.get("coil_maps") is None:
+        geometry["centre"] = sampled_centre(geometry.get("calibration", measurement.y))
+    for name, alone in (("mask", 2), ("coil_maps", 3), ("calibration", 3)):
+        value = geometry.get(name)
+        if value is not None and value.ndim > alone and len(value) == depth:
+            geometry[name] = value[start:stop].clone()
+    noise_std = measurement.noise_std or estimated_noise(measurement)
+    return replace(measurement, y=measurement.y[start:stop].clone(), geometry=geometry, noise_std=noise_std)
+
+
+def estimated_noise(measurement: Measurement) -> float:
+    """Standard deviation of its noise, from the data."""
+    return (kspace_noise if measurement.modality == "mri" else projection_noise)(measurement.y)
 
 
 def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measurement:

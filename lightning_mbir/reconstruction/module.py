@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from lightning_mbir.data.volumes.dicom_writing import check_dicom
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import check_free, check_writable, settle_folders
-from lightning_mbir.flags import FORMATS
+from lightning_mbir.flags import FORMATS, SPLITS
 from lightning_mbir.methods.candidates import GENERIC, Budget
 from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
@@ -27,18 +26,20 @@ from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.samples import PosteriorSamples
 from lightning_mbir.methods.tasks import get_task
-from lightning_mbir.prior.networks.precision import PRECISIONS, chosen
-from lightning_mbir.reconstruction.comparison import compare_volume
+from lightning_mbir.prior.networks.precision import PRECISIONS
+from lightning_mbir.reconstruction.comparison import COMPARISON, compare_volume
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import Job, predict_volume
-from lightning_mbir.reconstruction.record import Record, gathered, scalars, summary
+from lightning_mbir.reconstruction.record import Record, gathered, log_record, mean_scalars, summary
 from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.split import Sharing, check_split, processes_a_volume, share
 from lightning_mbir.reconstruction.spread import check_off_by, spread_of
 from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.montage import planes_image
 from lightning_mbir.report.scale import picture_window
 from lightning_mbir.report.tables import Row, write_tables
+from lightning_mbir.slabs import WHOLE, Slab
 
 
 class ReconstructionModule(L.LightningModule):
@@ -86,6 +87,8 @@ class ReconstructionModule(L.LightningModule):
         tune: whether options of the method are searched by the measurement itself; ``auto`` does, unless it is false.
         tune_evaluations: settings that are tried at most (default 30); ``tune_minutes`` bounds the time.
         write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it; ``report``: a page of each result.
+        split: what devices share in ``predict``: ``volumes``, ``slices`` of each volume, or ``auto``: slices where
+            volumes are fewer than devices.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -126,6 +129,7 @@ class ReconstructionModule(L.LightningModule):
         tune_minutes: float | None = None,
         write: str = "nifti",
         report: bool = True,
+        split: str = "auto",
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -158,6 +162,9 @@ class ReconstructionModule(L.LightningModule):
         check_off_by(off_by, self.task.modality, samples)
         if write not in FORMATS:
             raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
+        if split not in SPLITS:
+            raise InputError(f"--split {split}: give {', '.join(SPLITS)}")
+        self.split, self.sharing = split, Sharing()
         self.output_dir, self.overwrite, self.write, self.report = Path(output_dir), overwrite, write, report
         check_writable(self.output_dir)
         if lpips:
@@ -201,10 +208,10 @@ class ReconstructionModule(L.LightningModule):
         data, devices = self.data, self.trainer.world_size
         if self.compares and self.trainer.state.fn != TrainerFn.TESTING:
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
-        if self.write == "dicom" and self.trainer.state.fn != TrainerFn.PREDICTING:
-            raise InputError("--model.write dicom: of use to `predict` alone; leave it out")
-        if self.off_by is not None and self.trainer.state.fn != TrainerFn.PREDICTING:
-            raise InputError("--off_by: of use to `predict` alone; leave it out")
+        given = {"write": self.write == "dicom", "split": self.split == "slices", "off_by": self.off_by is not None}
+        for flag in given:
+            if given[flag] and self.trainer.state.fn != TrainerFn.PREDICTING:
+                raise InputError(f"--model.{flag} {getattr(self, flag)}: of use to `predict` alone; leave it out")
         if (precision := self.trainer.precision) != "32-true":
             raise InputError(f"--trainer.precision {precision}: of trainings; --model.precision is the prior's")
         if data is not None:
@@ -215,21 +222,22 @@ class ReconstructionModule(L.LightningModule):
             for candidate in () if plan.choice is None else plan.choice.candidates:
                 if candidate.prior is not None:
                     self.runner.others[candidate.prior] = self._load(candidate.prior)
-        self._settle_precision()
+        if (told := self.runner.settle_precision(self.trainer.strategy.root_device)) and self.trainer.is_global_zero:
+            print(told, flush=True)
         if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:
             settle_folders(self._results, *STATES)
             for name in [] if data is None else map(data.filed_as, range(len(data.scans))):
                 check_free(self._results / name)
         return []
 
-    def _settle_precision(self) -> None:
-        """Give the priors a precision that the device does well, and tell it where it is not what was asked for."""
-        line = ""
-        for prior in (*self.runner.others.values(), self.runner.second_prior, self.runner.prior):
-            if prior is not None:
-                prior.precision, line = chosen(prior.precision, self.trainer.strategy.root_device)
-        if line and self.trainer.is_global_zero:
-            print(line, flush=True)
+    def setup(self, stage: str) -> None:
+        """Bring the processes together that share volumes."""
+        self.sharing = Sharing(self.sharing.each, self.trainer.world_size, self.global_rank)
+        if stage != "predict" or self.data is None or self.trainer.world_size == 1:
+            return
+        self.sharing = share(self.sharing.each, [self.data.filed_as(k) for k in range(len(self.data.scans))])
+        if self.sharing.each > 1:
+            self.data.groups = self.sharing.groups, self.sharing.number
 
     def _check_data(self, data: VolumeDataModule, devices: int) -> None:
         """Raise where these volumes or this measurement cannot be reconstructed as the flags say."""
@@ -238,8 +246,10 @@ class ReconstructionModule(L.LightningModule):
                 f"task {self.task.name} is of {self.task.modality} volumes, the data of {data.modality}; "
                 f"give VolumeDataModule(modality={self.task.modality!r})"
             )
-        volumes = len(data.scans)
-        if volumes < devices:
+        volumes, each = len(data.scans), 1
+        if self.trainer.state.fn == TrainerFn.PREDICTING:
+            each = processes_a_volume(self.split, volumes, devices)
+        if volumes < devices and each == 1:
             raise InputError(f"{volumes} volumes for {devices} devices; give --trainer.devices {volumes} or fewer")
         if self.write == "dicom":
             check_dicom(data.scans, data.measured)
@@ -267,13 +277,10 @@ class ReconstructionModule(L.LightningModule):
             check_pair(runner.prior, runner.second_prior)
         if not data.measured:
             self.task.check_simulated(runner.settings)
-        may_fail = self.task.modality == "mri" or self.unet is not None or self.task.operator is not None
-        for size in sorted(data.sizes) if may_fail else ():
-            # The mask may be impossible, or not that of the network; an operator of one's own may not be made.
-            build = partial(self.task.build_operator, size, seed=runner.seed, **runner.settings)
-            operator = build(complex=runner.has_phase)
-            if self.unet is not None:
-                self.unet.check_geometry(operator)
+        if each > 1:
+            check_split(each, data.depths, data.scan(0) if data.measured else None, self.plans, runner.prior, self.unet)
+        self.sharing = Sharing(each)
+        runner.check_operators(data.sizes, self.unet, splits=each > 1)
 
     @property
     def data(self) -> VolumeDataModule | None:
@@ -281,35 +288,48 @@ class ReconstructionModule(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return data if isinstance(data, VolumeDataModule) else None
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int = 0) -> Any:
         """Volumes and measurements are frozen dataclasses, which Lightning does not move by itself."""
+        if isinstance(batch, int):  # the number of a volume of which only some slices are for this process
+            return batch
         if isinstance(batch, Measurement):
             return replace(batch, y=batch.y.to(device))
         return batch.with_data(batch.data.to(device))
 
-    def predict_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
+    def predict_step(self, batch: Volume | Measurement | int, batch_idx: int) -> None:
+        slab, scan, volume = self._part(batch) if isinstance(batch, int) else (WHOLE, batch, None)
         source = None if self.data is None else self.data.scans[self._index(batch_idx)]
         job = Job(
-            self.runner, batch, self.plans[0], self._results / batch.name,
-            title=self._title(batch.name, batch_idx, self.trainer.num_predict_batches),
+            self.runner, scan, self.plans[0], self._results / scan.name,
+            title=self._title(scan.name, batch_idx, self.trainer.num_predict_batches),
             config=self.config_yaml,
             source=source if isinstance(source, Path) and source.is_file() else None,
             overwrite=self.overwrite,
             write=self.write,
             off_by=self.off_by,
             report=self.report,
+            slab=slab,
+            volume=volume,
         )  # fmt: skip
         metrics, picture = predict_volume(job)
-        self._record(batch_idx, metrics, picture)
+        if slab.first:
+            self._record(batch_idx, metrics, picture)
         if picture is not None:
             print(summary(metrics, job.folder), flush=True)
+
+    def _part(self, number: int) -> tuple[Slab, Volume | Measurement, dict[str, Any]]:
+        """What this process has of a volume that it shares; the rest is read, and let go."""
+        scan = cast(VolumeDataModule, self.data).taken(number)
+        slab = self.sharing.slab(scan)
+        part, volume = self.runner.part(scan, slab)
+        return slab, self.transfer_batch_to_device(part, self.device), volume
 
     def test_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
         title = self._title(batch.name, batch_idx, self.trainer.num_test_batches)
         if self.compares:
             index = self._index(batch_idx)
             if self.data is None or index < len(self.data.scans):  # further ones are repeated to make the ranks even
-                given = self.runner, cast(Volume, batch), self.plans, self._comparison, title
+                given = self.runner, cast(Volume, batch), self.plans, self._results / COMPARISON, title
                 rows = compare_volume(*given, overwrite=self.overwrite, report=self.report, config=self.config_yaml)
                 self.rows += [(index, row) for row in rows]
             return
@@ -318,7 +338,7 @@ class ReconstructionModule(L.LightningModule):
         result = self.runner.run(case, plan, title)
         shown = result.image if case.truth is None else case.truth
         window = picture_window(shown, self.task.modality, case.calibrated)
-        metrics = self.runner.metrics(batch, case, plan, result)
+        metrics = self.runner.metrics(batch, case, plan, result) | self.runner.scores(case, result.image)
         if isinstance(result, PosteriorSamples):
             metrics |= spread_of(self.runner, batch, case, plan, result, None).metrics
         self._record(batch_idx, metrics, planes_image(result.image, window))
@@ -331,30 +351,22 @@ class ReconstructionModule(L.LightningModule):
         if self.compares:
             self._write_comparison()
             return
-        scores: dict[str, list[float]] = {}
-        for record in self._log_gathered():
-            for name, value in scalars(record.metrics).items():
-                scores.setdefault(f"{self.task.name}/{name}", []).append(value)
-        self.log_dict({name: sum(values) / len(values) for name, values in scores.items()}, sync_dist=True)
+        means = mean_scalars(self._log_gathered())
+        self.log_dict({f"{self.task.name}/{name}": value for name, value in means.items()}, sync_dist=True)
 
     @property
     def _results(self) -> Path:
         return self.output_dir / self.task.name
-
-    @property
-    def _comparison(self) -> Path:
-        return self._results / "comparison"
 
     def _write_comparison(self) -> None:
         """The tables of the rows of all ranks, in the order of the volumes, by the first rank."""
         pairs = [pair for rank in gathered(self.rows, self.trainer.world_size) for pair in rank]
         rows = [row for _, row in sorted(pairs, key=lambda pair: pair[0])]
         self.rows.clear()
-        failed = [row for row in rows if "error" in row]
-        self.failures = [f"{row['method']} on {row['volume']['name']}: {row['error']}" for row in failed]
+        self.failures = [f"{r['method']} on {r['volume']['name']}: {r['error']}" for r in rows if "error" in r]
         if self.global_rank == 0 and rows:
-            means = write_tables(self._comparison, rows)
-            print(f"\n{means}\n\n-> {self._comparison}", flush=True)
+            means = write_tables(self._results / COMPARISON, rows)
+            print(f"\n{means}\n\n-> {self._results / COMPARISON}", flush=True)
 
     def _title(self, name: str, batch_idx: int, loop: Any) -> str:
         """What stands before a progress bar."""
@@ -364,37 +376,25 @@ class ReconstructionModule(L.LightningModule):
 
     def _index(self, batch_idx: int) -> int:
         """The number of a volume among all."""
-        return batch_idx * self.trainer.world_size + self.global_rank
+        return batch_idx * self.sharing.groups + self.sharing.number
 
     def _record(self, batch_idx: int, metrics: dict[str, Any], picture: Tensor | None) -> None:
         self.records.append(Record(self._index(batch_idx), metrics, picture))
         if self.global_rank == 0:
-            self._log(self.records[-1])
-
-    def _log(self, record: Record) -> None:
-        if not isinstance(self.logger, TensorBoardLogger):
-            return
-        board = self.logger.experiment
-        for name, value in scalars(record.metrics).items():
-            board.add_scalar(f"{self.task.name}/{name}", value, record.index)
-        if record.picture is not None:
-            tag = f"{self.task.name}/{record.metrics['volume']}"
-            board.add_image(tag, record.picture, record.index, dataformats="HW")
-        board.flush()
+            log_record(self.logger, self.task.name, self.records[-1])
 
     def _log_gathered(self) -> list[Record]:
         """The records of all ranks; the first rank has logged its own, and logs those of the others here.
 
         ``test`` makes the ranks even by repeating the first volumes; the repeats are left out.
         """
-        devices = self.trainer.world_size
-        by_rank = gathered(self.records, devices)
+        by_rank = gathered(self.records, self.trainer.world_size)
         self.records.clear()
         records = sorted((record for rank in by_rank for record in rank), key=lambda record: record.index)
         if self.data is not None:
             records = [record for record in records if record.index < len(self.data.scans)]
         if self.global_rank == 0:
             for record in records:
-                if record.index % devices:
-                    self._log(record)
+                if record.index % self.sharing.groups:
+                    log_record(self.logger, self.task.name, record)
         return records

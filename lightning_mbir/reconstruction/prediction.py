@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
 from lightning_mbir.data.volumes.volume import ASSUMED, Volume
 from lightning_mbir.data.volumes.writing import write_volume
-from lightning_mbir.errors import WriteError
+from lightning_mbir.errors import InputError, WriteError
 from lightning_mbir.files import check_room, whole_folder, write_whole, writing
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
@@ -45,6 +46,7 @@ from lightning_mbir.report.page import write_page
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place
 from lightning_mbir.report.tables import measured_text, method_text, to_json
+from lightning_mbir.slabs import WHOLE, Slab, current, from_first, gathered, holding, of_all
 from lightning_mbir.version import __version__
 
 UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
@@ -66,6 +68,8 @@ class Job:
         write: ``nifti``, or ``dicom`` to write a derived series too.
         off_by: of samples: what a voxel may be off by, in HU or shares of the peak; none for no map of that.
         report: whether a page to look at it is written.
+        slab: where several processes share the volume, which of its slices ``scan`` has.
+        volume: what ``Runner.volume_identity`` tells of all slices then.
     """
 
     runner: Runner
@@ -79,46 +83,64 @@ class Job:
     write: str = "nifti"
     off_by: float | None = None
     report: bool = True
+    slab: Slab = WHOLE
+    volume: dict[str, Any] | None = None
 
 
 def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
     """Reconstruct one volume into a folder that is its results, whole, as ``docs/comparison.md`` says.
 
+    Of processes that share the volume all come here; the first one writes.
+
     Returns:
-        the metrics, and the three middle slices as a picture; none where the volume was finished before.
+        the metrics, and the three middle slices as a picture; none where the volume was finished before, or another
+        process writes it.
 
     Raises:
         InputError: files in the folder that are none of ours, another process that writes there, and whatever is
             wrong with the volume.
         WriteError: a disk that is full, or does not let us write; it says what is kept.
     """
-    runner, scan, plan, folder = job.runner, job.scan, job.plan, job.folder
+    with holding(job.slab):
+        return _predict(job)
+
+
+def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
+    runner, scan, plan, folder, first = job.runner, job.scan, job.plan, job.folder, job.slab.first
     identity = _identity(job)
-    key = digest(identity)
+    key = _agreed(digest(identity), scan.name)
     lacks_dicom = job.write == "dicom" and not (folder / DICOM).is_dir()
-    if not job.overwrite and not lacks_dicom and (known := finished(folder, key)) is not None:
-        lacks = f", but has no {REPORT}" if job.report and not (folder / REPORT).is_file() else ""
-        told = f"finished before, with the same settings{lacks}; --overwrite true does it again"
-        print(f"{scan.name}: {told} -> {folder}")
+    known = from_first(finished(folder, key) if first and not job.overwrite and not lacks_dicom else None)
+    if known is not None:
+        if first:
+            lacks = f", but has no {REPORT}" if job.report and not (folder / REPORT).is_file() else ""
+            told = f"finished before, with the same settings{lacks}; --overwrite true does it again"
+            print(f"{scan.name}: {told} -> {folder}")
         return known, None
-    check_replaceable(folder)
-    check_room(folder, _bytes(scan, plan))
-    headers = _dicom_headers(job)
+    if first:
+        check_replaceable(folder)
+        check_room(folder, _bytes(job))
+    headers = _dicom_headers(job) if first else []
     running, new = Running(), None
     try:
-        with whole_folder(folder, *STATES) as new:
+        with whole_folder(folder, *STATES) if first else nullcontext(folder) as new:
             case, each = runner.case(scan), None
             plan, tuning = _chosen(job, case, new, key)
             job = replace(job, plan=plan)
             if plan.samples > 1:
                 running, each = _kept_samples(job, identity, case, new / "samples")
-            else:
+            elif first:
                 shutil.rmtree(new / "samples", ignore_errors=True)
             result = runner.run(case, plan, job.title, running, each)
-            metrics = {"key": key, **_provenance(job, identity), **runner.metrics(scan, case, plan, result)}
+            figures = runner.metrics(scan, case, plan, result)
+            direct = _direct(runner, plan, case)
+            result, case, direct = _whole(result, case, direct)
+            if not first:
+                return {}, None
+            metrics = {"key": key, **_provenance(job, identity), **figures, **runner.scores(case, result.image)}
             if tuning is not None:
                 _write_choice(job, new, tuning, metrics, identity)
-            return _written(job, new, case, result, metrics, running, headers)
+            return _written(job, new, case, result, direct, metrics, running, headers)
     except WriteError as error:
         if new is None:  # before the work
             raise
@@ -129,17 +151,39 @@ def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
         ) from error
 
 
+def _agreed(key: str, name: str) -> str:
+    """The key, which is the same in all processes that share a volume."""
+    if set(of_all(key)) != {key}:
+        raise InputError(f"{name}: the processes that share it see other files, priors or versions; give all the same")
+    return key
+
+
+def _whole(
+    result: Reconstruction, case: Case, direct: tuple[str, Tensor] | None
+) -> tuple[Reconstruction, Case, tuple[str, Tensor] | None]:
+    """Images of all slices, on the host of the first process of those that share them."""
+    if not current().split:
+        return result, case, direct
+    result = replace(result, volume=gathered(result.image))
+    if isinstance(result, PosteriorSamples):
+        result = replace(result, std=gathered(result.std))
+    truth = None if case.truth is None else gathered(case.truth)
+    return result, replace(case, truth=truth), None if direct is None else (direct[0], gathered(direct[1]))
+
+
 def _chosen(job: Job, case: Case, folder: Path, key: str) -> tuple[Plan, Tuning | None]:
     """What is run, chosen by the measurement where the plan leaves that open; what was tried is kept as it goes."""
-    path = folder / TRIED
+    path, first = folder / TRIED, job.slab.first
     if job.plan.choice is None:
-        path.unlink(missing_ok=True)  # of other settings
+        if first:
+            path.unlink(missing_ok=True)  # of other settings
         return job.plan, None
 
     def keep(trials: list[Trial]) -> None:
         write_whole(path, to_json({"key": key, "trials": [asdict(trial) for trial in trials]}))
 
-    return job.runner.choose(case, job.plan, job.title, _tried(path, key), keep)
+    known = from_first(_tried(path, key) if first else [])
+    return job.runner.choose(case, job.plan, job.title, known, keep if first else None)
 
 
 def _tried(path: Path, key: str) -> list[Trial]:
@@ -171,6 +215,7 @@ def _written(
     folder: Path,
     case: Case,
     result: Reconstruction,
+    direct: tuple[str, Tensor] | None,
     metrics: dict[str, Any],
     running: Running,
     headers: list[Any],
@@ -191,7 +236,7 @@ def _written(
             shown = spread.calibration, image, spread.std, case.truth, result.samples, place, scale
             drawn = calibration_figure(title, *shown, spread.correction.factor)
         write_spread(folder, volume, spread.std, spread.off, drawn)
-    direct, name = _direct(runner, plan, case), plan.method.rpartition(".")[2]
+    name = plan.method.rpartition(".")[2]
     scores = None if case.truth is None else metrics
     figure = montage(title, name, image, direct, case.truth, place, scale, scores)
     if headers:
@@ -242,7 +287,7 @@ def _identity(job: Job) -> dict[str, Any]:
     spread = None
     if plan.samples > 1:
         spread = {"factor": known_correction(runner, scan, plan).factor, "off_by": job.off_by}
-    return {**runner.identity(scan, plan), "place": plain_data(place), "spread": spread}
+    return {**runner.identity(scan, plan, job.volume), "place": plain_data(place), "spread": spread}
 
 
 def _provenance(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
@@ -260,12 +305,15 @@ def _provenance(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _bytes(scan: Volume | Measurement, plan: Plan) -> int:
+def _bytes(job: Job) -> int:
     """What the results of a volume take on the disk at least: they are compressed, but to no quarter."""
+    scan, samples = job.scan, job.plan.samples
     if isinstance(scan, Measurement):
         return 0
     i, j, k = scan.data.shape if scan.grid is None else scan.grid.shape
-    return i * j * k * (1 if plan.samples == 1 else plan.samples + 3)
+    if scan.grid is None and job.slab.split:
+        i = job.slab.depth
+    return i * j * k * (1 if samples == 1 else samples + 3)
 
 
 def _kept_samples(
@@ -277,29 +325,37 @@ def _kept_samples(
     beside the samples rather than read from these: files hold magnitudes, in HU where CT, from which a complex mean
     cannot be had, nor the very bits of a run that was not interrupted.
     """
-    runner, most = job.runner, job.plan.samples
+    runner, most, first = job.runner, job.plan.samples, job.slab.first
     key, state = digest({**identity, "samples": None, "spread": None}), Path(STATE).name
 
     def kept(place: Path) -> Running:
-        known = Running.load(place / state, key, most, case.y.device)
+        known = Running.load(place / state, key, most, case.y.device) if first else Running()
         return known if all((place / _sample(k)).is_file() for k in range(known.count)) else Running()
 
     running, before = kept(folder), job.folder / "samples"
     earlier = Running() if job.overwrite else kept(before)
-    if max(running.count, earlier.count) == 0 or earlier.count > running.count:
+    if first and (max(running.count, earlier.count) == 0 or earlier.count > running.count):
         shutil.rmtree(folder, ignore_errors=True)  # of other settings, or fewer
     with writing(job.folder):
-        folder.mkdir(exist_ok=True)
+        if first:
+            folder.mkdir(exist_ok=True)
         if earlier.count > running.count:
             running = earlier
             for name in (*map(_sample, range(running.count)), state):
                 write_whole(folder / name, (before / name).read_bytes())
 
+    if job.slab.split:
+        running = running.dealt(case.y.device)
+    truth = None if case.truth is None else gathered(case.truth)
+
     def each(k: int, result: Reconstruction) -> None:
-        write_volume(folder / _sample(k), placed(job.scan, result.image, case))
-        work = {"nfe": result.nfe, "seconds": round(result.seconds, 3), "residual": result.residual}
-        running.scores.append({"sample": k, **work, **runner.scores(case, result.image)})
-        running.save(folder / state, key)
+        image, work = gathered(result.image), {"nfe": result.nfe, "seconds": round(result.seconds, 3)}
+        scores = runner.scores(replace(case, truth=truth), image) if first else {}
+        running.scores.append({"sample": k, **work, "residual": result.residual, **scores})
+        whole = running.gathered() if job.slab.split else running
+        if first:
+            write_volume(folder / _sample(k), placed(job.scan, image, case))
+            whole.save(folder / state, key)
 
     return running, each
 

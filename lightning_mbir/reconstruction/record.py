@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_mbir.report.metrics import PLANES
@@ -32,6 +34,27 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
     spread = metrics.get("calibration", {})
     scalars |= {f"calibration/{name}": spread[name] for name in ("ratio", "within_90", "crps") if name in spread}
     return {name: float(value) for name, value in scalars.items() if value is not None}
+
+
+def mean_scalars(records: Sequence[Record]) -> dict[str, float]:
+    """Means over the volumes that have them."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in scalars(record.metrics).items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def log_record(logger: object, task: str, record: Record) -> None:
+    """Into TensorBoard, where that is the logger."""
+    if not isinstance(logger, TensorBoardLogger):
+        return
+    board = logger.experiment
+    for name, value in scalars(record.metrics).items():
+        board.add_scalar(f"{task}/{name}", value, record.index)
+    if record.picture is not None:
+        board.add_image(f"{task}/{record.metrics['volume']}", record.picture, record.index, dataformats="HW")
+    board.flush()
 
 
 def summary(metrics: dict[str, Any], folder: Path) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.fbp_unet import FBPUNet
 from lightning_mbir.methods.held_out import TooLittle
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
@@ -21,13 +23,15 @@ from lightning_mbir.methods.samples import Running, reconstruct_samples
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.methods.tuning import Trial, Tuning, tune
 from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.prior.networks.precision import chosen
 from lightning_mbir.reconstruction.case import Case, measured, simulate
 from lightning_mbir.reconstruction.forecast import Forecast, beyond
-from lightning_mbir.reconstruction.measured import part_of
+from lightning_mbir.reconstruction.measured import part_of, slices_of
 from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress, SampleProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
 from lightning_mbir.report.lpips import lpips
 from lightning_mbir.report.metrics import image_metrics
+from lightning_mbir.slabs import Slab, current
 from lightning_mbir.version import __version__
 
 log = logging.getLogger(__name__)
@@ -67,6 +71,31 @@ class Runner:
             return None
         return self.prior.precision_on((scan.y if isinstance(scan, Measurement) else scan.data).device)
 
+    def settle_precision(self, device: torch.device) -> str:
+        """Give the priors a precision that a device does well; returns what to tell where it is not what was asked."""
+        told = ""
+        for prior in (*self.others.values(), self.second_prior, self.prior):
+            if prior is not None:
+                prior.precision, told = chosen(prior.precision, device)
+        return told
+
+    def check_operators(self, sizes: Iterable[int], unet: FBPUNet | None, splits: bool) -> None:
+        """Raise where a mask cannot be made, or is not that of the network, or an operator of one's own cannot be made.
+
+        Args:
+            sizes: pixels along a side of the slices of all volumes.
+            unet: the trained network, where one is given.
+            splits: whether processes share slices.
+        """
+        if self.task.modality != "mri" and unet is None and self.task.operator is None:
+            return
+        for size in sorted(sizes):
+            operator = self.task.build_operator(size, seed=self.seed, complex=self.has_phase, **self.settings)
+            if splits and operator.of_slices(0, 1) is None:
+                raise InputError(f"{type(operator).__name__} measures slices together; give --split volumes")
+            if unet is not None:
+                unet.check_geometry(operator)
+
     def takes_complex(self, plan: Plan) -> bool:
         """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
         if self.prior is None or not plan.chosen.needs_prior:
@@ -80,13 +109,25 @@ class Runner:
             if prior is not None:
                 prior.to(device)
         if isinstance(scan, Volume):
-            if scan.notes:
+            if scan.notes and current().first:
                 print("; ".join((scan.name, *scan.notes)), flush=True)
             return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
-        case = measured(part_of(scan, self.seed, **self.given))
+        case = measured(scan if current().split else part_of(scan, self.seed, **self.given))
         noise = f"noise of {case.noise_std:.3g}, from the data" if case.noise_std and not scan.noise_std else None
-        print("; ".join((case.name, *case.notes, *filter(None, (noise,)))))
+        if current().first:
+            print("; ".join((case.name, *case.notes, *filter(None, (noise,)))))
         return case
+
+    def part(self, scan: Volume | Measurement, slab: Slab) -> tuple[Volume | Measurement, dict[str, Any]]:
+        """What a process takes of a volume, or of the part of a measurement that is wanted; and ``volume_identity`` of
+        all of it."""
+        volume = self.volume_identity(scan)
+        if isinstance(scan, Volume):
+            return scan.with_data(scan.data[slab.start : slab.stop].clone()), volume
+        part = slices_of(part_of(scan, self.seed, **self.given), slab.start, slab.stop)
+        if slab.first and part.noise_std and not scan.noise_std:
+            print(f"{scan.name}: noise of {part.noise_std:.3g}, from the data")
+        return part, volume
 
     def run(
         self,
@@ -158,11 +199,12 @@ class Runner:
             except TooLittle as error:
                 if plan.choice.asked:
                     raise InputError(f"{case.name}: {error}") from error
-                print(f"{title}: {plan.method} as it is, since {str(error).partition(';')[0]}", flush=True)
+                if current().first:
+                    print(f"{title}: {plan.method} as it is, since {str(error).partition(';')[0]}", flush=True)
                 return replace(plan, choice=None), None
         if self.shown:
             print("\n".join(f"{title}: {line}" for line in tuning.lines), flush=True)
-        if (warning := tuning.warning(self.prior_name)) is not None:
+        if (warning := tuning.warning(self.prior_name)) is not None and current().first:
             log.warning("%s: %s", case.name, warning)
         return plan.resolved(tuning.candidate), tuning
 
@@ -212,7 +254,7 @@ class Runner:
         return scores
 
     def metrics(self, scan: Volume | Measurement, case: Case, plan: Plan, result: Reconstruction) -> dict[str, Any]:
-        """What ``metrics.json`` holds of one volume."""
+        """What ``metrics.json`` holds of one volume, beside ``scores``."""
         metrics: dict[str, Any] = {
             "task": self.task.name,
             "method": plan.method,
@@ -227,16 +269,13 @@ class Runner:
         misfit = case.misfit(result.residual)
         if misfit is not None:
             metrics |= {"noise_std": case.noise_std, "misfit": round(misfit, 4)}
-        acceleration = case.operator(self.takes_complex(plan)).acceleration
+        acceleration = case.acceleration(self.takes_complex(plan))
         if acceleration is not None:
             metrics["acceleration"] = round(acceleration, 4)
-        return metrics | self.scores(case, result.image)
+        return metrics
 
-    def identity(self, scan: Volume | Measurement, plan: Plan) -> dict[str, Any]:
-        """All that the result of a method depends on, in plain data: numbers, names and checksums.
-
-        What does not change a result (devices, slice batches) is not in it; the version of the package is.
-        """
+    def volume_identity(self, scan: Volume | Measurement) -> dict[str, Any]:
+        """What ``identity`` tells of a volume or a measurement."""
         volume: dict[str, Any] = {"name": scan.name}
         if isinstance(scan, Volume):
             volume |= {"shape": list(scan.data.shape), "spacing_mm": [round(size, 6) for size in scan.spacing]}
@@ -245,6 +284,18 @@ class Runner:
             volume |= {"sha256": tensor_sha256(scan.y), "calibrated": scan.calibrated}
             volume["noise_std"] = scan.noise_std
             volume["geometry"] = plain_data(scan.geometry)
+        return volume
+
+    def identity(self, scan: Volume | Measurement, plan: Plan, volume: dict[str, Any] | None = None) -> dict[str, Any]:
+        """All that the result of a method depends on, in plain data: numbers, names and checksums.
+
+        What does not change a result (devices, slice batches) is not in it; the version of the package is.
+
+        Args:
+            scan: the volume or the measurement.
+            plan: what is run.
+            volume: ``volume_identity`` where ``scan`` has part of the slices alone.
+        """
         modality, chosen = self.task.modality, plan.chosen
         second = None
         if "second_prior" in chosen.needs and self.second_prior is not None:
@@ -256,7 +307,7 @@ class Runner:
             "task": self.task.name,
             "settings": self.given if isinstance(scan, Measurement) else self.settings,
             "seed": self.seed,
-            "volume": volume,
+            "volume": self.volume_identity(scan) if volume is None else volume,
             **plan.identity,
             "prior": self.prior_identity(plan),
             **({"other_priors": others} if others else {}),

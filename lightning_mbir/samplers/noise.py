@@ -22,12 +22,14 @@ class KeyedNoise:
         volume: which volume, by number or name.
         sample: which posterior sample.
         correlation: of any two slices, from 0 (independent) to 1 (the same noise in all of them).
+        first: number of the first slice, where a process has a slab of the volume.
     """
 
     seed: int = 0
     volume: int | str = 0
     sample: int = 0
     correlation: float = 0.0
+    first: int = 0
 
     def __call__(
         self,
@@ -43,9 +45,9 @@ class KeyedNoise:
 
         Args:
             step: noise level; ``stream`` tells apart several draws at one level.
-            slices: global indices of the slices, 0 .. Z - 1 by default.
+            slices: global indices of the slices, by default the first one and those that follow.
         """
-        indices = range(shape[0]) if slices is None else slices
+        indices = range(self.first, self.first + shape[0]) if slices is None else slices
         # Drawn on the CPU in single precision: a GPU's generator, and double precision, would give other numbers.
         single = torch.complex64 if dtype.is_complex else torch.float32
         drawn = torch.empty((len(indices), *shape[1:]), dtype=single)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import EllipsisType
 
 import torch
 from jaxtyping import Num
@@ -14,12 +13,12 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.difference import AXES, difference, difference_adjoint
 from lightning_mbir.physics.operator import LinearOperator
-from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient, inner
+from lightning_mbir.slabs import Index, Widened, total, widened
+from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient, inner, own_inner
 
 SLAB = {"cpu": 2**20}
 """Voxels worked on at a time on a device: on a CPU a slab and what is made of it stay in the cache."""
 
-Index = tuple[EllipsisType | slice, ...]
 _ALL = slice(None)
 
 
@@ -138,7 +137,8 @@ def admm_tv(
 class _Step:
     """The sums over data and differences in one ADMM step, slab by slab along z.
 
-    ``N = A^H A + pull + rho D^H D``. Differences at the edges of a slab take one slice more on either side.
+    ``N = A^H A + pull + rho D^H D``. Differences at the edges of a slab take one slice more on either side, which at
+    the ends of what this process has are those of its neighbours.
     """
 
     def __init__(self, operator: LinearOperator, rho: float, pull: float, dims: list[int]) -> None:
@@ -147,54 +147,62 @@ class _Step:
     def residual(self, x: Tensor, target: Tensor, state: ADMMState) -> Tensor:
         """``target + rho D^H (z - w) - N x``, where the target is ``A^H y + pull x0``."""
         r = torch.empty_like(target)
-        for own, wide, crop in self._slabs(x):
+        around, v_around = self._around(x), [self._around(v_d, above=False) for v_d in state.v]
+        for own, wide, crop in self._slabs(around):
             torch.sub(target[own], pulled_normal(self.operator, self.pull, x[own]), out=r[own])
-            v = [v_d[wide] for v_d in state.v]
+            v = [v_d[wide] for v_d in v_around]
             w = project(v, state.threshold, state.isotropic)
             for dim, v_d, w_d in zip(self.dims, v, w, strict=True):
                 # z - w - D x, where z = v - w.
-                u = torch.sub(v_d, w_d, alpha=2, out=w_d).sub_(difference(x[wide], dim))
+                u = torch.sub(v_d, w_d, alpha=2, out=w_d).sub_(difference(around[wide], dim))
                 r[own].add_(difference_adjoint(u, dim)[crop], alpha=self.rho)
         return r
 
     def normal(self, p: Tensor, out: Tensor) -> Tensor:
         """``N p`` into ``out``."""
-        for own, wide, crop in self._slabs(p):
+        around = self._around(p)
+        for own, wide, crop in self._slabs(around):
             out[own] = pulled_normal(self.operator, self.pull, p[own])
             for dim in self.dims:
-                out[own].add_(difference_adjoint(difference(p[wide], dim), dim)[crop], alpha=self.rho)
+                out[own].add_(difference_adjoint(difference(around[wide], dim), dim)[crop], alpha=self.rho)
         return out
 
     def curvature(self, p: Tensor) -> Tensor:
         """``<p, N p> = ||A p||^2 + pull ||p||^2 + rho ||D p||^2``, which takes no adjoint."""
-        total = torch.zeros((), dtype=p.real.dtype, device=p.device)
-        for own, wide, crop in self._slabs(p):
+        found = torch.zeros((), dtype=torch.float64, device=p.device)
+        around = self._around(p, below=False)
+        for own, wide, crop in self._slabs(around):
             q = self.operator(p[own])
-            total += inner(q, q)
+            found += own_inner(q, q)
             if self.pull:
-                total += self.pull * inner(p[own], p[own])
+                found += self.pull * own_inner(p[own], p[own])
             for dim in self.dims:
-                d = difference(p[wide], dim)[crop]
-                total += self.rho * inner(d, d)
-        return total
+                d = difference(around[wide], dim)[crop]
+                found += self.rho * own_inner(d, d)
+        return total(found).to(p.real.dtype)
 
     def splitting(self, x: Tensor, state: ADMMState, out: tuple[Tensor, ...]) -> None:
         """``v = D x + w`` into ``out``, which may be the volumes of the state."""
-        for own, wide, crop in self._slabs(x):
+        around = self._around(x, below=False)
+        for own, wide, crop in self._slabs(around):
             w = project([v_d[own] for v_d in state.v], state.threshold, state.isotropic)
             for dim, w_d, out_d in zip(self.dims, w, out, strict=True):
-                torch.add(w_d, difference(x[wide], dim)[crop], out=out_d[own])
+                torch.add(w_d, difference(around[wide], dim)[crop], out=out_d[own])
 
-    def _slabs(self, x: Tensor) -> Iterator[tuple[Index, Index, Index]]:
+    def _around(self, x: Tensor, below: bool = True, above: bool = True) -> Widened:
+        """``x`` with the slices of neighbouring processes, where z is among the axes."""
+        return widened(x, below, above) if AXES["z"] in self.dims else Widened(x)
+
+    def _slabs(self, x: Widened) -> Iterator[tuple[Index, Index, Index]]:
         """Slices of a slab, those with their neighbours, and the former among the latter."""
-        if not self.operator.separable or x.ndim < 3:
+        if x.x.ndim < 3:
             yield (...,), (...,), (...,)
             return
-        n = x.shape[-3]
-        size = max(1, SLAB.get(x.device.type, 2**24) * n // x.numel())
+        n = x.x.shape[-3]
+        size = max(1, SLAB.get(x.x.device.type, 2**24) * n // x.x.numel()) if self.operator.separable else n
         for start in range(0, n, size):
             stop = min(start + size, n)
-            first, last = max(start - 1, 0), min(stop + 1, n)
+            first, last = max(start - 1, x.lowest), min(stop + 1, x.highest)
             own, wide, crop = slice(start, stop), slice(first, last), slice(start - first, stop - first)
             yield (..., own, _ALL, _ALL), (..., wide, _ALL, _ALL), (..., crop, _ALL, _ALL)
 

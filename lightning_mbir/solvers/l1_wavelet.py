@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.difference import AXES
 from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.slabs import whole_only
 
 
 class Wavelets:
@@ -146,6 +147,8 @@ def l1_wavelet(
         raise InputError(f"l1_wavelet: step is {step:g}; give a positive number")
     if not axes or any(axis not in AXES for axis in axes):
         raise InputError(f"l1_wavelet: axes are {tuple(axes)}; give some of z, y, x")
+    if "z" in axes:
+        whole_only("l1_wavelet: wavelets along z are those of whole volumes")
     operator.check_range(y)
     dims = [AXES[axis] for axis in axes]
     w = Wavelets(wavelet, levels, dims)

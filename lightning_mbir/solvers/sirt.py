@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.slabs import largest
 
 
 @torch.no_grad()
@@ -57,5 +58,5 @@ def sirt(
 
 def _inverse(sums: Tensor) -> Tensor:
     """One over the sums; 0 for rays that miss the image (nearly: their residual would be blown up)."""
-    negligible = sums < 1e-3 * sums.max()
+    negligible = sums < 1e-3 * largest(sums.max())
     return torch.where(negligible, 0, 1 / torch.where(negligible, 1, sums))

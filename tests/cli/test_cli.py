@@ -315,6 +315,7 @@ def test_two_processes_share_the_volumes(tmp_path: Path, capfd: pytest.CaptureFi
 def test_two_processes_for_one_volume_are_refused(tmp_path: Path) -> None:
     """Without one of them waiting for the other."""
     args = ["predict", "--task", "cs_mri", "--acc", "4", "--data.image_size", "32", "--data.slices", "0:4", *DDP]
+    args += ["--split", "volumes"]
     done = program(*args, "--data.path", str(head(tmp_path)), "--output_dir", str(tmp_path / "x"))
     assert done.returncode == 2 and "fewer" in done.stderr
 

@@ -101,11 +101,11 @@ def test_a_port_in_use_is_told_once(tmp_path: Path, start: Callable[..., subproc
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found in /proc")
-@pytest.mark.parametrize("which", ["first, early", "second, at work"])
+@pytest.mark.parametrize("which", ["first, early", "second, at work", "second, of one volume"])
 def test_a_process_that_is_killed_ends_the_other(
     which: str, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = start(*LONG)
+    process = start(*LONG, "--split", "slices" if which.endswith("volume") else "volumes")
     second = child(process)
     if which == "first, early":  # while the second is still at its imports
         os.kill(process.pid, signal.SIGKILL)

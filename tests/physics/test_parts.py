@@ -11,6 +11,7 @@ from lightning_mbir.physics import (
     LinearOperator,
     MultiCoilFourier,
     ParallelBeam,
+    Weighted,
     make_mask,
 )
 from tests.physics.registry import INEXACT, OPERATORS, random_maps
@@ -140,3 +141,17 @@ def test_3d_lines_are_of_the_plane_of_phase_encoding() -> None:
     operator = CartesianFourier3D(mask, (8, 10, 6))
     assert operator.parts.what == "points of k-space"
     assert len(operator.parts.place) == int(mask.sum())
+
+
+def test_some_slices_of_weights_by_slice() -> None:
+    """Also those with weights of zero, which a slab of a volume may have."""
+    weights = torch.rand(5, 3, 9)
+    weights[:2] = 0
+    x = torch.rand(5, 6, 6)
+    beam = ParallelBeam(6, [0.0, 50.0, 100.0], n_detectors=9)
+    whole = 2.0 * Weighted(beam, weights)
+    for part in (slice(0, 2), slice(1, 4)):
+        some = whole.of_slices(part.start, part.stop)
+        assert some is not None
+        torch.testing.assert_close(some(x[part]), whole(x)[part])
+    assert Weighted(beam, weights[2]).of_slices(0, 2) is not None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
@@ -20,6 +21,8 @@ from lightning_mbir.data.volumes.resample import cut_slices, has_square_pixels, 
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import slice_range, voxel_size
+
+T = TypeVar("T")
 
 DEMO_SLICES, DEMO_SIZE, MOST_DEMOS = 32, 128, 1000
 DEMO_SEED = 10_000
@@ -51,7 +54,10 @@ class VolumeDataModule(L.LightningDataModule):
 
     Attributes:
         sizes: pixels along the side of the slices to reconstruct, of all volumes; known after ``check``.
+        depths: slices of each of them, likewise.
         passed_over: what in the folder is no volume, in a line.
+        groups: where several processes share a volume: how many volumes are worked on at a time, and the number of this
+            process's own. Then numbers are handed out, of which ``taken`` gives the volumes.
     """
 
     def __init__(
@@ -133,6 +139,8 @@ class VolumeDataModule(L.LightningDataModule):
         self.measured = measurement is not None
         self.checked = False
         self.sizes: set[int] = set()
+        self.depths: list[int] = []
+        self.groups: tuple[int, int] | None = None
 
     def setup(self, stage: str) -> None:
         self.check()
@@ -149,8 +157,12 @@ class VolumeDataModule(L.LightningDataModule):
             for i, source in enumerate(self.scans):
                 if isinstance(source, int):  # phantoms take seconds, and are what they should be
                     self.sizes.add(self.image_size or DEMO_SIZE)
+                    self.depths.append(DEMO_SLICES if self.slices is None else self.slices[1] - self.slices[0])
                 elif isinstance(scan := self.scan(i), Volume):
                     self.sizes.add(scan.data.shape[-1])
+                    self.depths.append(len(scan.data))
+                else:
+                    self.depths.append(len(scan.y))
         self.checked = True
 
     def scan(self, index: int) -> Volume | Measurement:
@@ -170,6 +182,13 @@ class VolumeDataModule(L.LightningDataModule):
         fitted = resize_in_plane(volume, self.image_size) if self.image_size else square_in_plane(volume)
         return replace(fitted, notes=(*volume.notes, *_fitting(volume, fitted)))
 
+    def taken(self, index: int) -> Volume | Measurement:
+        """The same, for who shares it out: it is not kept here."""
+        scan = self.scan(index)
+        if self.measured:
+            self._measurement = replace(self._measurement, y=self._measurement.y[:0].clone())
+        return scan
+
     def filed_as(self, index: int) -> str:
         """What the results of volume or measurement number ``index`` are filed under; nothing is read for it."""
         source = self.scans[index]
@@ -177,11 +196,16 @@ class VolumeDataModule(L.LightningDataModule):
             return demo_name(self.modality, source)
         return self._measurement.name if self.measured else volume_name(source)
 
-    def predict_dataloader(self) -> DataLoader[Volume | Measurement]:
-        return DataLoader(_Scans(self), batch_size=1, collate_fn=_first)
+    def predict_dataloader(self) -> DataLoader[Any]:
+        if self.groups is None:
+            return self.test_dataloader()
+        numbers: Any = range(len(self.scans))
+        replicas, own = self.groups
+        sampler = UnrepeatedDistributedSampler(numbers, num_replicas=replicas, rank=own, shuffle=False)
+        return DataLoader(numbers, batch_size=1, collate_fn=_first, sampler=sampler)
 
     def test_dataloader(self) -> DataLoader[Volume | Measurement]:
-        return self.predict_dataloader()
+        return DataLoader(_Scans(self), batch_size=1, collate_fn=_first)
 
     def _cut(self, volume: Volume, source: Path | str) -> Volume:
         if self.slices is None:
@@ -203,7 +227,7 @@ class _Scans(Dataset[Volume | Measurement]):
         return self.data.scan(index)
 
 
-def _first(batch: list[Volume | Measurement]) -> Volume | Measurement:
+def _first(batch: list[T]) -> T:
     return batch[0]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.slabs import current, largest, total
 
 Array = NDArray[Any]
 Rays = tuple[Array, Array, Array]
@@ -264,10 +265,11 @@ def outer_bins(angles: Sequence[float], positions: Array) -> tuple[int, ...]:
 
 def warn_edge_bins(y: Float[Tensor, "*batch views bins"], ends: tuple[int, ...] = (0, -1)) -> None:
     """Warn where sinograms ``(..., views, bins)`` do not fall to zero at these ends of the detector."""
-    size = float(y.abs().max())
-    edges = y[..., list(ends)].abs().amax(-1)
-    cut = float((edges > 0.05 * size).float().mean())
-    if size > 0 and cut > 0.01:
+    size = float(largest(y.abs().max()))
+    beyond = y[..., list(ends)].abs().amax(-1) > 0.05 * size
+    count, views = total(torch.tensor([float(beyond.sum()), beyond.numel()], device=y.device)).tolist()
+    cut = count / views
+    if size > 0 and cut > 0.01 and current().first:
         warnings.warn(
             f"{100 * cut:.0f} % of the views have more than a twentieth of the largest value in the first or last bin "
             "of the detector: the object reaches beyond it, and the reconstruction is wrong towards the edge; take a "
