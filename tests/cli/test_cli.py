@@ -334,7 +334,9 @@ def test_two_processes_make_the_table_of_one(tmp_path: Path, capfd: pytest.Captu
     for name, text in said.items():
         assert text.count(" dds: PSNR") == 3 and text.count("| volume PSNR / SSIM |") == 1
         out = tmp_path / name / "cs_mri/comparison"
-        assert len(list(out.glob("comparison_?.png"))) == 3 and len(list((out / "rows").iterdir())) == 12
+        kept = [path.suffix for path in (out / "rows").iterdir()]
+        assert len(list(out.glob("comparison_?.png"))) == len(list(out.glob("report_?.html"))) == 3
+        assert kept.count(".json") == kept.count(".npz") == 6 and len(kept) == 18, kept
         rows[name] = json.loads((out / "results.json").read_text())
         for row in rows[name]:
             assert row.pop("seconds") >= 0 and row.pop("peak_mib") >= 0
