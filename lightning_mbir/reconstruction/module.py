@@ -211,7 +211,7 @@ class ReconstructionModule(L.LightningModule):
         given = {"write": self.write == "dicom", "split": self.split == "slices", "off_by": self.off_by is not None}
         for flag in given:
             if given[flag] and self.trainer.state.fn != TrainerFn.PREDICTING:
-                raise InputError(f"--model.{flag} {getattr(self, flag)}: of use to `predict` alone; leave it out")
+                raise InputError(f"--{flag} {getattr(self, flag)}: of use to `predict` alone; leave it out")
         if (precision := self.trainer.precision) != "32-true":
             raise InputError(f"--trainer.precision {precision}: of trainings; --model.precision is the prior's")
         if data is not None:

@@ -238,8 +238,8 @@ def test_in_one_call() -> None:
     assert tuned.tuning.candidate.settings["steps"] == 20
     assert (tuned.volume - x).norm() < (plain.volume - x).norm()
     best = reconstruct(y, CT, prior(2), method="auto", tune=Budget(evaluations=6))
-    assert best.method == "admm_tv"
     assert best.tuning is not None
+    assert best.tuning.candidate.name in ("admm_tv", "dds with prior generic")  # and not the prior that is wrong
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,10 @@ def test_what_is_wrong_with_the_data_is_told_before_any_folder_is_made(case: str
     assert not out.exists()
 
 
-def test_more_devices_than_volumes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path)
+def test_more_devices_than_volumes_are_refused_unless_slices_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path, split="volumes")
     run = trainer(tmp_path)
     monkeypatch.setattr(L.Trainer, "world_size", 4)
     with pytest.raises(InputError, match="2 volumes for 4 devices; give --trainer"):

@@ -24,7 +24,7 @@ from lightning_mbir.errors import InputError, WriteError
 from lightning_mbir.files import sha256, whole_folder
 from lightning_mbir.methods.run import run_method as reconstruct
 from lightning_mbir.reconstruction import ReconstructionModule
-from lightning_mbir.reconstruction.prediction import _identity
+from lightning_mbir.reconstruction.prediction import Job, _identity
 from lightning_mbir.reconstruction.provenance import digest, tensor_sha256
 from lightning_mbir.reconstruction.writer import STATE, finished
 from tests.helpers import demo, smooth_volume
@@ -139,7 +139,7 @@ def test_the_key_knows_values_places_and_precision(tmp_path: Path) -> None:
     grid = Grid((32, 32, 16), scan.affine)
 
     def key(scan: Any) -> str:
-        return digest(_identity(module.runner, scan, module.plans[0]))
+        return digest(_identity(Job(module.runner, scan, module.plans[0], tmp_path, "")))
 
     turned = scan.affine @ np.diag([1.0, -1.0, 1.0, 1.0])
     other = scan.data.clone()
@@ -376,6 +376,8 @@ def test_samples_that_go_on_after_kill_9_are_those_of_a_run_that_was_not_killed(
     killed, whole = (contents(tmp_path / out / "sv_ct") for out in ("killed", "whole"))
     config = "demo_chest_0/predict_config.yaml"  # which names the folder
     assert killed.pop(config) != whole.pop(config)
+    page = "demo_chest_0/report.html"  # which has it too
+    assert killed.pop(page).replace(b"/killed", b"/whole") == whole.pop(page)
     assert killed == whole and len(whole) == 9
 
 
