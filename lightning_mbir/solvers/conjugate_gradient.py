@@ -15,6 +15,8 @@ CHUNK = 2**16
 """Numbers a dot product on a CPU; its sums are in float32, which over a whole volume costs four digits."""
 BLOCK = 2**24
 """Products at once on other devices."""
+SMALL = 2**10
+"""Numbers of a slice below which a CPU takes many at once, too: thousands of calls would cost more than the sums."""
 
 
 @torch.no_grad()
@@ -117,8 +119,9 @@ def own_inner(u: Num[Tensor, "*shape"], v: Num[Tensor, "*shape"]) -> Float[Tenso
     real_u, real_v = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (u, v))
     if u.ndim < 3:
         real_u, real_v = real_u[None], real_v[None]
-    if u.device.type != "cpu":  # a kernel for many slices
-        at_once = max(1, BLOCK * len(real_u) // max(1, real_u.numel()))
+    slice_size = real_u.numel() // max(1, len(real_u))
+    if u.device.type != "cpu" or slice_size < SMALL:  # many slices in one go
+        at_once = max(1, (CHUNK if u.device.type == "cpu" else BLOCK) // max(1, slice_size))
         blocks = zip(torch.split(real_u, at_once), torch.split(real_v, at_once), strict=True)
         return torch.cat([(a * b).flatten(1).sum(1) for a, b in blocks]).sum(dtype=torch.float64)
     sums = [
