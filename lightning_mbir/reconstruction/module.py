@@ -143,8 +143,7 @@ class ReconstructionModule(L.LightningModule):
         budget = Budget.of(tune_evaluations, tune_minutes)
         self._wanted = Wanted(self.task, method, method_options or {}, steps, samples, methods, tune, budget)
         has_phase = bool(settings.get("phase", False))
-        generic = not has_phase and prior != GENERIC
-        noisy = "photons" in settings or "snr" in settings
+        noisy, generic = "photons" in settings or "snr" in settings, not has_phase and prior != GENERIC
         self.plans = self._wanted.plans(Setting(noisy, generic=generic, views=settings.get("views")))
         if precision not in PRECISIONS:
             raise InputError(f"--model.precision {precision}: give one of {', '.join(PRECISIONS)}")
@@ -158,13 +157,12 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--network {network}: no such file")
         # What it was trained for is looked at as soon as the size of the slices is known.
         self.unet = read_unet(network) if network is not None else None
-        self.off_by = off_by
         check_off_by(off_by, self.task.modality, samples)
         if write not in FORMATS:
             raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
         if split not in SPLITS:
             raise InputError(f"--split {split}: give {', '.join(SPLITS)}")
-        self.split, self.sharing = split, Sharing()
+        self.split, self.sharing, self.off_by = split, Sharing(), off_by
         self.output_dir, self.overwrite, self.write, self.report = Path(output_dir), overwrite, write, report
         check_writable(self.output_dir)
         if lpips:
@@ -183,6 +181,8 @@ class ReconstructionModule(L.LightningModule):
         )
         if any(plan.chosen.needs_prior for plan in self.plans):
             self.runner.prior = own = self._load(prior, complex=self.runner.has_phase)
+            if own.complex and generic:  # of volumes that `generic` does not know
+                self.plans = self._wanted.plans(Setting(noisy, views=settings.get("views")))
             for plan in self.plans:
                 plan.chosen.check_needs(gradients=hasattr(own, "vjp"))
             if own.modality not in (None, self.task.modality):

@@ -18,7 +18,7 @@ from lightning_mbir.methods.tuning import Trial
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.reconstruction import ReconstructionModule, module
 from lightning_mbir.reconstruction.progress import ChoiceProgress
-from tests.helpers import demo, smooth_volume
+from tests.helpers import demo, gaussian_prior, smooth_volume
 from tests.reconstruction.test_module import predict, trainer
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("bundled")]
@@ -196,6 +196,13 @@ def test_the_prior_of_no_anatomy_is_tried_beside_that_of_the_run(
     folder, _ = run(tmp_path / "it", measurement(tmp_path), samples=2, prior="generic", **FEW)
     tried = json.loads((folder / "tuning.json").read_text())
     assert [candidate["prior"] for candidate in tried["candidates"]] == [None]  # it is that of the run
+
+
+def test_a_complex_prior_is_not_beside_one_of_magnitudes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load_task_prior", lambda *_, **__: gaussian_prior("mri", 16, True))
+    given = ReconstructionModule(task="cs_mri", method="auto", prior="mri_complex", output_dir=tmp_path)
+    assert given.plans[0].choice is not None
+    assert [candidate.prior for candidate in given.plans[0].choice.candidates] == [None] * 3
 
 
 def test_a_budget_of_a_search_that_is_not_made(tmp_path: Path) -> None:
