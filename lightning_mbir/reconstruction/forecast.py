@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LONG = 60.0
-"""Seconds from which on a run's time is told before it is waited for."""
+LONG, TOO_LONG = 60.0, 600.0
+"""Seconds from which on a run's time is told before it is waited for, and those from which on it is told what fewer
+levels would save too."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,14 @@ class Forecast:
         size: pixels along the side of a slice.
         pixel: mm.
         resizable: whether ``--data.image_size`` changes it, which it does not of measured k-space.
+        levels: whether ``--steps`` changes the number of levels.
         runs: how many follow each other, of several samples.
     """
 
     size: int
     pixel: float
     resizable: bool = True
+    levels: bool = False
     runs: int = 1
 
     def told(self, level: float, levels: int) -> str | None:
@@ -35,13 +38,17 @@ class Forecast:
         if seconds < LONG:
             return None
         line = f"about {duration(seconds)} at {self.size} x {self.size} ({duration(level)} a level)"
+        ways = []
+        if self.levels and seconds >= TOO_LONG and levels >= 4:
+            ways.append(f"--steps {levels // 2} takes half of that")
         half = self.size // 2
         if self.resizable and half >= 64:
-            line += (
-                f"; --data.image_size {half} takes a quarter of that, with pixels of {2 * self.pixel:.2g} mm instead "
-                f"of {self.pixel:.2g}"
+            of_that = "a quarter" if ways else "a quarter of that"
+            ways.append(
+                f"--data.image_size {half} {'' if ways else 'takes '}{of_that}, with pixels of {2 * self.pixel:.2g} mm "
+                f"instead of {self.pixel:.2g}"
             )
-        return line
+        return "; ".join([line, ", ".join(ways)]) if ways else line
 
 
 def beyond(size: int, seen: int | None, name: str) -> str | None:

@@ -147,7 +147,8 @@ class Runner:
         operator, prior = case.operator(self.takes_complex(plan)), self._prior(plan.prior)
         given = case.y, operator, prior, plan.method
         size, pixel = operator.domain_shape[-1], case.spacing[-1]
-        forecast = Forecast(size, pixel, resizable=case.truth is not None, runs=plan.samples)
+        levels = plan.chosen.steps > 0
+        forecast = Forecast(size, pixel, resizable=case.truth is not None, levels=levels, runs=plan.samples)
         if plan.chosen.needs_prior and prior is not None and self.shown:
             name = plan.prior or self.sources[0] or self.task.modality
             larger = beyond(size, getattr(prior, "largest", None), name)

@@ -25,6 +25,17 @@ def test_a_long_run_says_what_half_the_size_takes() -> None:
     assert Forecast(512, 0.7).told(1.0, 50) is None  # not worth a line
 
 
+def test_a_run_of_over_ten_minutes_says_what_half_the_levels_take() -> None:
+    assert Forecast(512, 0.7, levels=True).told(17.0, 50) == (
+        "about 14 min at 512 x 512 (17 s a level); --steps 25 takes half of that, --data.image_size 256 a quarter, with "
+        "pixels of 1.4 mm instead of 0.7"
+    )
+    assert Forecast(512, 0.7, resizable=False, levels=True).told(17.0, 50) == (
+        "about 14 min at 512 x 512 (17 s a level); --steps 25 takes half of that"
+    )
+    assert "--steps" not in str(Forecast(512, 0.7, levels=True).told(5.0, 50))  # four minutes
+
+
 def test_a_prior_is_compared_with_the_size_it_has_seen() -> None:
     assert beyond(256, 256, "ct") is None and beyond(512, None, "mine") is None
     assert "larger than prior ct has seen (256 x 256)" in str(beyond(512, 256, "ct"))
