@@ -77,6 +77,14 @@ def torch_radon_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "on_gpu", lambda device: device.type in fake_torch_radon.GPU)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and a GPU where there is one."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Shapes are not checked: what does so is not made for ``torch.compile``."""

@@ -27,8 +27,8 @@ def test_a_long_run_says_what_half_the_size_takes() -> None:
 
 def test_a_run_of_over_ten_minutes_says_what_half_the_levels_take() -> None:
     assert Forecast(512, 0.7, levels=True).told(17.0, 50) == (
-        "about 14 min at 512 x 512 (17 s a level); --steps 25 takes half of that, --data.image_size 256 a quarter, with "
-        "pixels of 1.4 mm instead of 0.7"
+        "about 14 min at 512 x 512 (17 s a level); --steps 25 takes half of that, --data.image_size 256 a quarter, "
+        "with pixels of 1.4 mm instead of 0.7"
     )
     assert Forecast(512, 0.7, resizable=False, levels=True).told(17.0, 50) == (
         "about 14 min at 512 x 512 (17 s a level); --steps 25 takes half of that"
