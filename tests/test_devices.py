@@ -194,7 +194,7 @@ def test_two_gpus_share_the_slices_of_a_volume(tmp_path: Path) -> None:
         out = ["--output_dir", str(devices), "--slice_batch", "1", "--split", "slices"]
         command(*job, *out, *on(gpu, devices), folder=tmp_path)
     one, two = (
-        torch.from_numpy(nibabel.load(next((tmp_path / str(devices)).rglob("reconstruction.nii.gz"))).get_fdata())
+        torch.from_numpy(nibabel.load(next((tmp_path / str(devices)).rglob("recon.nii.gz"))).get_fdata())
         for devices in (1, 2)
     )
     assert relative(two, one) < 1e-3
