@@ -1,10 +1,13 @@
 """Small problems, and a prior that needs no training: Gaussian slices, whose posterior mean is known."""
 
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import Modality
@@ -52,6 +55,17 @@ def unet_file(folder: Path, operator: LinearOperator, **config: Any) -> Path:
     path = folder / "unet.safetensors"
     write_unet(path, CorrectionUNet(**options), {"geometry": geometry_of(operator), **given})
     return path
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most bytes that torch has alive on the CPU at once while ``work`` runs, less those before.
+
+    It is the largest partial sum of what its allocator gives and takes.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
 def needed(method: str, operator: LinearOperator, folder: Path) -> tuple[LinearOperator, dict[str, Any]]:

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Axes, Count, Positive, Searched, metho
 from lightning_mbir.methods.problem import Problem
 
 
-@method(splits=True)
+@method(splits=True, memory=(10, 2, 3))
 def admm_tv(
     p: Problem,
     *,

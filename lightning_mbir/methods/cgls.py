@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method(splits=True)
+@method(splits=True, memory=(7, 4.5, 0))
 def cgls(
     p: Problem,
     *,

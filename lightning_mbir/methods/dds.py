@@ -16,7 +16,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.zero_filled import zero_filled
 
 
-@method(needs=("prior",), splits=True)
+@method(needs=("prior",), splits=True, memory=(11, 2, 3))
 def dds(
     p: Problem,
     *,

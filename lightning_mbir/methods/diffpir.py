@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Positive, Searched, Share, meth
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True)
+@method(needs=("prior",), splits=True, memory=(13, 4.3, 0))
 def diffpir(
     p: Problem,
     *,

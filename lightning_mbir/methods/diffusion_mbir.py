@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Axes, Count, Limits, Positive, Searche
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True)
+@method(needs=("prior",), splits=True, memory=(10, 2, 0))
 def diffusion_mbir(
     p: Problem,
     *,

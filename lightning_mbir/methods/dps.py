@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Positive, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior", "gradients"), splits=True)
+@method(needs=("prior", "gradients"), splits=True, memory=(8, 5.7, 0))
 def dps(
     p: Problem,
     *,

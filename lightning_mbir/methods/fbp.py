@@ -12,7 +12,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.physics import ConeBeam
 
 
-@method(modalities=("ct",), weighted=False, splits=True)
+@method(modalities=("ct",), weighted=False, splits=True, memory=(1.5, 8, 0))
 def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp") -> Tensor:
     """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam.
 

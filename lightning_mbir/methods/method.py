@@ -166,6 +166,8 @@ class Method:
         path: class path, of one that comes from outside.
         splits: whether it may be given a slab of the slices, the others being with other processes: what it does beyond
             single slices is done by what knows of that (``lightning_mbir.slabs``), such as ``admm_tv`` and ``inner``.
+        memory: how many volumes and measurements it holds at its peak, and how many of both for those slices that it
+            works on at a time, where it does so slab by slab; where that is known, what a run will take is told.
     """
 
     run: Callable[..., Any]
@@ -174,6 +176,7 @@ class Method:
     weighted: bool = True
     path: str = ""
     splits: bool = False
+    memory: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         name = getattr(self.run, "__name__", repr(self.run))
@@ -266,6 +269,7 @@ def method(
     needs: tuple[str, ...] = (),
     weighted: bool = True,
     splits: bool = False,
+    memory: tuple[float, float, float] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Make a method of a function; docs/extending.md has a whole example.
 
@@ -274,8 +278,9 @@ def method(
         needs: what it cannot do without, of ``NEEDS``, such as ``"prior"``.
         weighted: whether statistical weights mean something to it.
         splits: whether it may be given a slab of the slices, see ``Method``; without, a volume stays on one device.
+        memory: see ``Method``; without, nothing is told of what a run will take.
 
     Raises:
         InputError: a function without a docstring, an option without a default or without a name.
     """
-    return lambda run: Method(run, modalities, needs, weighted, splits=splits)
+    return lambda run: Method(run, modalities, needs, weighted, splits=splits, memory=memory)

@@ -12,7 +12,7 @@ from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Sha
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True)
+@method(needs=("prior",), splits=True, memory=(11, 4.3, 0))
 def pula(
     p: Problem,
     *,

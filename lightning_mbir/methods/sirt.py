@@ -12,7 +12,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.samplers import SamplerState
 
 
-@method(modalities=("ct",), splits=True)
+@method(modalities=("ct",), splits=True, memory=(3, 3.8, 3))
 def sirt(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Sha
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior", "second_prior"), splits=True)
+@method(needs=("prior", "second_prior"), splits=True, memory=(11, 5, 0))
 def tpdm(
     p: Problem,
     *,

@@ -10,7 +10,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.physics import NonCartesianFourier, RealDomain, density_compensation
 
 
-@method(modalities=("mri",), weighted=False, splits=True)
+@method(modalities=("mri",), weighted=False, splits=True, memory=(7, 2.5, 0))
 def zero_filled(p: Problem) -> Tensor:
     """The inverse Fourier transform of k-space with zeros where nothing was measured: ``A^H y``.
 

@@ -226,6 +226,14 @@ class SliceDenoiser:
             self.chosen[key] = self._affordable(rows, columns, device, gradients)
         return self.chosen.get(key) or self.slice_batch or 1
 
+    def bytes_for(self, shape: Sequence[int], device: torch.device | str, gradients: bool = False) -> int:
+        """Memory that the network takes while a batch of slices passes it, of a stack ``(Z, Y, X)``; as
+        ``slice_batch_for``, whose batch it is."""
+        groups, most = math.ceil(shape[-3] / self.slices), self.slice_batch_for(shape, device, gradients)
+        return math.ceil(groups / math.ceil(groups / most)) * self._cost(
+            shape[-2], shape[-1], torch.device(device), gradients
+        )
+
     def check_stack(self, depth: int) -> None:
         """Raise ``InputError`` where a stack of ``depth`` slices is too low for a prior of neighbouring ones, or where
         it was not told their distance."""
@@ -249,12 +257,15 @@ class SliceDenoiser:
         return other
 
     def _affordable(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
+        return slices_at_once(self._cost(rows, columns, device, gradients), device)
+
+    def _cost(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
+        """Bytes that a slice takes, or a group of neighbouring ones."""
         kind = torch.complex64 if self.complex else torch.float32
         one = torch.zeros(1, self.slices, rows, columns, dtype=kind, device=device)
         with torch.no_grad(), Outputs(self.network) as outputs:
             self._one_batch(self.network, one, 1.0, 1.0 if self.slices > 1 else None, one if gradients else None)
-        # what is kept to go back takes more
-        return slices_at_once(2 * outputs.bytes if gradients else outputs.bytes // 2, device)
+        return 2 * outputs.bytes if gradients else outputs.bytes // 2  # what is kept to go back takes more
 
     def _in_batches(self, x: Tensor, sigma: float, cotangent: Tensor | None = None) -> Tensor:
         """The posterior mean or, with a cotangent, the product with it, in slice batches."""

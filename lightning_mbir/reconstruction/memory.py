@@ -1,17 +1,80 @@
-"""How much memory a piece of work took at its peak."""
+"""How much memory a piece of work took at its peak, and how much a reconstruction will take."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import torch
+from torch import Tensor
+
+from lightning_mbir.free_memory import free_memory
+from lightning_mbir.methods.method import Method
+from lightning_mbir.physics import LinearOperator
+from lightning_mbir.prior import SliceDenoiser
+from lightning_mbir.slabs import current
+from lightning_mbir.solvers.admm_tv import SLAB
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 INTERVAL = 0.01
+TOLD = 256 << 20
+"""Bytes from which on it is worth a line what a run will take."""
+
+
+def needed_memory(
+    method: Method,
+    operator: LinearOperator,
+    y: Tensor,
+    priors: Sequence[SliceDenoiser] = (),
+    weights: Tensor | None = None,
+    samples: int = 1,
+) -> int | None:
+    """Bytes that a reconstruction takes at its peak beyond operator, measurement and network; None of a method that
+    does not tell.
+
+    With ``V`` the bytes of a volume and ``M`` those of the measurement, in the type of the work: ``v V + m M`` of the
+    method, and ``s (V + M)`` of the slices that it works on at a time (``Method.memory``), ``2 M`` where there are
+    weights, ``4 V`` for mean and spread of several samples, and what a batch of slices takes in the network
+    (docs/scale.md).
+
+    Args:
+        method: what is run.
+        operator: of the measurement.
+        y: measurement.
+        priors: those that the method runs.
+        weights: of the measurement.
+        samples: how many are taken.
+    """
+    if method.memory is None:
+        return None
+    shape = operator.domain_shape if len(operator.domain_shape) == 3 else (len(y), *operator.domain_shape)
+    voxels = math.prod(shape)
+    volume, data = voxels * operator.dtype.itemsize, y.numel() * operator.range_dtype.itemsize
+    slabs = operator.separable and weights is None  # which couple slices as a cone beam does
+    at_once = min(1.0, SLAB.get(y.device.type, 2**24) / voxels) if slabs else 1.0
+    volumes, measurements, of_slabs = method.memory
+    taken = volumes * volume + measurements * data + of_slabs * at_once * (volume + data)
+    taken += 2 * data * (weights is not None) + 4 * volume * (samples > 1)
+    gradients = "gradients" in method.needs
+    return int(taken + max((prior.bytes_for(shape, y.device, gradients) for prior in priors), default=0))
+
+
+def told_memory(needed: int, device: torch.device) -> tuple[str, bool] | None:
+    """A line on what a run will take, and whether that is more than there is; None where it is not worth one."""
+    free = free_memory(device)
+    lacking = needed > free
+    if needed < TOLD and not lacking:
+        return None
+    a_process = " a process" if current().split else ""
+    line = f"needs about {needed / 2**30:.1f} GiB of memory{a_process}, {free / 2**30:.1f} are free"
+    if lacking:
+        line += "; --data.image_size, --data.slices or more devices (--split slices) make it less"
+    return line, lacking
 
 
 class PeakMemory:

@@ -22,11 +22,13 @@ from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import Running, reconstruct_samples
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.methods.tuning import Trial, Tuning, tune
+from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.prior.networks.precision import chosen
 from lightning_mbir.reconstruction.case import Case, measured, simulate
 from lightning_mbir.reconstruction.forecast import Forecast, beyond
 from lightning_mbir.reconstruction.measured import part_of, slices_of
+from lightning_mbir.reconstruction.memory import needed_memory, told_memory
 from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress, SampleProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
 from lightning_mbir.report.lpips import lpips
@@ -154,6 +156,7 @@ class Runner:
             larger = beyond(size, getattr(prior, "largest", None), name)
             if larger is not None:
                 print(f"{title}: {larger}", flush=True)
+        self._tell_memory(case, plan, operator, title)
         if plan.samples == 1:
             with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
                 return run_method(*given, callback=bar, **arguments)
@@ -162,6 +165,20 @@ class Runner:
             return reconstruct_samples(
                 *given, samples=plan.samples, running=running, each=each, callback=bars, **arguments
             )
+
+    def _tell_memory(self, case: Case, plan: Plan, operator: LinearOperator, title: str) -> None:
+        """A line on the memory that a run will take, a warning where there is less."""
+        chosen = plan.chosen
+        priors = [self._prior(plan.prior)] if chosen.needs_prior else []
+        priors += [self.second_prior] if "second_prior" in chosen.needs else []
+        weights = case.weights if chosen.weighted else None
+        known = [prior for prior in priors if isinstance(prior, SliceDenoiser)]
+        needed = needed_memory(chosen, operator, case.y, known, weights, plan.samples)
+        told = None if needed is None else told_memory(needed, case.y.device)
+        if told is not None and told[1] and current().first:
+            log.warning("%s: %s", case.name, told[0])
+        elif told is not None and self.shown:
+            print(f"{title}: {told[0]}", flush=True)
 
     def choose(
         self,

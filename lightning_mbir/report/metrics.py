@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SLAB = 16  # slices of windows at once, of a volume
-CHUNK = 64  # slices at once: SSIM holds five filtered copies of them
+CHUNK = 2**20  # pixels at once: torchmetrics' SSIM takes a hundred times as much memory
 
 
 def decibels(value: float | None) -> str:
@@ -39,27 +40,42 @@ def image_metrics(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"],
     """
     result: dict[str, Any] = {}
     for plane, axis in PLANES.items():
-        a = volume.movedim(axis, 0)[:, None].float()
-        b = truth.movedim(axis, 0)[:, None].float()
-        tissue = (b > 0.1 * data_range).float().mean((1, 2, 3)) >= 0.01
-        if bool(tissue.any()):
-            a, b = a[tissue], b[tissue]
-        # A slice without any error would be infinite: 100 dB stand for that.
-        psnr = peak_signal_noise_ratio(a, b, data_range=data_range, dim=(1, 2, 3), reduction="none")
-        result[plane] = {"psnr": float(psnr.clamp_max(100).mean())}
-        if min(a.shape[-2:]) >= SSIM_WINDOW:
-            total = 0.0
-            for c, d in zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True):
-                ssim = structural_similarity_index_measure(c, d, data_range=data_range, reduction="sum")
-                assert isinstance(ssim, Tensor)
-                total += float(ssim)
-            result[plane]["ssim"] = total / len(a)
-    mse = float((volume - truth).double().square().mean())
+        found, ssim, windows = [], 0.0, 0
+        tissue = torch.cat([
+            (b > 0.1 * data_range).float().mean((1, 2, 3)) >= 0.01 for (b,) in _chunks(axis, truth)
+        ])  # fmt: skip
+        keep = tissue if bool(tissue.any()) else ~tissue
+        for a, b in _chunks(axis, volume, truth, keep=keep):
+            psnr = peak_signal_noise_ratio(a, b, data_range=data_range, dim=(1, 2, 3), reduction="none")
+            found.append(psnr.clamp_max(100))  # a slice without any error would be infinite: 100 dB stand for that
+            if min(a.shape[-2:]) >= SSIM_WINDOW:
+                each = structural_similarity_index_measure(a, b, data_range=data_range, reduction="sum")
+                assert isinstance(each, Tensor)
+                ssim, windows = ssim + float(each), windows + len(a)
+        result[plane] = {"psnr": float(torch.cat(found).mean())}
+        if windows:
+            result[plane]["ssim"] = ssim / windows
+    pairs = list(zip(torch.split(volume, 1), torch.split(truth, 1), strict=True))
+    mse = sum(float((a - b).double().square().sum()) for a, b in pairs) / volume.numel()
+    energy = sum(float(b.double().square().sum()) for _, b in pairs) / volume.numel()
     result["volume_psnr"] = min(100.0, 10 * math.log10(data_range**2 / max(mse, 1e-300)))
     if min(volume.shape) >= SSIM_WINDOW:
         result["volume_ssim"] = volume_ssim(volume, truth, data_range)
-    result["nrmse"] = mse**0.5 / max(float(truth.double().square().mean()) ** 0.5, 1e-30)
+    result["nrmse"] = mse**0.5 / max(energy**0.5, 1e-30)
     return result
+
+
+def _chunks(axis: int, *volumes: Tensor, keep: Tensor | None = None) -> Iterator[list[Tensor]]:
+    """The slices of volumes along an axis, ``(n, 1, rows, columns)``, as many at once as have ``CHUNK`` pixels; those
+    that are kept."""
+    depth = volumes[0].shape[axis]
+    size = max(1, CHUNK * depth // max(volumes[0].numel(), 1))
+    for first in range(0, depth, size):
+        part = slice(first, first + size)
+        some = slice(None) if keep is None else keep[part]
+        chunk = [volume.movedim(axis, 0)[part][some][:, None].float() for volume in volumes]
+        if len(chunk[0]):
+            yield chunk
 
 
 def volume_ssim(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], data_range: float) -> float:

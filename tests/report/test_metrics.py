@@ -1,12 +1,15 @@
 """Metrics with one data range: exact values, means over the slices of a plane, no rescaling."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_mbir.reconstruction import image_metrics
+from lightning_mbir.report import metrics
+from tests.helpers import peak_bytes
 
 
 def test_constant_error_has_the_same_psnr_in_every_plane() -> None:
@@ -79,3 +82,16 @@ def test_ssim_of_a_volume_is_that_of_cubes() -> None:
     assert image_metrics(noisy, truth, 1.0)["volume_ssim"] == pytest.approx(float(inside.mean()), rel=1e-4)
     assert image_metrics(truth, truth, 1.0)["volume_ssim"] == pytest.approx(1.0)
     assert "volume_ssim" not in image_metrics(noisy[:10], truth[:10], 1.0)
+
+
+def test_large_volumes_take_little_more_memory_than_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = torch.rand(64, 64, 64, generator=torch.Generator().manual_seed(0))
+    noisy = truth + 0.1
+    expected = image_metrics(noisy, truth, 1.0)
+    monkeypatch.setattr(metrics, "CHUNK", 64**2)  # a slice at a time, as of large ones
+    monkeypatch.setattr(metrics, "SLAB", 1)
+    found: list[dict[str, Any]] = []
+    peak = peak_bytes(lambda: found.append(image_metrics(noisy, truth, 1.0)))
+    assert peak < 5 * truth.nbytes
+    assert found[0]["sagittal"]["ssim"] == pytest.approx(expected["sagittal"]["ssim"], rel=1e-5)
+    assert found[0]["volume_psnr"] == expected["volume_psnr"]

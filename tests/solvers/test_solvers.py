@@ -1,13 +1,11 @@
 """Solvers against dense solves, and ADMM against an independent method for the same convex problem."""
 
 import math
-from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import FourierSampling, LinearOperator, ParallelBeam, RealDomain, make_mask
@@ -15,6 +13,7 @@ from lightning_mbir.physics.difference import AXES, difference, difference_adjoi
 from lightning_mbir.solvers import admm_tv, conjugate_gradient, fbp, sirt, zero_filled
 from lightning_mbir.solvers.admm_tv import SLAB, shrink
 from lightning_mbir.solvers.conjugate_gradient import inner
+from tests.helpers import peak_bytes
 from tests.physics.test_transforms import supersampled_disc
 
 
@@ -226,10 +225,7 @@ def test_admm_step_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     op = FourierSampling(make_mask("gaussian1d", (32, 32), 2))
     rhs = op.normal(torch.rand(16, 32, 32, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)))
     x, state = admm_tv(None, op, rho=0.3, lam=0.01, rhs=rhs)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        admm_tv(None, op, rho=0.3, lam=0.01, x0=x, state=state, rhs=rhs)
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    peak = max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+    peak = peak_bytes(lambda: admm_tv(None, op, rho=0.3, lam=0.01, x0=x, state=state, rhs=rhs))
     assert peak <= 4 * rhs.numel() * rhs.element_size()
 
 
