@@ -26,24 +26,48 @@ FORKS.set_forkserver_preload(
 PATIENCE = 300  # seconds
 
 
-def run_on_ranks(args: list[str], log: Path, ranks: int = 2) -> list[tuple[int | None, str]]:
+STARTERS: dict[str, Callable[[int, int], dict[str, int | str]]] = {
+    "machine": lambda rank, ranks: {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks},
+    "torchrun": lambda rank, ranks: {
+        "LOCAL_RANK": 0, "RANK": rank, "GROUP_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": 1,
+        "TORCHELASTIC_RUN_ID": "none",
+    },
+    "slurm": lambda rank, ranks: {
+        "SLURM_JOB_ID": 7, "SLURM_JOB_NAME": "scan", "SLURM_NTASKS": ranks, "SLURM_NTASKS_PER_NODE": 1,
+        "SLURM_NNODES": ranks, "SLURM_PROCID": rank, "SLURM_NODEID": rank, "SLURM_LOCALID": 0,
+        "SLURM_NODELIST": "node[0-1]",
+    },
+}  # fmt: skip
+"""What a process is told by what starts it: on one machine, or by torchrun or Slurm on a machine for each."""
+
+
+def run_on_ranks(args: list[str], log: Path, ranks: int = 2, starter: str = "machine") -> list[tuple[int | None, str]]:
     """Status of each rank, and what it said, of the command line with these arguments and ``--trainer.devices``.
 
     Args:
         args: of ``python -m lightning_mbir``; ``{rank}`` in them is the number of each.
         log: folder for what the ranks say.
         ranks: how many.
+        starter: one of ``STARTERS``; of machines for each, ``--trainer.num_nodes`` is the number of ranks.
     """
     log.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    devices = ["--trainer.accelerator", "cpu", "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
+    nodes, each = (1, ranks) if starter == "machine" else (ranks, 1)
+    devices = ["--trainer.accelerator", "cpu", "--trainer.devices", str(each), "--trainer.strategy", "ddp"]
+    devices += ["--trainer.num_nodes", str(nodes)]
     logs = [log / f"rank_{rank}.txt" for rank in range(ranks)]
     processes = [
         FORKS.Process(
             target=_rank,
-            args=([a.replace("{rank}", str(rank)) for a in (*args, *devices)], rank, ranks, port, logs[rank]),
+            args=(
+                [a.replace("{rank}", str(rank)) for a in (*args, *devices)],
+                rank,
+                port,
+                logs[rank],
+                STARTERS[starter](rank, ranks),
+            ),
         )
         for rank in range(ranks)
     ]
@@ -55,12 +79,12 @@ def run_on_ranks(args: list[str], log: Path, ranks: int = 2) -> list[tuple[int |
     return [(process.exitcode, file.read_text()) for process, file in zip(processes, logs, strict=True)]
 
 
-def _rank(args: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
+def _rank(args: list[str], rank: int, port: int, log: Path, told: dict[str, int | str]) -> None:
     """One of them; Lightning finds by its environment that it need start no more."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(ranks)}
+    os.environ |= {name: str(value) for name, value in told.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 

@@ -81,6 +81,39 @@ def test_two_volumes_of_two_slabs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("starter", "split", "shared"),
+    [
+        ("torchrun", "slices", True),
+        ("torchrun", "volumes", False),
+        ("slurm", "slices", False),
+        ("slurm", "volumes", True),
+    ],
+)
+def test_two_machines(starter: str, split: str, shared: bool, tmp_path: Path) -> None:
+    """A process on each of two "machines", which write to one folder, or each to a disk of its own."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, size in (("a", 24), ("b", 20)):
+        data = 100 * smooth_volume((6, size, size)).movedim(0, -1).numpy()
+        nib.save(nib.Nifti1Image(data.astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), folder / f"{name}.nii.gz")
+    args = [*BASE, *TV, "--data.path", str(folder), "--output_dir"]
+    alone = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    assert main([*args, str(tmp_path / "one"), *alone]) == 0
+    out = tmp_path / ("both" if shared else "node_{rank}")
+    done = run_on_ranks([*args, str(out), "--split", split], tmp_path / "log", starter=starter)
+    assert [status for status, _ in done] == [0, 0], done
+    second = 0 if split == "slices" else 1  # the machine that writes the second volume
+    for name, rank in (("a", 0), ("b", second)):
+        where = Path(str(out).replace("{rank}", str(rank)))
+        (one, of_one), (two, of_two) = results(tmp_path / "one", name), results(where, name)
+        assert relative(one + 1000, two + 1000) < 1e-5  # HU, as attenuation
+        alike(of_one, of_two)
+    if not shared:
+        assert len(list(tmp_path.glob("node_*/*/?/recon.nii.gz"))) == 2  # each volume once
+
+
 @pytest.mark.parametrize("names", ["v v", "a b"])
 def test_processes_that_see_other_files(names: str, tmp_path: Path) -> None:
     for rank, name in enumerate(names.split()):
