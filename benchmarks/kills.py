@@ -1,10 +1,11 @@
 """kill -9 at random moments, and on: whether the same command ends with the same bytes, and what is left over.
 
-    python benchmarks/kills.py [--kills 20] [--kinds predict samples] [--seed 0] [--keep FOLDER]
+    python benchmarks/kills.py [--kills 20] [--kinds predict split] [--seed 0] [--keep FOLDER]
 
 Each kind is run once to its end. Then, for each kill, it is started anew in an empty folder, killed at a moment drawn
 between its first file and its end, and given again until it ends (a training goes on from its last checkpoint, where
-there is one). All files are compared with those of the run that was not killed, byte for byte, but for times, peak
+there is one). Of a run of two processes the first, the second or both are killed, by turns; how long the other one
+takes to end is told. All files are compared with those of the run that was not killed, byte for byte, but for times, peak
 memory and the revision of a checkout that is worked on. A command takes some ten seconds, most of which are imports.
 """
 
@@ -16,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,11 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = "out"  # relative, so that saved configurations are alike
 DEMO = ["--task", "sv_ct", "--data.image_size", "32", "--data.slices", "8:16"]
 KINDS = {
-    "predict": ["predict", *DEMO, "--steps", "60"],
+    "predict": ["predict", *DEMO, "--steps", "60", "--checkpoint_minutes", "0.003"],
+    "split": [
+        "predict", *DEMO, "--steps", "60", "--checkpoint_minutes", "0.003", "--trainer.devices", "2",
+        "--trainer.strategy", "ddp", "--split", "slices",
+    ],
     "folder": ["predict", *DEMO, "--steps", "20", "--data.demo_volumes", "3"],
     "samples": ["predict", *DEMO, "--steps", "15", "--samples", "4"],
     "test": [
@@ -42,7 +48,9 @@ KINDS = {
         "--model.network_options", '{"channels": [8, 16], "attention": false}',
     ],
 }  # fmt: skip
-HEADER = "| command | seconds | kills | something was kept | ended | same bytes | with leftovers |"
+HEADER = "| command | seconds | kills | something was kept | ended | same bytes | with leftovers | s to end, at most |"
+ENDS = 60.0
+"""Seconds after which a process that was to end is said to wait, and killed."""
 OTHER = ("seconds", "peak_mib", "peak MiB", "revision")
 """What another run, or the same one after a commit, tells in another way."""
 
@@ -67,13 +75,44 @@ def reference(args: list[str], folder: Path) -> tuple[float, float]:
     return first, time.monotonic() - started
 
 
-def killed(args: list[str], folder: Path, moment: float) -> bool:
-    """Start, and kill after so many seconds; whether it still ran then."""
+def killed(args: list[str], folder: Path, moment: float, which: int) -> float | None:
+    """Start, and kill after so many seconds the first process, the second or both; seconds until all have ended, none
+    where they had before."""
     with start(args, folder) as process:
         time.sleep(moment)
-        running = process.poll() is None
-        process.kill()
-    return running
+        if process.poll() is not None:
+            return None
+        others = children(process.pid)
+        for number in [[process.pid], others or [process.pid], [process.pid, *others]][which % 3]:
+            os.kill(number, signal.SIGKILL)
+        started = time.monotonic()
+        while any(map(lives, (process.pid, *others))) and time.monotonic() - started < ENDS:
+            process.poll()
+            time.sleep(0.05)
+        seconds = time.monotonic() - started
+        for number in filter(lives, (process.pid, *others)):
+            os.kill(number, signal.SIGKILL)
+    return seconds
+
+
+def children(process: int) -> list[int]:
+    """The other processes of a run, which the first has started."""
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    return [int(number) for number in listed.read_text().split() if ranked(int(number))]
+
+
+def ranked(process: int) -> bool:
+    try:
+        return b"LOCAL_RANK=" in Path(f"/proc/{process}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def lives(process: int) -> bool:
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def gone_on(args: list[str], folder: Path) -> bool:
@@ -87,7 +126,7 @@ def gone_on(args: list[str], folder: Path) -> bool:
 
 def kept(folder: Path) -> bool:
     """Whether there is something to go on from: a checkpoint, samples, volumes or rows that are finished."""
-    names = ("last.ckpt", "running.npz", "metrics.json", "rows/*.json")
+    names = ("last.ckpt", "running.npz", "state/*.safetensors", "metrics.json", "rows/*.json")
     return any(True for name in names for _ in (folder / OUT).rglob(name))
 
 
@@ -147,16 +186,18 @@ def measure(kind: str, kills: int, draw: random.Random, work: Path) -> str:
     whole = work / "whole"
     whole.mkdir()
     first, total = reference(args, whole)
-    expected, done, begun, ended, same, left = results(kind, whole), 0, 0, 0, 0, 0
+    expected, done, begun, ended, same, left, longest = results(kind, whole), 0, 0, 0, 0, 0, 0.0
     for attempt in range(3 * kills):
         if done == kills:
             break
         folder = work / f"killed_{attempt}"
         folder.mkdir()
         moment = draw.uniform(0.9 * first, total)
-        if not killed(args, folder, moment):
+        seconds = killed(args, folder, moment, attempt if kind == "split" else 0)
+        if seconds is None:
             shutil.rmtree(folder)
             continue
+        longest = max(longest, seconds)
         done += 1
         begun += kept(folder)
         ended += gone_on(args, folder)
@@ -168,7 +209,7 @@ def measure(kind: str, kills: int, draw: random.Random, work: Path) -> str:
             print(f"{kind}, killed after {moment:.2f} s: differ {differ}, left over {hidden}", file=sys.stderr)
         else:
             shutil.rmtree(folder)
-    return f"| {kind} | {total:.1f} | {done} | {begun} | {ended} | {same} | {left} |"
+    return f"| {kind} | {total:.1f} | {done} | {begun} | {ended} | {same} | {left} | {longest:.1f} |"
 
 
 def main() -> None:

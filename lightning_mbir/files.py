@@ -73,8 +73,8 @@ def whole_folder(path: Path, *states: str) -> Iterator[Path]:
 
     Args:
         path: the folder to come.
-        *states: files of the hidden folder, such as ``samples/running.npz``: where one lies, it is kept after a
-            failure with all of its subfolder, and is there again the next time. Everything else is gone then.
+        *states: files or folders of the hidden folder, such as ``samples/running.npz``: where one lies, it is kept
+            after a failure with all of its subfolder, and is there again the next time. Everything else is gone then.
 
     Raises:
         InputError: another process writes this folder.
@@ -104,6 +104,12 @@ def whole_folder(path: Path, *states: str) -> Iterator[Path]:
                 _sync(path.parent)
         finally:
             _settle(hidden, states)
+
+
+def unfinished(path: Path) -> Path:
+    """The hidden folder that ``whole_folder`` gives, for what other processes than the one that holds it put there."""
+    path = path.resolve()
+    return path.parent / f"{RUNNING}{path.name}" / NEW
 
 
 def settle_folders(parent: Path, *states: str) -> None:
@@ -139,7 +145,7 @@ def _check_folder(path: Path) -> None:
 def _settle(hidden: Path, states: Sequence[str]) -> None:
     """Finish what can be finished, and delete what nobody can go on from."""
     _finish(hidden)
-    if not any((hidden / NEW / state).is_file() for state in states):
+    if not any((hidden / NEW / state).exists() for state in states):
         shutil.rmtree(hidden / NEW, ignore_errors=True)
 
 

@@ -71,8 +71,8 @@ def whole(least: int | None = None, most: int = 2**63 - 1) -> Callable[[str], in
     return value
 
 
-def number(positive: bool = False) -> Callable[[str], float]:
-    """Numbers, as YAML writes them."""
+def number(positive: bool = False, least: float | None = None) -> Callable[[str], float]:
+    """Numbers, as YAML writes them; with ``least`` finite ones from there."""
 
     def value(text: str) -> float:
         try:
@@ -81,6 +81,8 @@ def number(positive: bool = False) -> Callable[[str], float]:
             raise InputError("give a number") from None
         if positive and not (math.isfinite(found) and found > 0):
             raise InputError("give a positive number")
+        if least is not None and not (math.isfinite(found) and found >= least):
+            raise InputError(f"give a number of at least {least:g}")
         return found
 
     return value
@@ -358,6 +360,12 @@ PREDICTION_FLAGS = (
         "--model.split",
         "what devices share: volumes, slices of each volume, or auto: slices where volumes are fewer [auto]",
         shared,
+    ),
+    Flag(
+        "--checkpoint_minutes",
+        "--model.checkpoint_minutes",
+        "between two states that are kept, from which the same command goes on; 0 for none [5]",
+        number(least=0),
     ),
     Flag("--write", "--model.write", "nifti, or dicom: a derived series of a DICOM input too [nifti]", written),
     RECONSTRUCTION_FLAGS[-1],

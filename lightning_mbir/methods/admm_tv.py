@@ -43,4 +43,5 @@ def admm_tv(
         axes=tuple(axes),
         isotropic=isotropic,
         callback=p.iteration(steps),
+        checkpoint=p.checkpoint,
     )[0]

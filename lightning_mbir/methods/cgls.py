@@ -27,4 +27,12 @@ def cgls(
         lam: weight of Tikhonov's term, relative to an operator of unit norm.
         tolerance: stop where the residual of the normal equations is this small against ``A^H y``.
     """
-    return solvers.cgls(p.y, p.operator, iterations=steps, lam=lam, tolerance=tolerance, callback=p.iteration(steps))
+    return solvers.cgls(
+        p.y,
+        p.operator,
+        iterations=steps,
+        lam=lam,
+        tolerance=tolerance,
+        callback=p.iteration(steps),
+        checkpoint=p.checkpoint,
+    )

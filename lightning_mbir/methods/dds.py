@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from lightning_mbir import samplers
+from lightning_mbir.checkpointing import UNKEPT
 from lightning_mbir.methods.admm_tv import admm_tv
 from lightning_mbir.methods.fbp import fbp
 from lightning_mbir.methods.method import Count, Positive, Searched, Share, method
@@ -67,13 +68,14 @@ def dds(
         cg_iterations=cg_iterations,
         eta=eta,
         ddim=ddim,
-        init=_start(p, start),
+        init=None if p.checkpoint.found else _start(p, start),
         callback=p.report,
+        checkpoint=p.checkpoint,
     )
 
 
 def _start(p: Problem, name: str) -> Tensor | None:
-    quiet = replace(p, report=lambda state: None)
+    quiet = replace(p, report=lambda state: None, checkpoint=UNKEPT)
     if name == "admm_tv":
         return admm_tv(quiet, steps=50)
     if name == "direct":

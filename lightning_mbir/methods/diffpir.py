@@ -50,4 +50,5 @@ def diffpir(
         tv=tv,
         tv_rho=tv_rho,
         callback=p.report,
+        checkpoint=p.checkpoint,
     )

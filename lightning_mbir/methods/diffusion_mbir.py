@@ -62,4 +62,5 @@ def diffusion_mbir(
         corrector_steps=corrector_steps,
         final_sirt=final_sirt,
         callback=p.report,
+        checkpoint=p.checkpoint,
     )

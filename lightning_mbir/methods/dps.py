@@ -29,4 +29,13 @@ def dps(
         zeta: length of the step of a slice.
     """
     sigmas = samplers.karras_sigmas(steps, sigma_max, sigma_min)
-    return samplers.dps(p.denoise, p.operator, p.y, sigmas, noise=p.noise, zeta=zeta, callback=p.report)
+    return samplers.dps(
+        p.denoise,
+        p.operator,
+        p.y,
+        sigmas,
+        noise=p.noise,
+        zeta=zeta,
+        callback=p.report,
+        checkpoint=p.checkpoint,
+    )

@@ -56,4 +56,5 @@ def l1_wavelet(
         step=max(1.0, p.operator.norm()) ** -2,  # statistical weights leave some rays more than the unit norm
         generator=keyed_generator("l1_wavelet", p.noise.seed) if shifts else None,
         callback=p.iteration(steps),
+        checkpoint=p.checkpoint,
     )

@@ -39,4 +39,5 @@ def mcg(
         zeta=zeta,
         cg_iterations=cg_iterations,
         callback=p.report,
+        checkpoint=p.checkpoint,
     )

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.method import NEEDS
 from lightning_mbir.physics import LinearOperator
@@ -41,6 +42,7 @@ class Problem:
         network: a trained network, for methods that need ``network``: slices ``(Z, Y, X)`` and a slice batch to slices.
         noise_std: of the noise in ``A^H y``: of its real part, or for complex volumes of both together; 0 where it is
             not known.
+        checkpoint: keeps the state of what iterates, see ``lightning_mbir/checkpointing.py``.
     """
 
     y: Tensor
@@ -53,6 +55,7 @@ class Problem:
     second: Any = NO_SECOND
     network: Callable[[Tensor, int], Tensor] = NO_NETWORK
     noise_std: float = 0.0
+    checkpoint: Checkpoint = UNKEPT
 
     def iteration(self, steps: int) -> Callable[..., None]:
         """The callback of a solver of so many iterations, which knows of no noise levels."""

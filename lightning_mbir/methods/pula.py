@@ -51,4 +51,5 @@ def pula(
         gamma=gamma,
         cg_iterations=cg_iterations,
         callback=p.report,
+        checkpoint=p.checkpoint,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT
 from lightning_mbir.data.units import Modality
 from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
@@ -70,7 +71,7 @@ def reconstruct(
             given = priors.get(candidate.prior, candidate.prior)
             priors[candidate.prior] = as_prior(given, modality, operator.domain_complex, y.device)
     choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget(), insists=tune is not False)
-    callback = arguments.pop("callback", None)
+    callback, checkpoint = arguments.pop("callback", None), arguments.pop("checkpoint", UNKEPT)
     tuning = choose(y, operator, choice, priors.__getitem__, modality=modality, **arguments)
     best: Candidate = tuning.candidate
     result = run_method(
@@ -80,6 +81,7 @@ def reconstruct(
         best.method,
         modality=modality,
         callback=callback,
+        checkpoint=checkpoint,
         **{**arguments, **best.settings},
     )
     return replace(result, tuning=tuning)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.catalog import check_method
@@ -24,7 +25,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.units import measured_scale
 from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
-from lightning_mbir.prior import Unit
+from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
 from lightning_mbir.slabs import current, every, length, total, turned, turned_back, whole_only
 
@@ -73,6 +74,7 @@ def run_method(
     network: str | Path | None = None,
     steps: int | None = None,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
     calibrated: bool = True,
     spacing: tuple[float, float, float] | None = None,
     scale: float | None = None,
@@ -103,6 +105,7 @@ def run_method(
         network: file of a trained network; of methods that need one.
         steps: noise levels or iterations.
         callback: called after each of them.
+        checkpoint: keeps the state between them, and goes on from one that is there.
         calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
         spacing: size ``(z, y, x)`` of a voxel in mm, which priors and networks of neighbouring slices need; no others
             look at it.
@@ -164,8 +167,9 @@ def run_method(
         second = placed(second, spacing and spacing[1:], operator.domain_shape[-2])  # along y
         assert denoise is not None
         check_pair(denoise, second)
-        second = _turned(second)
 
+    priors = [own for own in (denoise, second) if isinstance(own, SliceDenoiser) and own.slice_batch is None]
+    checkpoint.begin(sample, y.device, [own.chosen for own in priors])
     _wait(y)
     started = time.perf_counter()
     unit = denoise.unit if denoise is not None else Unit.of(modality)
@@ -200,7 +204,7 @@ def run_method(
             callback(state)
 
     noise = KeyedNoise(seed, volume, sample, first=current().start)
-    given: dict[str, Any] = {"denoise": denoise, "second": second, "network": unet}
+    given: dict[str, Any] = {"denoise": denoise, "second": second and _turned(second), "network": unet}
     problem = Problem(
         y=y_fitted / norm,
         operator=fitted / norm,
@@ -209,6 +213,7 @@ def run_method(
         noise=noise,
         report=report,
         noise_std=noise_unit,
+        checkpoint=checkpoint,
         **{key: value for key, value in given.items() if value is not None},
     )
     settings = {**chosen.options, **options}
@@ -216,7 +221,7 @@ def run_method(
         settings["steps"] = chosen.steps if steps is None else steps
     x = _checked(name, chosen(problem, **settings), operator) * unit.scale + unit.offset
     _wait(x)
-    seconds = time.perf_counter() - started
+    seconds = checkpoint.seconds + time.perf_counter() - started
     if not every(bool(torch.isfinite(x).all()), x.device):
         raise InputError(f"{name} diverged with {settings}; go back to its defaults")
     size = length(y)

@@ -48,4 +48,5 @@ def score_slices(
         corrector_steps=corrector_steps,
         consistency=consistency,
         callback=p.report,
+        checkpoint=p.checkpoint,
     )

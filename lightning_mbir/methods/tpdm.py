@@ -51,4 +51,5 @@ def tpdm(
         lam=lam,
         cg_iterations=cg_iterations,
         callback=p.report,
+        checkpoint=p.checkpoint,
     )

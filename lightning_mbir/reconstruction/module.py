@@ -30,7 +30,7 @@ from lightning_mbir.prior.networks.precision import PRECISIONS
 from lightning_mbir.reconstruction.comparison import COMPARISON, compare_volume
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import Job, predict_volume
-from lightning_mbir.reconstruction.record import Record, gathered, log_record, mean_scalars, summary
+from lightning_mbir.reconstruction.record import Record, gathered, log_record, mean_scalars, of_all_ranks, summary
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.split import Sharing, check_split, processes_a_volume, share
 from lightning_mbir.reconstruction.spread import check_off_by, spread_of
@@ -89,6 +89,7 @@ class ReconstructionModule(L.LightningModule):
         write: ``nifti``, or ``dicom``: with DICOM data, a derived series beside it; ``report``: a page of each result.
         split: what devices share in ``predict``: ``volumes``, ``slices`` of each volume, or ``auto``: slices where
             volumes are fewer than devices.
+        checkpoint_minutes: between two states of a volume that are kept, from which the same command goes on; 0: none.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -130,6 +131,7 @@ class ReconstructionModule(L.LightningModule):
         write: str = "nifti",
         report: bool = True,
         split: str = "auto",
+        checkpoint_minutes: float = 5.0,
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -162,7 +164,9 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--model.write {write}: give {' or '.join(FORMATS)}")
         if split not in SPLITS:
             raise InputError(f"--split {split}: give {', '.join(SPLITS)}")
-        self.split, self.sharing, self.off_by = split, Sharing(), off_by
+        if not 0 <= checkpoint_minutes < float("inf"):
+            raise InputError(f"--checkpoint_minutes {checkpoint_minutes:g}: give a number of at least 0")
+        self.split, self.sharing, self.off_by, self.checkpoint_minutes = split, Sharing(), off_by, checkpoint_minutes
         self.output_dir, self.overwrite, self.write, self.report = Path(output_dir), overwrite, write, report
         check_writable(self.output_dir)
         if lpips:
@@ -209,6 +213,7 @@ class ReconstructionModule(L.LightningModule):
         if self.compares and self.trainer.state.fn != TrainerFn.TESTING:
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
         given = {"write": self.write == "dicom", "split": self.split == "slices", "off_by": self.off_by is not None}
+        given["checkpoint_minutes"] = self.checkpoint_minutes != 5
         for flag in given:
             if given[flag] and self.trainer.state.fn != TrainerFn.PREDICTING:
                 raise InputError(f"--{flag} {getattr(self, flag)}: of use to `predict` alone; leave it out")
@@ -307,7 +312,7 @@ class ReconstructionModule(L.LightningModule):
             overwrite=self.overwrite,
             write=self.write,
             off_by=self.off_by,
-            report=self.report,
+            report=self.report, minutes=self.checkpoint_minutes,
             slab=slab,
             volume=volume,
         )  # fmt: skip
@@ -384,15 +389,10 @@ class ReconstructionModule(L.LightningModule):
             log_record(self.logger, self.task.name, self.records[-1])
 
     def _log_gathered(self) -> list[Record]:
-        """The records of all ranks; the first rank has logged its own, and logs those of the others here.
-
-        ``test`` makes the ranks even by repeating the first volumes; the repeats are left out.
-        """
-        by_rank = gathered(self.records, self.trainer.world_size)
+        """The records of all ranks; the first rank has logged its own, and logs those of the others here."""
+        volumes = None if self.data is None else len(self.data.scans)
+        records = of_all_ranks(self.records, self.trainer.world_size, volumes)
         self.records.clear()
-        records = sorted((record for rank in by_rank for record in rank), key=lambda record: record.index)
-        if self.data is not None:
-            records = [record for record in records if record.index < len(self.data.scans)]
         if self.global_rank == 0:
             for record in records:
                 if record.index % self.sharing.groups:

@@ -7,17 +7,19 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from lightning_mbir.checkpointing import StateFolder
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
 from lightning_mbir.data.volumes.volume import ASSUMED, Volume
 from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.errors import InputError, WriteError
-from lightning_mbir.files import check_room, whole_folder, write_whole, writing
+from lightning_mbir.files import check_room, unfinished, whole_folder, write_whole, writing
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
@@ -29,6 +31,7 @@ from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.spread import known_correction, spread_of
 from lightning_mbir.reconstruction.writer import (
     DICOM,
+    KEPT,
     REPORT,
     STATE,
     STATES,
@@ -68,6 +71,7 @@ class Job:
         write: ``nifti``, or ``dicom`` to write a derived series too.
         off_by: of samples: what a voxel may be off by, in HU or shares of the peak; none for no map of that.
         report: whether a page to look at it is written.
+        minutes: between two states that are kept, from which a run that is stopped goes on; 0 for none.
         slab: where several processes share the volume, which of its slices ``scan`` has.
         volume: what ``Runner.volume_identity`` tells of all slices then.
     """
@@ -83,6 +87,7 @@ class Job:
     write: str = "nifti"
     off_by: float | None = None
     report: bool = True
+    minutes: float = 5.0
     slab: Slab = WHOLE
     volume: dict[str, Any] | None = None
 
@@ -123,7 +128,7 @@ def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
     headers = _dicom_headers(job) if first else []
     running, new = Running(), None
     try:
-        with whole_folder(folder, *STATES) if first else nullcontext(folder) as new:
+        with whole_folder(folder, *STATES) if first else nullcontext(unfinished(folder)) as new:
             case, each = runner.case(scan), None
             plan, tuning = _chosen(job, case, new, key)
             job = replace(job, plan=plan)
@@ -131,7 +136,7 @@ def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
                 running, each = _kept_samples(job, identity, case, new / "samples")
             elif first:
                 shutil.rmtree(new / "samples", ignore_errors=True)
-            result = runner.run(case, plan, job.title, running, each)
+            result = runner.run(case, plan, job.title, running, each, _state(job, identity, new / KEPT))
             figures = runner.metrics(scan, case, plan, result)
             direct = _direct(runner, plan, case)
             result, case, direct = _whole(result, case, direct)
@@ -140,7 +145,9 @@ def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
             metrics = {"key": key, **_provenance(job, identity), **figures, **runner.scores(case, result.image)}
             if tuning is not None:
                 _write_choice(job, new, tuning, metrics, identity)
-            return _written(job, new, case, result, direct, metrics, running, headers)
+            written = _written(job, new, case, result, direct, metrics, running, headers)
+            shutil.rmtree(new / KEPT, ignore_errors=True)
+            return written
     except WriteError as error:
         if new is None:  # before the work
             raise
@@ -195,6 +202,15 @@ def _tried(path: Path, key: str) -> list[Trial]:
         return [Trial.read(trial) for trial in kept["trials"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _state(job: Job, identity: dict[str, Any], folder: Path) -> StateFolder:
+    """What keeps the state of the method that is run, which is that of a single one of the samples."""
+    plan = job.plan
+    run = {"options": {**plan.chosen.options, **plan.options}, "steps": plan.steps}
+    own = {**identity, "samples": None, "spread": None, "method": plan.method, "named_prior": plan.prior, **run}
+    tell = partial(print, flush=True)
+    return StateFolder(folder, own, digest(own), job.minutes, job.scan.name, tell)
 
 
 def _write_choice(job: Job, folder: Path, tuning: Tuning, metrics: dict[str, Any], identity: dict[str, Any]) -> None:

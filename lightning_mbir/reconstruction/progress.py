@@ -71,12 +71,15 @@ class LevelProgress(_Bar):
     def __init__(self, title: str, enabled: bool = True, forecast: Forecast | None = None) -> None:
         super().__init__(title, enabled, title)
         self.forecast = forecast
+        self._before = -1  # steps that were done when a run went on
         self._first = 0.0
 
     def __call__(self, state: SamplerState) -> None:
         """The callback of samplers."""
         sigma = f"sigma {state.sigma:.3g}" if state.sigma else ""
         self.progress.update(self.task, completed=state.step, total=state.n_steps, note=sigma)
+        if self._before < 0:
+            self._before = state.step - 1
         self._foretell(state)
         if not self.enabled or self.console.is_terminal:
             return
@@ -84,7 +87,7 @@ class LevelProgress(_Bar):
         if state.step % tenth == 0 or state.step == state.n_steps:
             task = self.progress.tasks[0]
             elapsed = task.elapsed or 0.0
-            left = elapsed / state.step * (state.n_steps - state.step)
+            left = elapsed / (state.step - self._before) * (state.n_steps - state.step)
             self.console.print(
                 f"{self.title}: {state.step}/{state.n_steps} {sigma} ({elapsed:.0f} s, {left:.0f} s left)",
                 highlight=False,
@@ -92,11 +95,12 @@ class LevelProgress(_Bar):
 
     def _foretell(self, state: SamplerState) -> None:
         """The time in all, from the second level: preparations count into the first."""
-        if not self.enabled or self.forecast is None or state.step > 2:
+        seen = state.step - self._before
+        if not self.enabled or self.forecast is None or seen > 2:
             return
         elapsed = self.progress.tasks[0].elapsed or 0.0
-        if state.step == 2:
-            told = self.forecast.told(elapsed - self._first, state.n_steps)
+        if seen == 2:
+            told = self.forecast.told(elapsed - self._first, state.n_steps - self._before)
             if told is not None:
                 self.console.print(f"{self.title}: {told}", highlight=False, soft_wrap=True)
         self._first = elapsed

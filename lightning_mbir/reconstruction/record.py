@@ -45,6 +45,17 @@ def mean_scalars(records: Sequence[Record]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def of_all_ranks(own: list[Record], ranks: int, volumes: int | None) -> list[Record]:
+    """The records of all ranks in the order of the volumes, once all have come here.
+
+    ``test`` makes the ranks even by repeating the first volumes; where it is known how many ``volumes`` there are, the
+    repeats are left out.
+    """
+    lists = gathered(own, ranks)
+    records = sorted((record for rank in lists for record in rank), key=lambda record: record.index)
+    return [record for record in records if volumes is None or record.index < volumes]
+
+
 def log_record(logger: object, task: str, record: Record) -> None:
     """Into TensorBoard, where that is the logger."""
     if not isinstance(logger, TensorBoardLogger):

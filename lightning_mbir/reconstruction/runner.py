@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
@@ -138,12 +139,14 @@ class Runner:
         title: str,
         running: Running | None = None,
         each: Callable[[int, Reconstruction], None] | None = None,
+        checkpoint: Checkpoint = UNKEPT,
     ) -> Reconstruction:
         """Run one method; of several samples, ``running`` and ``each`` are those of ``reconstruct_samples``."""
         arguments = {
             **self._arguments(case),
             "weights": case.weights if plan.chosen.weighted else None,
             "steps": plan.steps,
+            "checkpoint": checkpoint,
             **plan.options,
         }
         operator, prior = case.operator(self.takes_complex(plan)), self._prior(plan.prior)

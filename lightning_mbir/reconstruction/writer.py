@@ -26,7 +26,9 @@ STATE = "samples/running.npz"
 """The samples so far, from which a run that was killed goes on."""
 TRIED = "tuning.json"
 """The settings that were tried so far, likewise; in the end with what was chosen."""
-STATES = (STATE, TRIED)
+KEPT = "state"
+"""The state of the reconstruction that runs, likewise; see ``lightning_mbir/checkpointing.py``."""
+STATES = (STATE, TRIED, KEPT)
 """What a run that was killed is gone on from."""
 OURS = {
     "recon.nii.gz",
@@ -56,8 +58,12 @@ def write_results(
     write_figure(folder / "montage.png", figure)
     if config_yaml is not None:
         write_whole(folder / "predict_config.yaml", config_yaml.encode())
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    write_whole(folder / METRICS, to_json({**metrics, "files": [name for name in names if name != STATE]}))
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    names = sorted(str(file) for file in files if file != Path(STATE) and file.parts[0] != KEPT)
+    write_whole(
+        folder / METRICS,
+        to_json({**metrics, "files": names}),
+    )
 
 
 def finished(folder: Path, key: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -32,6 +33,7 @@ def dds(
     ddim: bool = False,
     init: Num[Tensor, "z y x"] | None = None,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Chung et al., "Decomposed diffusion sampler for accelerating large-scale inverse problems", ICLR 2024,
     algorithm 3, on the VE-SDE: Tweedie's estimate, ADMM-TV along z from there, then noise of the next level.
@@ -57,6 +59,7 @@ def dds(
             models", ICLR 2021, equation 16, on the VE-SDE): samples then follow the prior as levels grow many.
         init: volume to start from, zero by default; noise of the highest level is added.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``.
@@ -71,9 +74,10 @@ def dds(
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
     if init is not None:
         x += init
+    done, x, shared = checkpoint.resume(x, ADMMState())
     x0 = x
-    shared: ADMMState | None = None
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x, shared)
         denoised = denoise(x, sigma)
         pull = (sigma_y / sigma) ** 2
         trust = pull if sigma_y > 0 else 1.0

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -31,6 +32,7 @@ def diffpir(
     tv: float = 0.0,
     tv_rho: float = 0.01,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Zhu et al., "Denoising diffusion models for plug-and-play image restoration", CVPR Workshops 2023, algorithm 1.
 
@@ -52,6 +54,7 @@ def diffpir(
         tv, tv_rho: weight of total variation along z in the proximal step, which the paper has not, and of its
             augmented term (see :func:`lightning_mbir.solvers.admm_tv`; one ADMM step a level, variables kept).
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``.
@@ -64,9 +67,10 @@ def diffpir(
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
+    done, x, shared = checkpoint.resume(x, ADMMState())
     x0 = x
-    shared: ADMMState | None = None
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x, shared)
         denoised = denoise(x, sigma)
         pull = lam * sigma_n**2 / sigma**2
         if tv == 0:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -36,6 +37,7 @@ def diffusion_mbir(
     corrector_steps: int = 1,
     final_sirt: bool = True,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Chung et al., "Solving 3D inverse problems using pre-trained 2D diffusion models", CVPR 2023, algorithm 1.
 
@@ -61,6 +63,7 @@ def diffusion_mbir(
         corrector_steps: Langevin steps a level.
         final_sirt: one SIRT step at the end, where the operator is one of line integrals.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The denoised mean ``(Z, Y, X)``.
@@ -73,16 +76,16 @@ def diffusion_mbir(
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, stream=PREDICTOR, dtype=rhs.dtype, device=rhs.device)
-    shared: ADMMState | None = None
-    nfe = 0
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    done, x, shared, nfe = checkpoint.resume(x, ADMMState(), 0)
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x, shared, nfe)
         x, denoised = predictor_corrector(
             denoise, x, sigma, sigma_next, noise=noise, step=i + 1, snr=snr, corrector_steps=corrector_steps
         )
         nfe += 1 + (corrector_steps if sigma_next > 0 else 0)
         # Data consistency and total variation, the split variables kept from level to level.
         before = x if consistency == "noisy" else denoised
-        after, shared = admm_tv(
+        after, kept = admm_tv(
             None,
             operator,
             rho=rho,
@@ -91,10 +94,11 @@ def diffusion_mbir(
             cg_iterations=cg_iterations,
             axes=tuple(axes),
             x0=before,
-            state=shared if sharing else None,
+            state=shared,
             rhs=rhs,
             overwrite_state=True,
         )
+        shared = kept if sharing else ADMMState()
         x = after if before is x else x + (after - before)
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, denoised, nfe))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, DifferentiableDenoiser, SamplerState
@@ -24,6 +25,7 @@ def dps(
     noise: KeyedNoise,
     zeta: float = 3.0,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Chung et al., "Diffusion posterior sampling for general noisy inverse problems", ICLR 2023, algorithm 1.
 
@@ -39,6 +41,7 @@ def dps(
         noise: keyed noise.
         zeta: length of the step of a slice; an operator that couples slices has the root mean square over them.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``.
@@ -46,7 +49,9 @@ def dps(
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    done, x = checkpoint.resume(x)
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x)
         denoised = denoise(x, sigma)
         gradient = guidance(denoise, operator, y, x, sigma, denoised)
         fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)

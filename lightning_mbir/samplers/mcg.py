@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Callback, DifferentiableDenoiser, SamplerState
@@ -25,6 +26,7 @@ def mcg(
     zeta: float = 3.0,
     cg_iterations: int = 5,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Chung et al., "Improving diffusion models for inverse problems using manifold constraints", NeurIPS 2022,
     algorithm 1, on the VE-SDE: ancestral step, gradient step, projection onto the noisy measurement.
@@ -42,6 +44,7 @@ def mcg(
         zeta: length of the gradient step of a slice; an operator that couples slices has the root mean square.
         cg_iterations: conjugate gradient steps a level.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``.
@@ -49,8 +52,10 @@ def mcg(
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
+    done, x = checkpoint.resume(x)
     x0 = x
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x)
         denoised = denoise(x, sigma)
         gradient = guidance(denoise, operator, y, x, sigma, denoised)
         x0 = nearer_to_data(denoised - zeta * gradient, operator, rhs, cg_iterations)

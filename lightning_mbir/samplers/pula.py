@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -28,6 +29,7 @@ def pula(
     gamma: float = 1.0,
     cg_iterations: int = 10,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Blumenthal et al., arXiv 2512.05791, on the VE-SDE: one step of Langevin dynamics a level, preconditioned by what
     the measurement and the level know of each direction.
@@ -54,6 +56,7 @@ def pula(
         cg_iterations: conjugate gradient steps a level. They have to solve the step: of k-space ten do, of few views
             with a small ``sigma_y`` they do not, and what is left unsolved is noise of the levels before.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``, a sample of the posterior.
@@ -76,7 +79,9 @@ def pula(
         """``P v`` times ``s^2``."""
         return operator.normal(v) + trust * v
 
-    for i, sigma in enumerate(levels):
+    done, x = checkpoint.resume(x)
+    for i, sigma in enumerate(levels[done:], done):
+        checkpoint.reached(i, x)
         denoised, trust = denoise(x, sigma), (sigma_y / sigma) ** 2
         b = gamma * (rhs - operator.normal(x) + trust * (denoised - x))
         b += measured * operator.adjoint(noise(i + 1, y.shape, stream=1, dtype=y.dtype, device=y.device))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -29,6 +30,7 @@ def score_slices(
     corrector_steps: int = 1,
     consistency: str = "tweedie",
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Score-based reconstruction of each slice on its own, the baseline that DiffusionMBIR is compared with.
 
@@ -51,6 +53,7 @@ def score_slices(
         corrector_steps: Langevin steps a level.
         consistency: ``"noisy"`` or ``"tweedie"``.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``.
@@ -65,8 +68,9 @@ def score_slices(
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, stream=PREDICTOR, dtype=rhs.dtype, device=rhs.device)
-    nfe = 0
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    done, x, nfe = checkpoint.resume(x, 0)
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x, nfe)
         x, denoised = predictor_corrector(
             denoise, x, sigma, sigma_next, noise=noise, step=i + 1, snr=snr, corrector_steps=corrector_steps
         )

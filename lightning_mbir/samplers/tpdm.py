@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
@@ -32,6 +33,7 @@ def tpdm(
     lam: float = 0.0,
     cg_iterations: int = 15,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "z y x"]:
     """Lee et al., "Improving 3D imaging with pre-trained perpendicular 2D diffusion models", ICCV 2023, algorithm 1:
     the prior of the volume is a product of one of its axial and one of its coronal slices, whose scores take turns.
@@ -51,6 +53,7 @@ def tpdm(
         rho, lam: of ADMM-TV along z beside the priors; none with ``lam=0``, as in the paper.
         cg_iterations: conjugate gradient steps a level.
         callback: called after each level.
+        checkpoint: keeps the state between levels, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)``.
@@ -63,9 +66,10 @@ def tpdm(
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
+    done, x, shared = checkpoint.resume(x, ADMMState())
     x0 = x
-    shared: ADMMState | None = None
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
+        checkpoint.reached(i, x, shared)
         left = len(sigmas) - 1 - i
         if left % period == period - 1:
             denoised = second(x.transpose(0, 1).contiguous(), sigma).transpose(0, 1).contiguous()

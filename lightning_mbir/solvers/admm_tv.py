@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.difference import AXES, difference, difference_adjoint
 from lightning_mbir.physics.operator import LinearOperator
@@ -27,11 +28,11 @@ class ADMMState:
     """What "variable sharing" keeps: one volume ``v = D x + w`` an axis, before the split and dual updates.
 
     These are ``z = shrink(v, threshold)`` and ``w = v - z``, so both follow from ``v``; ``isotropic`` tells whether
-    that is the shrinkage of vectors.
+    that is the shrinkage of vectors. Without any ``v`` there was no step yet.
     """
 
-    v: tuple[Num[Tensor, "*shape"], ...]
-    threshold: float
+    v: tuple[Num[Tensor, "*shape"], ...] = ()
+    threshold: float = 0.0
     isotropic: bool = False
 
     @property
@@ -62,6 +63,7 @@ def admm_tv(
     rhs: Num[Tensor, "*shape"] | None = None,
     overwrite_state: bool = False,
     callback: Callable[[int, Tensor], None] | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> tuple[Num[Tensor, "*shape"], ADMMState]:
     """Minimise ``1/2 ||A x - y||^2 + pull/2 ||x - x0||^2 + lam ||D x||_1`` over volumes.
 
@@ -85,6 +87,7 @@ def admm_tv(
         rhs: ``A^H y`` where it is known already.
         overwrite_state: put the new state where the old one is, which saves a volume an axis.
         callback: called after each iteration with its number and the iterate.
+        checkpoint: keeps the state between iterations, and gives it back.
 
     Returns:
         The volume ``(Z, Y, X)`` and the state to go on with.
@@ -105,19 +108,24 @@ def admm_tv(
         rhs = operator.adjoint(y)
     x = rhs if x0 is None else x0
     target = rhs if pull == 0 else torch.add(rhs, x, alpha=pull)
+    shared = ADMMState() if state is None else state
     if lam == 0:
-        for k in range(iterations):
+        done, x = checkpoint.resume(x)
+        for k in range(done, iterations):
+            checkpoint.reached(k, x)
             x = conjugate_gradient(partial(pulled_normal, operator, pull), target, x, max_iterations=cg_iterations)
             if callback is not None:
                 callback(k + 1, x)
-        return x, state if state is not None else ADMMState((), 0.0)
+        return x, shared
     step = _Step(operator, rho, pull, [AXES[axis] for axis in axes])
-    if state is None:
-        state, overwrite_state = ADMMState(tuple(torch.zeros_like(x) for _ in axes), lam / rho, isotropic), True
-    for k in range(iterations):
+    if not shared.v:
+        shared, overwrite_state = ADMMState(tuple(torch.zeros_like(x) for _ in axes), lam / rho, isotropic), True
+    done, x, shared = checkpoint.resume(x, shared)
+    for k in range(done, iterations):
+        checkpoint.reached(k, x, shared)
         # x: conjugate gradients on N x = A^H y + pull x0 + rho D^H (z - w), from the last x, that is on N dx = r from
         # zero.
-        r = step.residual(x, target, state)
+        r = step.residual(x, target, shared)
         if cg_iterations == 1:  # conjugate_gradient(...) + x without its copies of r
             rr, curvature = inner(r, r), step.curvature(r)
             alpha = float(rr / curvature) if curvature > 0 else 0.0
@@ -126,12 +134,12 @@ def admm_tv(
             normal = partial(step.normal, out=torch.empty_like(r))
             x = conjugate_gradient(normal, r, max_iterations=cg_iterations, curvature=step.curvature, made_of=x).add_(x)
         # v = D x + w, from which z and w follow.
-        v = state.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in state.v)
-        step.splitting(x, state, out=v)
-        state, overwrite_state = ADMMState(v, lam / rho, isotropic), True
+        v = shared.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in shared.v)
+        step.splitting(x, shared, out=v)
+        shared, overwrite_state = ADMMState(v, lam / rho, isotropic), True
         if callback is not None:
             callback(k + 1, x)
-    return x, state
+    return x, shared
 
 
 class _Step:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient
@@ -23,6 +24,7 @@ def cgls(
     tolerance: float = 0.0,
     x0: Num[Tensor, "*shape"] | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "*shape"]:
     """Minimise ``||A x - y||^2 + lam ||x||^2``: conjugate gradients on ``(A^H A + lam) x = A^H y``.
 
@@ -39,6 +41,7 @@ def cgls(
         tolerance: stop where the residual of the normal equations is this small against ``A^H y``.
         x0: start ``(..., *domain_shape)``; zero by default.
         callback: called after each step with its number and the iterate.
+        checkpoint: keeps the state between steps, and gives it back.
 
     Returns:
         ``(..., *domain_shape)``.
@@ -64,4 +67,5 @@ def cgls(
         max_iterations=iterations,
         tolerance=tolerance,
         callback=None if callback is None else report,
+        checkpoint=checkpoint,
     )

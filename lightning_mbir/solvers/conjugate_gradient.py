@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.slabs import total
 
@@ -31,6 +32,7 @@ def conjugate_gradient(
     curvature: Callable[[Tensor], Tensor] | None = None,
     made_of: Num[Tensor, "*shape"] | None = None,
     callback: Callable[[int, Tensor, float], None] | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "*shape"]:
     """Solve ``N x = b`` (Hestenes and Stiefel 1952).
 
@@ -47,6 +49,7 @@ def conjugate_gradient(
         curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
         made_of: what ``b`` is the difference of, or something as large: its rounding is what ``b`` is wrong by.
         callback: called after each step with the step, the iterate, and the largest relative residual.
+        checkpoint: keeps the state between steps, and gives it back.
 
     Returns:
         The iterate, of ``b``'s shape.
@@ -71,7 +74,9 @@ def conjugate_gradient(
         stop = torch.maximum(stop, floor**2 * inner(q, q, batch_dims))
     p = r.clone()
     rr = inner(r, r, batch_dims)
-    for k in range(max_iterations):
+    done, x, r, p, rr = checkpoint.resume(x, r, p, rr)
+    for k in range(done, max_iterations):
+        checkpoint.reached(k, x, r, p, rr)
         active = rr > stop
         if not bool(active.any()):
             break

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.difference import AXES
 from lightning_mbir.physics.operator import LinearOperator
@@ -112,6 +113,7 @@ def l1_wavelet(
     generator: torch.Generator | None = None,
     x0: Num[Tensor, "*shape"] | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "*shape"]:
     """Minimise ``1/2 ||A x - y||^2 + lam ||W x||_1``.
 
@@ -133,6 +135,7 @@ def l1_wavelet(
         generator: of the shifts; None for none.
         x0: start ``(..., *domain_shape)``; ``A^H y`` by default.
         callback: called after each iteration with its number and the iterate.
+        checkpoint: keeps the state between iterations, and gives it back.
 
     Returns:
         ``(..., *domain_shape)``.
@@ -159,15 +162,16 @@ def l1_wavelet(
     inside = tuple(slice(size) for size in start.shape)
     x = start.new_zeros(whole)
     x[inside] = start
-    z, t = x, 1.0
-    for k in range(iterations):
+    shifts = torch.zeros(iterations, len(dims), dtype=torch.int64)
+    if generator is not None:
+        shifts = torch.randint(2**levels, shifts.shape, generator=generator)
+    done, x, z, t = checkpoint.resume(x, x, 1.0)
+    for k in range(done, iterations):
+        checkpoint.reached(k, x, z, t)
         moved = z.clone()
         moved[inside] -= step * operator.adjoint(operator(z[inside]) - y)
-        shifts = [0] * len(dims)
-        if generator is not None:
-            shifts = torch.randint(2**levels, (len(dims),), generator=generator).tolist()
-        c = soft_threshold(w.forward(moved.roll(shifts, dims)), step * lam)
-        new = w.adjoint(c).roll([-shift for shift in shifts], dims)
+        c = soft_threshold(w.forward(moved.roll(shifts[k].tolist(), dims)), step * lam)
+        new = w.adjoint(c).roll((-shifts[k]).tolist(), dims)
         t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2 if accelerate else 1.0
         z = new + (t - 1) / t_new * (new - x)
         x, t = new, t_new

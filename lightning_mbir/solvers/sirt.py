@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.slabs import largest
@@ -20,6 +23,8 @@ def sirt(
     x0: Float[Tensor, "*shape"] | None = None,
     relaxation: float = 1.0,
     nonnegative: bool = False,
+    callback: Callable[[int, Tensor], None] | None = None,
+    checkpoint: Checkpoint = UNKEPT,
 ) -> Float[Tensor, "*shape"]:
     """``x += relaxation C A^T R (y - A x)`` with the inverse column and row sums ``C`` and ``R``.
 
@@ -33,6 +38,8 @@ def sirt(
         x0: start ``(..., *domain_shape)``; zero by default.
         relaxation: step between 0 and 2.
         nonnegative: clip below zero after each step.
+        callback: called after each iteration with its number and the iterate.
+        checkpoint: keeps the state between iterations, and gives it back.
 
     Returns:
         The volume ``(..., *domain_shape)``, in the unit of ``x`` in ``y = A x``.
@@ -49,10 +56,14 @@ def sirt(
     columns = operator.adjoint(torch.ones(operator.range_shape, dtype=y.dtype, device=y.device))
     inverse_rows, inverse_columns = _inverse(rows), relaxation * _inverse(columns)
     x = operator.adjoint(torch.zeros_like(y)) if x0 is None else x0
-    for _ in range(iterations):
+    done, x = checkpoint.resume(x)
+    for k in range(done, iterations):
+        checkpoint.reached(k, x)
         x = x + inverse_columns * operator.adjoint(inverse_rows * (y - operator(x)))
         if nonnegative:
             x = x.clamp_min(0)
+        if callback is not None:
+            callback(k + 1, x)
     return x
 
 

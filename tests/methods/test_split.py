@@ -52,7 +52,7 @@ def problem(kind: str) -> tuple[LinearOperator, Tensor, Tensor | None]:
     return operator, operator(x), None
 
 
-def run(method: str, kind: str, folder: Path, part: slice | None = None) -> Reconstruction:
+def run(method: str, kind: str, folder: Path, part: slice | None = None, **more: Any) -> Reconstruction:
     operator, y, weights = problem(kind)
     if part is not None:
         some = operator.of_slices(part.start, part.stop)
@@ -67,8 +67,8 @@ def run(method: str, kind: str, folder: Path, part: slice | None = None) -> Reco
     prior = gaussian_prior(modality, complex=operator.domain_complex)
     weights = weights if METHODS[method].weighted else None
     steps = STEPS.get(method, 6)
-    options = OPTIONS.get(method, {})
-    return run_method(y, operator, prior, method, modality=modality, weights=weights, steps=steps, **given, **options)
+    more = {**given, **OPTIONS.get(method, {}), **more}
+    return run_method(y, operator, prior, method, modality=modality, weights=weights, steps=steps, **more)
 
 
 def every_method(folder: Path, cases: list[tuple[str, str]]) -> list[tuple[Tensor, float, int]]:
