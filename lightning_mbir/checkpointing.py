@@ -62,7 +62,8 @@ class Checkpoint:
         """How many steps are done and the state after them; 0 and the state that is given, the first, where none is.
 
         Args:
-            *state: tensors, slices first (or numbers of the whole volume), data classes of these, plain numbers.
+            *state: tensors, slices first (of less than two dimensions: numbers of the whole volume), data classes and
+                tuples of these, plain numbers.
         """
         return 0, *state
 
@@ -189,7 +190,7 @@ class StateFolder(Checkpoint):
         """Which settings of a state are other ones."""
         try:
             with safe_open(path, framework="pt") as file:
-                there = json.loads(file.metadata()["plain"])["identity"]
+                there = _plain_data(file)["identity"]
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             return "which cannot be read"
         mine = json.loads(json.dumps(self.identity, default=str))
@@ -214,7 +215,7 @@ class StateFolder(Checkpoint):
         try:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / names[slab.rank], save(tensors, {"plain": json.dumps(plain, default=str)}))
+            write_whole(self.folder / names[slab.rank], _packed(plain, tensors))
         except WriteError as error:
             problem = str(error)
         problems = [told for told in of_all(problem) if told]  # where all have come, all files are there
@@ -252,6 +253,20 @@ def _plain(value: object, name: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
+def _packed(plain: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
+    """A file."""
+    text = json.dumps(plain, default=str)
+    return bytes(save(tensors, {"plain": text, "sum": str(zlib.crc32(text.encode()))}))
+
+
+def _plain_data(file: Any) -> dict[str, Any]:
+    """What is plain in a file."""
+    found = file.metadata()
+    if str(zlib.crc32(found["plain"].encode())) != found["sum"]:
+        raise ValueError("its header has other bytes than were written")
+    return dict(json.loads(found["plain"]))
+
+
 def _rebuilt(like: Any, value: Any, tensors: dict[str, Tensor]) -> Any:
     """The reverse of ``_plain``; ``like`` tells which data class it is, not which tensors there are."""
     if isinstance(value, list):
@@ -265,8 +280,8 @@ def _rebuilt(like: Any, value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _rows(tensor: Tensor) -> Iterator[memoryview]:
-    """The bytes of each slice, or of a number."""
-    for row in tensor if tensor.ndim else tensor[None]:
+    """The bytes of each slice, or of numbers of the whole volume."""
+    for row in tensor if tensor.ndim > 1 else tensor[None]:
         yield row.contiguous().numpy().reshape(-1).data.cast("B")
 
 
@@ -281,7 +296,7 @@ def _read(paths: Sequence[Path], device: torch.device) -> tuple[dict[str, Any], 
     first: dict[str, Any] = {}
     for rank, path in enumerate(paths):
         with safe_open(path, framework="pt") as file:
-            plain = json.loads(file.metadata()["plain"])
+            plain = _plain_data(file)
             first = first or plain
             own = slice(None)
             if slab.split or len(paths) > 1:
@@ -294,7 +309,7 @@ def _read(paths: Sequence[Path], device: torch.device) -> tuple[dict[str, Any], 
                     continue
             for name in file.keys():  # noqa: SIM118 -- no mapping
                 sums, whole = plain["sums"][name], file.get_slice(name)
-                if not whole.get_shape():
+                if len(whole.get_shape()) < 2:
                     found, expected = file.get_tensor(name), sums
                     parts[name] = []
                 else:
@@ -304,6 +319,6 @@ def _read(paths: Sequence[Path], device: torch.device) -> tuple[dict[str, Any], 
                 parts[name].append(found)
     # Copies, since sums may be rounded by where in memory a tensor begins.
     tensors = {
-        name: (torch.cat(found) if found[0].ndim else found[0].clone()).to(device) for name, found in parts.items()
+        name: (torch.cat(found) if found[0].ndim > 1 else found[0].clone()).to(device) for name, found in parts.items()
     }
     return first, tensors

@@ -1,4 +1,4 @@
-"""A reconstruction that was stopped goes on: every method that iterates, to the same bits, in other slabs to rounding."""
+"""A reconstruction that was stopped goes on: every method, to the same bits, in other slabs to rounding."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_mbir.checkpointing import StateFolder
-from lightning_mbir.methods.samples import reconstruct_samples
+from lightning_mbir.methods.samples import Running, reconstruct_samples
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.samplers import SamplerState
 from lightning_mbir.slabs import Slab, gathered, holding
@@ -95,7 +95,7 @@ def gone_on_in_slabs(folder: Path, cases: list[tuple[str, str]]) -> list[tuple[t
     return found
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (2, 2)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_on_another_number_of_devices_to_rounding(before: int, after: int, tmp_path: Path) -> None:
     if before == 1:
         for method, kind in ITERATIVE:
@@ -139,8 +139,6 @@ def test_samples_each_go_on(tmp_path: Path) -> None:
             self.seen.append(state.step)
             if len(self.seen) == 6 + LAST:
                 raise Stopped
-
-    from lightning_mbir.methods.samples import Running
 
     running = Running()
     with pytest.raises(Stopped):
