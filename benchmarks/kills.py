@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # before torch is imported
 sys.path.insert(0, str(ROOT))
 
-import lightning_mbir.prior.training.module
-import lightning_mbir.reconstruction.module  # noqa: F401
-from lightning_mbir.cli import main
+import lightning_mbir.prior.training.module  # noqa: E402
+import lightning_mbir.reconstruction.module  # noqa: E402, F401
+from lightning_mbir.cli import main  # noqa: E402
 
 OUT = "out"  # relative, so that saved configurations are alike
 DEMO = ["--task", "sv_ct", "--data.image_size", "32", "--data.slices", "8:16"]
@@ -59,7 +59,9 @@ KINDS = {
         "--model.network_options", '{"channels": [8, 16], "attention": false}',
     ],
 }  # fmt: skip
-HEADER = "| command | seconds | kills | something was kept | runs | ended | same bytes | with leftovers | s to end, at most |"
+HEADER = (
+    "| command | seconds | kills | with something kept | runs | ended | same bytes | leftovers | s to end, at most |"
+)
 TIMES = 4
 """Kills of a run, at most."""
 ENDS = 60.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mbir.cli.errors import disk_line
+from lightning_mbir.cli.orphans import look_after_first
 from lightning_mbir.errors import InputError, fail, nearest
 from lightning_mbir.files import check_writable
 from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, TRUST, Flag, is_class_path
@@ -28,6 +29,7 @@ PROGRAM = "python -m lightning_mbir"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for input that cannot be used)."""
+    look_after_first()
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(_overview())

@@ -25,11 +25,10 @@ import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from lightning_mbir.cli.orphans import GONE, RUN, looked_after
 from lightning_mbir.errors import InputError, fail
 from lightning_mbir.interrupts import INTERRUPTED, TERMINATED, reach_ranks
 
-RUN = "LIGHTNING_MBIR_RUN"
-"""Of the processes of one run: the number of the first, and the file that who has an error to tell makes."""
 LOOK = 0.2
 """Seconds between two looks at the others."""
 GRACE = 3.0
@@ -161,6 +160,7 @@ def _watch() -> None:
     """Looks at the other processes until this one ends; where one fails this one ends too."""
     failed, interrupted, ending = _State.failed, _State.interrupted, _State.ending
     first, told = _run()
+    looked_after()
     while not ending.wait(LOOK):
         if told.exists():
             break
@@ -176,7 +176,7 @@ def _watch() -> None:
                 break
         elif os.getppid() != first:
             if os.environ.get("LOCAL_RANK") == "1":
-                fail("the first process of the run is gone; what is finished is kept")
+                fail(GONE)
             break
     else:
         return
