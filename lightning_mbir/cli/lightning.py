@@ -170,7 +170,8 @@ class CLI(LightningCLI):
             raise InputError("weights_only false: code in a checkpoint would run; leave it out")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        told = {"verbose": False} if subcommand == "test" else {}  # the table of the module says it
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True, **told}
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint that the module cannot take, before any volume is read."""

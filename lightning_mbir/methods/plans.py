@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
@@ -202,3 +204,23 @@ class Wanted:
         if samples < 1:
             raise InputError(f"--samples {samples}: give at least 1")
         return plans
+
+
+def check_files(plans: Sequence[Plan], second_prior: object, network: Path | None) -> None:
+    """Raise where a method lacks a file that it needs, or one is given that none needs.
+
+    Args:
+        plans: what is run.
+        second_prior, network: what is given of these; None for nothing.
+
+    Raises:
+        InputError: see above; a network that is not there.
+    """
+    for plan in plans:
+        plan.chosen.check_needs(second_prior=second_prior is not None, network=network is not None)
+    for need, given in (("network", network), ("second_prior", second_prior)):
+        if given is not None and not any(need in plan.chosen.needs for plan in plans):
+            names = ", ".join(card.name for card in cards() if need in card.needs)
+            raise InputError(f"--{need} {given}: of use to {names} alone; leave it out")
+    if network is not None and not network.is_file():
+        raise InputError(f"--network {network}: no such file")

@@ -201,7 +201,7 @@ def run_method(
         nonlocal nfe
         nfe = state.nfe
         if callback is not None:
-            callback(state)
+            callback(replace(state, scale=unit.scale, offset=unit.offset))
 
     noise = KeyedNoise(seed, volume, sample, first=current().start)
     given: dict[str, Any] = {"denoise": denoise, "second": second and _turned(second), "network": unet}

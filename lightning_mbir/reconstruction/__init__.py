@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from lightning_mbir.methods.tasks import TASKS as TASKS
     from lightning_mbir.methods.tasks import Task as Task
     from lightning_mbir.methods.tuning import Tuning as Tuning
+    from lightning_mbir.reconstruction.folder import reconstruct_folder as reconstruct_folder
     from lightning_mbir.reconstruction.measured import measured_operator as measured_operator
     from lightning_mbir.reconstruction.measured import part_of as part_of
     from lightning_mbir.reconstruction.module import ReconstructionModule as ReconstructionModule
     from lightning_mbir.reconstruction.pages import write_report as write_report
+    from lightning_mbir.reconstruction.record import VolumeRecord as VolumeRecord
     from lightning_mbir.report.calibration import calibrate as calibrate
     from lightning_mbir.report.metrics import image_metrics as image_metrics
 else:

@@ -99,12 +99,13 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
     check_fits(what, 3 * values * measuring.range_dtype.itemsize, "take part of the slices (--data.slices), or less")
     clean = measuring(image)
     if slab.split and not {"photons", "snr"} & settings.keys():
-        return Case(scan.name, operator, clean, scan.spacing, truth=x)
+        return Case(scan.name, operator, clean, scan.spacing, truth=x, sized=scan.sized)
     clean = everywhere(clean)  # the noise is drawn in one go
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
     if slab.split:
         y, weights = y[own].clone(), None if weights is None else weights[own].clone()
-    return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=task.noise_std(clean, **settings))
+    noise_std = task.noise_std(clean, **settings)
+    return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=noise_std, sized=scan.sized)
 
 
 def measured(scan: Measurement) -> Case:

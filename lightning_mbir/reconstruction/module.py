@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.volumes.batches import volume_of_batch
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
 from lightning_mbir.data.volumes.dicom_writing import check_dicom
 from lightning_mbir.data.volumes.volume import Volume
@@ -20,33 +21,33 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.flags import FORMATS, SPLITS
 from lightning_mbir.methods.candidates import GENERIC, Budget
-from lightning_mbir.methods.catalog import cards
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.plans import Setting, Wanted
+from lightning_mbir.methods.plans import Setting, Wanted, check_files
 from lightning_mbir.methods.priors import check_pair, load_task_prior
-from lightning_mbir.methods.samples import PosteriorSamples
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS
 from lightning_mbir.reconstruction.comparison import COMPARISON, compare_volume
+from lightning_mbir.reconstruction.logged import VolumeBoard, mean_scalars
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import Job, predict_volume
-from lightning_mbir.reconstruction.record import Record, gathered, log_record, mean_scalars, of_all_ranks, summary
+from lightning_mbir.reconstruction.record import VolumeRecord, record_of, summary
 from lightning_mbir.reconstruction.runner import Runner
+from lightning_mbir.reconstruction.scoring import SCORES, gathered_rows, score_volume
 from lightning_mbir.reconstruction.split import Sharing, check_split, processes_a_volume, share
-from lightning_mbir.reconstruction.spread import check_off_by, spread_of
+from lightning_mbir.reconstruction.spread import check_off_by
 from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
-from lightning_mbir.report.montage import planes_image
-from lightning_mbir.report.scale import picture_window
 from lightning_mbir.report.tables import Row, write_tables
 from lightning_mbir.slabs import WHOLE, Slab
 
 
 class ReconstructionModule(L.LightningModule):
-    """Reconstructs each volume of a ``VolumeDataModule``.
+    """Reconstructs each volume of a ``VolumeDataModule``, or of a loader with batches ``{"image": MetaTensor}``, as
+    MONAI's are, of one volume each.
 
-    ``predict`` writes results into ``<output_dir>/<task>/<volume>``, and leaves those that are finished with the same
-    settings as they are; ``test`` only scores one method, or compares several and writes tables and figures into
+    ``predict`` writes results into ``<output_dir>/<task>/<volume>``, leaves those that are finished with the same
+    settings as they are, and gives a ``VolumeRecord`` of each. ``test`` scores one method, into
+    ``<output_dir>/<task>/scores``, or compares several and writes tables and figures into
     ``<output_dir>/<task>/comparison``. There is nothing to train and nothing of this goes into a checkpoint, so no
     checkpoint can overrule a flag.
 
@@ -90,6 +91,7 @@ class ReconstructionModule(L.LightningModule):
         split: what devices share in ``predict``: ``volumes``, ``slices`` of each volume, or ``auto``: slices where
             volumes are fewer than devices.
         checkpoint_minutes: between two states of a volume that are kept, from which the same command goes on; 0: none.
+        keep_volumes: in Python, whether the records of ``predict`` have the volumes too.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -132,6 +134,7 @@ class ReconstructionModule(L.LightningModule):
         report: bool = True,
         split: str = "auto",
         checkpoint_minutes: float = 5.0,
+        keep_volumes: bool = False,
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -149,14 +152,7 @@ class ReconstructionModule(L.LightningModule):
         self.plans = self._wanted.plans(Setting(noisy, generic=generic, views=settings.get("views")))
         if precision not in PRECISIONS:
             raise InputError(f"--model.precision {precision}: give one of {', '.join(PRECISIONS)}")
-        for plan in self.plans:
-            plan.chosen.check_needs(second_prior=second_prior is not None, network=network is not None)
-        for need, given_file in (("network", network), ("second_prior", second_prior)):
-            if given_file is not None and not any(need in plan.chosen.needs for plan in self.plans):
-                names = ", ".join(card.name for card in cards() if need in card.needs)
-                raise InputError(f"--{need} {given_file}: of use to {names} alone; leave it out")
-        if network is not None and not network.is_file():
-            raise InputError(f"--network {network}: no such file")
+        check_files(self.plans, second_prior, network)
         # What it was trained for is looked at as soon as the size of the slices is known.
         self.unet = read_unet(network) if network is not None else None
         check_off_by(off_by, self.task.modality, samples)
@@ -166,7 +162,8 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--split {split}: give {', '.join(SPLITS)}")
         if not 0 <= checkpoint_minutes < float("inf"):
             raise InputError(f"--checkpoint_minutes {checkpoint_minutes:g}: give a number of at least 0")
-        self.split, self.sharing, self.off_by, self.checkpoint_minutes = split, Sharing(), off_by, checkpoint_minutes
+        self.split, self.sharing, self.off_by, self.keep_volumes = split, Sharing(), off_by, keep_volumes
+        self.checkpoint_minutes = checkpoint_minutes
         self.output_dir, self.overwrite, self.write, self.report = Path(output_dir), overwrite, write, report
         check_writable(self.output_dir)
         if lpips:
@@ -198,8 +195,9 @@ class ReconstructionModule(L.LightningModule):
             except InputError as error:
                 raise InputError(str(error).replace("--prior", "--second_prior")) from error
         self.config_yaml: str | None = None
-        self.records: list[Record] = []
+        self.board = VolumeBoard()
         self.rows: list[tuple[int, Row]] = []
+        self._named: dict[str, int] = {}
         self.failures: list[str] = []
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -221,6 +219,8 @@ class ReconstructionModule(L.LightningModule):
             raise InputError(f"--trainer.precision {precision}: of trainings; --model.precision is the prior's")
         if data is not None:
             self._check_data(data, devices)
+        elif self.write == "dicom" or self.split == "slices":
+            raise InputError("--write dicom, --split slices: of a VolumeDataModule; leave them out with another loader")
         if self._wanted.budget is not None and all(plan.choice is None for plan in self.plans):
             raise InputError("--tune_evaluations, --tune_minutes: of a search; add --tune true, or leave them out")
         for plan in self.plans:
@@ -237,6 +237,8 @@ class ReconstructionModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Bring the processes together that share volumes."""
+        self.board = VolumeBoard(self.loggers, self.task.name, stage, self.global_rank, self.trainer.world_size)
+        self._named.clear()
         self.sharing = Sharing(self.sharing.each, self.trainer.world_size, self.global_rank)
         if stage != "predict" or self.data is None or self.trainer.world_size == 1:
             return
@@ -295,14 +297,17 @@ class ReconstructionModule(L.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int = 0) -> Any:
         """Volumes and measurements are frozen dataclasses, which Lightning does not move by itself."""
-        if isinstance(batch, int):  # the number of a volume of which only some slices are for this process
-            return batch
         if isinstance(batch, Measurement):
             return replace(batch, y=batch.y.to(device))
-        return batch.with_data(batch.data.to(device))
+        if isinstance(batch, Volume):
+            return batch.with_data(batch.data.to(device))
+        return batch  # the number of a volume that is shared, or what another loader gives
 
-    def predict_step(self, batch: Volume | Measurement | int, batch_idx: int) -> None:
-        slab, scan, volume = self._part(batch) if isinstance(batch, int) else (WHOLE, batch, None)
+    def predict_step(self, batch: Any, batch_idx: int) -> VolumeRecord | None:
+        if isinstance(batch, int):  # the number of a volume of which only some slices are for this process
+            slab, scan, volume = self._part(batch)
+        else:
+            slab, scan, volume = WHOLE, self._scan(batch, batch_idx), None
         source = None if self.data is None else self.data.scans[self._index(batch_idx)]
         job = Job(
             self.runner, scan, self.plans[0], self._results / scan.name,
@@ -315,12 +320,25 @@ class ReconstructionModule(L.LightningModule):
             report=self.report, minutes=self.checkpoint_minutes,
             slab=slab,
             volume=volume,
+            course=self.board.course(),
         )  # fmt: skip
-        metrics, picture = predict_volume(job)
-        if slab.first:
-            self._record(batch_idx, metrics, picture)
-        if picture is not None:
+        metrics, new = predict_volume(job)
+        if new:
             print(summary(metrics, job.folder), flush=True)
+        if not slab.first:
+            return None
+        self.board.add(self._index(batch_idx), metrics, job.course)
+        return record_of(job.folder, self.keep_volumes, self.task.modality, getattr(scan, "notes", ()))
+
+    def _scan(self, batch: Any, batch_idx: int) -> Volume | Measurement:
+        """What is reconstructed: a batch of ours, or one of another loader turned to that, on the device."""
+        if isinstance(batch, Volume | Measurement):
+            return batch
+        scan = volume_of_batch(batch, self.task.modality)
+        if self._named.setdefault(scan.name, batch_idx) != batch_idx:
+            raise InputError(f"{scan.name}: two volumes of the loader are called so, which results are filed under")
+        self.runner.check_sized(scan)
+        return cast(Volume, self.transfer_batch_to_device(scan, self.device))
 
     def _part(self, number: int) -> tuple[Slab, Volume | Measurement, dict[str, Any]]:
         """What this process has of a volume that it shares; the rest is read, and let go."""
@@ -329,49 +347,41 @@ class ReconstructionModule(L.LightningModule):
         part, volume = self.runner.part(scan, slab)
         return slab, self.transfer_batch_to_device(part, self.device), volume
 
-    def test_step(self, batch: Volume | Measurement, batch_idx: int) -> None:
-        title = self._title(batch.name, batch_idx, self.trainer.num_test_batches)
-        if self.compares:
-            index = self._index(batch_idx)
-            if self.data is None or index < len(self.data.scans):  # further ones are repeated to make the ranks even
-                given = self.runner, cast(Volume, batch), self.plans, self._results / COMPARISON, title
-                rows = compare_volume(*given, overwrite=self.overwrite, report=self.report, config=self.config_yaml)
-                self.rows += [(index, row) for row in rows]
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        index = self._index(batch_idx)
+        if index >= self._volumes:  # further ones are repeated to make the ranks even
             return
-        case = self.runner.case(batch)
-        plan, _ = self.runner.choose(case, self.plans[0], title)
-        result = self.runner.run(case, plan, title)
-        shown = result.image if case.truth is None else case.truth
-        window = picture_window(shown, self.task.modality, case.calibrated)
-        metrics = self.runner.metrics(batch, case, plan, result) | self.runner.scores(case, result.image)
-        if isinstance(result, PosteriorSamples):
-            metrics |= spread_of(self.runner, batch, case, plan, result, None).metrics
-        self._record(batch_idx, metrics, planes_image(result.image, window))
+        scan = self._scan(batch, batch_idx)
+        title = self._title(scan.name, batch_idx, self.trainer.num_test_batches)
+        if self.compares:
+            given = self.runner, cast(Volume, scan), self.plans, self._results / COMPARISON, title
+            rows = compare_volume(*given, overwrite=self.overwrite, report=self.report, config=self.config_yaml)
+            self.rows += [(index, row) for row in rows]
+            return
+        course = self.board.course()
+        self.rows.append((index, score_volume(self.runner, scan, self.plans[0], title, course)))
+        self.board.add(index, self.rows[-1][1], course)
 
     def on_predict_epoch_end(self) -> None:
-        self._log_gathered()
+        self.board.write_gathered()
 
     def on_test_epoch_end(self) -> None:
-        """The table: means over the volumes, each counted once however they were spread over the ranks."""
-        if self.compares:
-            self._write_comparison()
-            return
-        means = mean_scalars(self._log_gathered())
-        self.log_dict({f"{self.task.name}/{name}": value for name, value in means.items()}, sync_dist=True)
+        """The tables: means over the volumes, each counted once however they were spread over the ranks."""
+        self.board.write_gathered()
+        rows = gathered_rows(self.rows, self.trainer.world_size)
+        self.rows.clear()
+        self.failures = [f"{r['method']} on {r['volume']['name']}: {r['error']}" for r in rows if "error" in r]
+        if self.global_rank == 0 and rows:
+            folder = self._results / (COMPARISON if self.compares else f"{SCORES}/{self.plans[0].name}")
+            self.board.tell_table(rows, write_tables(folder, rows), folder, self.compares)
+        for method, means in mean_scalars(rows).items():
+            prefix = f"{self.task.name}/{method}" if self.compares else self.task.name
+            named = {f"{prefix}/{name}": value for name, value in means.items()}
+            self.log_dict(named, sync_dist=True)
 
     @property
     def _results(self) -> Path:
         return self.output_dir / self.task.name
-
-    def _write_comparison(self) -> None:
-        """The tables of the rows of all ranks, in the order of the volumes, by the first rank."""
-        pairs = [pair for rank in gathered(self.rows, self.trainer.world_size) for pair in rank]
-        rows = [row for _, row in sorted(pairs, key=lambda pair: pair[0])]
-        self.rows.clear()
-        self.failures = [f"{r['method']} on {r['volume']['name']}: {r['error']}" for r in rows if "error" in r]
-        if self.global_rank == 0 and rows:
-            means = write_tables(self._results / COMPARISON, rows)
-            print(f"\n{means}\n\n-> {self._results / COMPARISON}", flush=True)
 
     def _title(self, name: str, batch_idx: int, loop: Any) -> str:
         """What stands before a progress bar."""
@@ -383,18 +393,8 @@ class ReconstructionModule(L.LightningModule):
         """The number of a volume among all."""
         return batch_idx * self.sharing.groups + self.sharing.number
 
-    def _record(self, batch_idx: int, metrics: dict[str, Any], picture: Tensor | None) -> None:
-        self.records.append(Record(self._index(batch_idx), metrics, picture))
-        if self.global_rank == 0:
-            log_record(self.logger, self.task.name, self.records[-1])
-
-    def _log_gathered(self) -> list[Record]:
-        """The records of all ranks; the first rank has logged its own, and logs those of the others here."""
-        volumes = None if self.data is None else len(self.data.scans)
-        records = of_all_ranks(self.records, self.trainer.world_size, volumes)
-        self.records.clear()
-        if self.global_rank == 0:
-            for record in records:
-                if record.index % self.sharing.groups:
-                    log_record(self.logger, self.task.name, record)
-        return records
+    @property
+    def _volumes(self) -> float:
+        """How many there are to score; further ones are repeats."""
+        loader = self.trainer.test_dataloaders
+        return len(self.data.scans) if self.data is not None else len(getattr(loader, "dataset", ())) or math.inf

@@ -25,6 +25,8 @@ from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.methods.tuning import Trial, Tuning
 from lightning_mbir.reconstruction.case import Case
+from lightning_mbir.reconstruction.course import Course
+from lightning_mbir.reconstruction.logged import run_name
 from lightning_mbir.reconstruction.pages import prediction_page
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
 from lightning_mbir.reconstruction.runner import Runner
@@ -44,12 +46,12 @@ from lightning_mbir.reconstruction.writer import (
 )
 from lightning_mbir.report.choice import choice_figure
 from lightning_mbir.report.figures import calibration_figure
-from lightning_mbir.report.montage import montage, planes_image
+from lightning_mbir.report.montage import montage
 from lightning_mbir.report.page import write_page
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place
 from lightning_mbir.report.tables import measured_text, method_text, to_json
-from lightning_mbir.slabs import WHOLE, Slab, current, from_first, gathered, holding, of_all
+from lightning_mbir.slabs import WHOLE, Slab, current, every, from_first, gathered, holding, of_all
 from lightning_mbir.version import __version__
 
 UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
@@ -74,6 +76,7 @@ class Job:
         minutes: between two states that are kept, from which a run that is stopped goes on; 0 for none.
         slab: where several processes share the volume, which of its slices ``scan`` has.
         volume: what ``Runner.volume_identity`` tells of all slices then.
+        course: follows the volume as it forms, for TensorBoard, and has its result drawn.
     """
 
     runner: Runner
@@ -90,27 +93,32 @@ class Job:
     minutes: float = 5.0
     slab: Slab = WHOLE
     volume: dict[str, Any] | None = None
+    course: Course | None = None
 
 
-def predict_volume(job: Job) -> tuple[dict[str, Any], Tensor | None]:
+def predict_volume(job: Job) -> tuple[dict[str, Any], bool]:
     """Reconstruct one volume into a folder that is its results, whole, as ``docs/comparison.md`` says.
 
     Of processes that share the volume all come here; the first one writes.
 
     Returns:
-        the metrics, and the three middle slices as a picture; none where the volume was finished before, or another
-        process writes it.
+        the metrics, and whether they are of a result that this process has just written, rather than found finished
+        or left to another process.
 
     Raises:
         InputError: files in the folder that are none of ours, another process that writes there, and whatever is
             wrong with the volume.
         WriteError: a disk that is full, or does not let us write; it says what is kept.
     """
-    with holding(job.slab):
-        return _predict(job)
+    try:
+        with holding(job.slab):
+            return _predict(job)
+    finally:
+        if job.course is not None:
+            job.course.close()
 
 
-def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
+def _predict(job: Job) -> tuple[dict[str, Any], bool]:
     runner, scan, plan, folder, first = job.runner, job.scan, job.plan, job.folder, job.slab.first
     identity = _identity(job)
     key = _agreed(digest(identity), scan.name)
@@ -121,7 +129,7 @@ def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
             lacks = f", but has no {REPORT}" if job.report and not (folder / REPORT).is_file() else ""
             told = f"finished before, with the same settings{lacks}; --overwrite true does it again"
             print(f"{scan.name}: {told} -> {folder}")
-        return known, None
+        return known, False
     if first:
         check_replaceable(folder)
         check_room(folder, _bytes(job))
@@ -136,18 +144,19 @@ def _predict(job: Job) -> tuple[dict[str, Any], Tensor | None]:
                 running, each = _kept_samples(job, identity, case, new / "samples")
             elif first:
                 shutil.rmtree(new / "samples", ignore_errors=True)
-            result = runner.run(case, plan, job.title, running, each, _state(job, identity, new / KEPT))
+            kept, course = _state(job, identity, new / KEPT), _course(job, key, case)
+            result = runner.run(case, plan, job.title, running, each, kept, course)
             figures = runner.metrics(scan, case, plan, result)
             direct = _direct(runner, plan, case)
             result, case, direct = _whole(result, case, direct)
             if not first:
-                return {}, None
+                return {}, False
             metrics = {"key": key, **_provenance(job, identity), **figures, **runner.scores(case, result.image)}
             if tuning is not None:
                 _write_choice(job, new, tuning, metrics, identity)
             written = _written(job, new, case, result, direct, metrics, running, headers)
             shutil.rmtree(new / KEPT, ignore_errors=True)
-            return written
+            return written, True
     except WriteError as error:
         if new is None:  # before the work
             raise
@@ -163,6 +172,17 @@ def _agreed(key: str, name: str) -> str:
     if set(of_all(key)) != {key}:
         raise InputError(f"{name}: the processes that share it see other files, priors or versions; give all the same")
     return key
+
+
+def _course(job: Job, key: str, case: Case) -> Course | None:
+    """What follows the volume; of processes that share it, none unless all of them have one."""
+    course, runner, plan = job.course, job.runner, job.plan
+    if not every(course is not None, case.y.device) or course is None:
+        return None
+    course.run = run_name(runner.task.name, case.name, plan.name, key)
+    operator = case.operator(runner.takes_complex(plan))
+    course.start(job.scan, case, operator, runner.task.modality, runner.task.data_range)
+    return course
 
 
 def _whole(
@@ -235,8 +255,8 @@ def _written(
     metrics: dict[str, Any],
     running: Running,
     headers: list[Any],
-) -> tuple[dict[str, Any], Tensor]:
-    """Write all that there is of a volume; returns the metrics and the picture."""
+) -> dict[str, Any]:
+    """Write all that there is of a volume; returns the metrics."""
     runner, plan, modality, image = job.runner, job.plan, job.runner.task.modality, result.image
     window = picture_window(image if case.truth is None else case.truth, modality, case.calibrated)
     scale, volume = Scale.of(modality, window, case.calibrated), placed(job.scan, image, case)
@@ -262,7 +282,9 @@ def _written(
         page = prediction_page(metrics, name, volume, direct, case.truth, std, scale, job.config)
         write_page(folder / REPORT, page)
     write_results(folder, volume, metrics, figure, job.config)
-    return metrics, planes_image(image, window)
+    if job.course is not None:
+        job.course.finish(title, name, image, case.truth, place, scale)
+    return metrics
 
 
 def _direct(runner: Runner, plan: Plan, case: Case) -> tuple[str, Tensor] | None:

@@ -1,71 +1,92 @@
-"""What is told of one volume: on the screen, and in TensorBoard."""
+"""What is told of one volume: to the caller, and on the screen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lightning_mbir.data.units import MU_WATER, Modality
+from lightning_mbir.data.volumes.reading import read_volume
+from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.reconstruction.writer import METRICS
 from lightning_mbir.report.metrics import PLANES
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Record:
-    """What TensorBoard is told of one volume; no picture of one that was finished before."""
+class VolumeRecord:
+    """What ``predict`` has made of one volume, or has found finished with the same settings.
 
-    index: int
-    metrics: dict[str, Any]
-    picture: Tensor | None
-
-
-def scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures of one volume, ``plane/name`` where they are of a plane."""
-    names = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "misfit", "seconds", "nfe")
-    scalars = {f"{plane}/{name}": value for plane in PLANES for name, value in metrics.get(plane, {}).items()}
-    scalars |= {name: metrics[name] for name in names if name in metrics}
-    spread = metrics.get("calibration", {})
-    scalars |= {f"calibration/{name}": spread[name] for name in ("ratio", "within_90", "crps") if name in spread}
-    return {name: float(value) for name, value in scalars.items() if value is not None}
-
-
-def mean_scalars(records: Sequence[Record]) -> dict[str, float]:
-    """Means over the volumes that have them."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        for name, value in scalars(record.metrics).items():
-            found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def of_all_ranks(own: list[Record], ranks: int, volumes: int | None) -> list[Record]:
-    """The records of all ranks in the order of the volumes, once all have come here.
-
-    ``test`` makes the ranks even by repeating the first volumes; where it is known how many ``volumes`` there are, the
-    repeats are left out.
+    Attributes:
+        name: of the volume.
+        task: ``sv_ct``, ``la_ct`` or ``cs_mri``.
+        method: its name.
+        folder: of the results.
+        files: all of them by their names in ``folder``, such as ``recon.nii.gz`` and ``metrics.json``.
+        metrics: what ``metrics.json`` holds (docs/comparison.md).
+        seconds: that the reconstruction took, when it was made.
+        volume: with ``keep_volumes``, the volume of ``recon.nii.gz``: on the grid of its file turned to RAS,
+            ``(Z, Y, X)``, CT in 1/mm.
+        std: likewise of ``std.nii.gz``, where there are samples, ``(Z, Y, X)`` in the unit of ``volume``.
     """
-    lists = gathered(own, ranks)
-    records = sorted((record for rank in lists for record in rank), key=lambda record: record.index)
-    return [record for record in records if volumes is None or record.index < volumes]
+
+    name: str
+    task: str
+    method: str
+    folder: Path
+    files: dict[str, Path]
+    metrics: dict[str, Any]
+    seconds: float
+    volume: Volume | None = None
+    std: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> VolumeRecord:
+        """With its volumes on a device; Lightning brings what ``predict_step`` gives to the host by this.
+
+        Args:
+            device: such as ``cpu``.
+        """
+        if self.volume is None:
+            return self
+        std = None if self.std is None else self.std.to(device)
+        return replace(self, volume=self.volume.with_data(self.volume.data.to(device)), std=std)
 
 
-def log_record(logger: object, task: str, record: Record) -> None:
-    """Into TensorBoard, where that is the logger."""
-    if not isinstance(logger, TensorBoardLogger):
-        return
-    board = logger.experiment
-    for name, value in scalars(record.metrics).items():
-        board.add_scalar(f"{task}/{name}", value, record.index)
-    if record.picture is not None:
-        board.add_image(f"{task}/{record.metrics['volume']}", record.picture, record.index, dataformats="HW")
-    board.flush()
+def record_of(folder: Path, keep: bool, modality: Modality, notes: tuple[str, ...] = ()) -> VolumeRecord:
+    """The record of the results in a folder.
+
+    Args:
+        folder: as ``predict`` leaves it.
+        keep: whether its volumes are read.
+        modality: of the volume.
+        notes: of its reader.
+    """
+    metrics = json.loads((folder / METRICS).read_text())
+    files = {name: folder / name for name in (*metrics["files"], METRICS)}
+    told = metrics["volume"], metrics["task"], metrics["method"], folder, files, metrics, metrics["seconds"]
+    if not keep:
+        return VolumeRecord(*told)
+    calibrated = bool(metrics["input"].get("calibrated", True))
+    unit = MU_WATER / 1000 if modality == "ct" and calibrated else 1.0
+    read = read_volume(files["recon.nii.gz"], "mri")  # whose values are left as they are
+    data = read.data * unit + (MU_WATER if unit != 1.0 else 0.0)
+    volume = replace(
+        read,
+        data=data,
+        name=metrics["volume"],
+        modality=modality,
+        calibrated=modality == "mri" or calibrated,
+        notes=notes,
+    )
+    spread = files.get("std.nii.gz")
+    return VolumeRecord(*told, volume, None if spread is None else read_volume(spread, "mri").data * unit)
 
 
 def summary(metrics: dict[str, Any], folder: Path) -> str:

@@ -34,6 +34,7 @@ from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress
 from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
 from lightning_mbir.report.lpips import lpips
 from lightning_mbir.report.metrics import image_metrics
+from lightning_mbir.samplers import Callback, SamplerState
 from lightning_mbir.slabs import Slab, current
 from lightning_mbir.version import __version__
 
@@ -99,6 +100,11 @@ class Runner:
             if unet is not None:
                 unet.check_geometry(operator)
 
+    def check_sized(self, scan: Volume) -> None:
+        """Raise where a prior needs the distance of slices, and the volume does not tell it."""
+        if not scan.sized and any(prior is not None and prior.slices > 1 for prior in (self.prior, self.second_prior)):
+            raise InputError(f"{scan.name}: a prior of neighbouring slices needs their distance; give an affine")
+
     def takes_complex(self, plan: Plan) -> bool:
         """Whether volumes are complex while they are reconstructed: as the prior is; without one, as k-space is."""
         if self.prior is None or not plan.chosen.needs_prior:
@@ -140,8 +146,10 @@ class Runner:
         running: Running | None = None,
         each: Callable[[int, Reconstruction], None] | None = None,
         checkpoint: Checkpoint = UNKEPT,
+        course: Callback | None = None,
     ) -> Reconstruction:
-        """Run one method; of several samples, ``running`` and ``each`` are those of ``reconstruct_samples``."""
+        """Run one method; of several samples, ``running`` and ``each`` are those of ``reconstruct_samples``. ``course``
+        is told of each level, as the progress bar is."""
         arguments = {
             **self._arguments(case),
             "weights": case.weights if plan.chosen.weighted else None,
@@ -162,11 +170,11 @@ class Runner:
         self._tell_memory(case, plan, operator, title)
         if plan.samples == 1:
             with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
-                return run_method(*given, callback=bar, **arguments)
+                return run_method(*given, callback=_both(bar, course), **arguments)
         running = Running() if running is None else running
         with SampleProgress(f"{title} {plan.method}", self.shown, plan.samples, running.count, forecast) as bars:
             return reconstruct_samples(
-                *given, samples=plan.samples, running=running, each=each, callback=bars, **arguments
+                *given, samples=plan.samples, running=running, each=each, callback=_both(bars, course), **arguments
             )
 
     def _tell_memory(self, case: Case, plan: Plan, operator: LinearOperator, title: str) -> None:
@@ -338,3 +346,15 @@ class Runner:
             "lpips_scored": self.lpips,
             "version": __version__,
         }
+
+
+def _both(bar: Callback, course: Callback | None) -> Callback:
+    """A progress bar, and what follows the volume where something does."""
+    if course is None:
+        return bar
+
+    def told(state: SamplerState) -> None:
+        bar(state)
+        course(state)
+
+    return told

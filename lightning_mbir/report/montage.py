@@ -1,16 +1,30 @@
-"""Pictures of a reconstruction: three planes beside the truth, the direct inversion and the error."""
+"""Pictures of a reconstruction: three planes beside the truth, the direct inversion and the error, or in a row."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from lightning_mbir.board import pixels
 from lightning_mbir.report.metrics import PLANES, decibels
 from lightning_mbir.report.scale import Scale
-from lightning_mbir.report.sheet import Picture, Place, middle, middle_planes, planes_sheet
+from lightning_mbir.report.sheet import (
+    COLOURS,
+    GAP,
+    Picture,
+    Place,
+    Planes,
+    Sheet,
+    mark,
+    middle,
+    middle_planes,
+    planes_sheet,
+    show,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,10 +74,42 @@ def score_text(score: dict[str, float]) -> str:
     return decibels(score["psnr"]) + (f", SSIM {score['ssim']:.3f}" if score.get("ssim") is not None else "")
 
 
-def planes_image(volume: Tensor, window: tuple[float, float]) -> Tensor:
-    """The three middle slices side by side, ``(height, width)`` in 0 .. 1, for TensorBoard."""
-    low, high = window
-    pictures = [torch.from_numpy(np.ascontiguousarray(middle(volume, plane))) for plane in PLANES]
-    height = max(p.shape[0] for p in pictures)
-    padded = [torch.nn.functional.pad(p, (0, 4, 0, height - p.shape[0]), value=low) for p in pictures]
-    return ((torch.cat(padded, 1) - low) / (high - low)).clamp(0, 1)
+STRIP, ROW = 7.2, 3.2
+"""Inches that a strip is wide, and that its rows are high at most."""
+
+
+def strip(title: str, rows: Sequence[tuple[str, Planes]], place: Place, scale: Scale) -> np.ndarray:
+    """The middle slices of a volume side by side, a row for each of several; smaller than ``montage``, for TensorBoard.
+
+    Args:
+        title: above all.
+        rows: name and middle slices, in physical unit, of each.
+        place: where the voxels lie.
+        scale: window and unit.
+
+    Returns:
+        an image ``(height, width, 3)`` of bytes.
+    """
+    sizes = {plane: place.size(plane) for plane in place.planes}
+    margin, label, head = 0.1, 0.2, 0.34
+    room = STRIP - 2 * margin - GAP * (len(sizes) - 1)
+    per_mm = min(room / sum(wide for _, wide in sizes.values()), ROW / max(high for high, _ in sizes.values()))
+    height = per_mm * max(high for high, _ in sizes.values())
+    lines = textwrap.wrap(title, int(STRIP * 13))
+    top = head + 0.2 * (len(lines) - 1)
+    sheet = Sheet(STRIP, top + len(rows) * (label + height + GAP) + label)
+    for k, line in enumerate(lines):
+        sheet.text(margin, head / 2 + 0.2 * k, line, 9)
+    for k, (name, planes) in enumerate(rows):
+        left, y = margin, top + k * (label + height + GAP)
+        for plane, (high, wide) in sizes.items():
+            n = place.shape[PLANES[plane]]
+            told = f"{plane} {n // 2 + 1} of {n}"
+            sheet.text(left, y + label / 2, f"{name}: {told}" if plane == place.planes[0] else told, 8, "0.7")
+            ax = sheet.axes(left, y + label, wide * per_mm, high * per_mm)
+            pixel = place.pixel(plane)
+            show(ax, scale.shown(planes[plane]), pixel[0] / pixel[1], COLOURS["grey"], scale.window)
+            mark(ax, plane, place, high * per_mm, measure=k == 0 and plane == place.planes[0])
+            left += wide * per_mm + GAP
+    sheet.text(margin, sheet.tall - label / 2, scale.window_text, 8, "0.7")
+    return pixels(sheet.figure)

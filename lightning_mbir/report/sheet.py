@@ -178,7 +178,7 @@ def planes_sheet(
                 ax = sheet.axes(left, y, width, heights[plane])
                 shown = _draw(ax, picture, plane, place, scale, peak)
                 drawn.setdefault(picture.kind, shown)
-                _mark(ax, plane, place, heights[plane], measure=first and column == 0 and row is rows[0])
+                mark(ax, plane, place, heights[plane], measure=first and column == 0 and row is rows[0])
                 if plane in picture.captions:
                     below = y + heights[plane] + CAPTION / 2
                     sheet.text(left + width / 2, below, picture.captions[plane], 8.5, ha="center")
@@ -226,7 +226,7 @@ def _draw(ax: Any, picture: Picture, plane: str, place: Place, scale: Scale, pea
     return show(ax, values * scale.factor, high / wide, COLOURS[picture.kind], limit)
 
 
-def _mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> None:
+def mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> None:
     """Left and right at the edges where there is room for them, and a length in the first picture."""
     ends = place.ends(plane)
     from matplotlib.patheffects import withStroke

@@ -22,6 +22,7 @@ SPREAD = (("error / spread", "ratio", "{:.2f}"), ("within 90 %", "within_90", "{
 """Of posterior samples: title, key and format of what tells whether their spread is an uncertainty."""
 
 
+SCORED = "PSNR in dB. Planes: means over the slices that are not air. Volume: every voxel, SSIM in windows of 11^3. "
 SPREAD_TOLD = (
     " Samples: error / spread is 1 and within 90 % is 0.9 where their spread is an uncertainty; CRPS as a share of the "
     "data range. All of the spread as `predict` writes it, times the factor that is known of a task."
@@ -47,8 +48,8 @@ def markdown(rows: list[Row], means: str) -> str:
         f"# {first['task']}: {settings_text(first['settings'])}",
         f"Prior: {', '.join(sorted(priors)) or 'none'}. Seed {first['seed']}. Device: {', '.join(sorted(devices))}. "
         f"lightning_mbir {first['version']}" + "".join(f", revision {name}" for name in sorted(revisions)) + ".",
-        "PSNR in dB. Planes: means over the slices that are not air. Volume: every voxel, SSIM in windows of 11^3. "
-        "Memory: beyond what was held at the start."
+        (SCORED if any("volume_psnr" in row for row in rows) else "A measurement has no truth to score against. ")
+        + "Memory: beyond what was held at the start."
         + (SPREAD_TOLD if any("calibration" in row for row in rows) else ""),
     ]
     names = list(dict.fromkeys(row["volume"]["name"] for row in rows))
@@ -56,8 +57,11 @@ def markdown(rows: list[Row], means: str) -> str:
         facts += [f"## Mean over {len(names)} volumes", means]
     for name in names:
         own = [row for row in rows if row["volume"]["name"] == name]
-        shape = " x ".join(str(n) for n in own[0]["volume"]["shape"])
-        facts += [f"## {name} ({shape} voxels)", _table([_cells(row["method"], [row]) for row in own])]
+        shape = " x ".join(str(n) for n in own[0]["volume"].get("shape", ()))  # none of a measurement
+        facts += [
+            f"## {name}" + (f" ({shape} voxels)" if shape else ""),
+            _table([_cells(row["method"], [row]) for row in own]),
+        ]
     facts += ["## Options", "\n".join(_options(row) for row in rows if row["volume"]["name"] == names[0])]
     return "\n\n".join(facts) + "\n"
 

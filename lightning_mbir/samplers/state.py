@@ -33,6 +33,7 @@ class SamplerState:
         volume: the current estimate of the clean volume ``(Z, Y, X)``.
         nfe: network evaluations so far, each counted once for the whole volume: one for a denoised volume, one for a
             product with the derivative, which runs the network again and back.
+        scale, offset: ``scale * volume + offset`` is the volume in physical unit; ``run_method`` fills them in.
     """
 
     step: int
@@ -40,6 +41,12 @@ class SamplerState:
     sigma: float
     volume: Num[Tensor, "z y x"]
     nfe: int
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def physical(self, x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
+        """``volume`` or a part of it in physical unit."""
+        return x * self.scale + self.offset
 
 
 Callback = Callable[[SamplerState], None]

@@ -218,7 +218,9 @@ def test_reading_a_volume_says_nothing_of_decoders(tmp_path: Path) -> None:
 
 def test_test_prints_the_scores(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["test", *SMALL, "--output_dir", str(tmp_path)]) == 0
-    assert "sv_ct/axial/psnr" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "| method | volume PSNR / SSIM | axial PSNR / SSIM |" in told and "Test metric" not in told
+    assert (tmp_path / "sv_ct/scores/fbp/results.csv").is_file()
     assert not list(tmp_path.rglob("recon.nii.gz"))
 
 

@@ -1,5 +1,6 @@
 """Volumes through Lightning: what is written, what is logged, and what is refused before anything is made."""
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,6 @@ import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,7 +19,6 @@ from lightning_mbir.data.volumes.volume import mu_to_hu
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior.networks.running import Compiled
 from lightning_mbir.reconstruction import TASKS, ReconstructionModule
-from lightning_mbir.reconstruction.module import Record
 from tests.helpers import demo, smooth_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -75,7 +74,7 @@ def test_predict_writes_four_files(task: str, tmp_path: Path, capsys: pytest.Cap
     board.Reload()
     assert board.Scalars(f"{task}/axial/psnr")[0].value == pytest.approx(metrics["axial"]["psnr"], rel=1e-5)
     assert board.Scalars(f"{task}/axial/psnr")[0].step == 0
-    assert board.Tags()["images"] == [f"{task}/{scan.name}"]
+    assert board.Tags()["images"] == []  # they are in the run of the volume, see test_board.py
     told = capsys.readouterr()
     assert "3/3" in told.err and "s left" in told.err
     assert str(folder) in told.out
@@ -114,7 +113,7 @@ def test_a_file_is_resized_cut_and_written_with_its_geometry(tmp_path: Path) -> 
     assert (folder / "montage.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
     events.Reload()
-    assert "sv_ct/axial/psnr" in events.Tags()["scalars"] and "sv_ct/scan" in events.Tags()["images"]
+    assert "sv_ct/axial/psnr" in events.Tags()["scalars"] and list((tmp_path / "out/tensorboard/sv_ct/scan").iterdir())
     assert not list(tmp_path.rglob(".partial*"))
 
 
@@ -140,17 +139,30 @@ def test_test_scores_and_writes_no_volume(tmp_path: Path) -> None:
     module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path / "out")
     (scores,) = trainer(tmp_path).test(module, datamodule=demo("mri", 2), verbose=False)
     assert {"cs_mri/axial/psnr", "cs_mri/sagittal/ssim", "cs_mri/residual", "cs_mri/nrmse"} <= scores.keys()
-    assert not (tmp_path / "out").exists()
+    folder = tmp_path / "out/cs_mri/scores/zero_filled"
+    assert sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file()) == [
+        folder / "results.csv", folder / "results.json", folder / "results.md",
+    ]  # fmt: skip
+    rows = json.loads((folder / "results.json").read_text())
+    assert [row["volume"]["name"] for row in rows] == ["demo_head_0", "demo_head_1"]
+    assert scores["cs_mri/axial/psnr"] == pytest.approx(np.mean([row["axial"]["psnr"] for row in rows]), rel=1e-5)
+    with (folder / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["axial.psnr"]) for line in lines] == [row["axial"]["psnr"] for row in rows]
+    assert f"{scores['cs_mri/volume_psnr']:.2f} /" in (folder / "results.md").read_text()
 
 
-def test_volumes_that_test_repeats_to_even_out_ranks_count_once(tmp_path: Path) -> None:
+def test_volumes_that_test_repeats_to_even_out_ranks_count_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = ReconstructionModule(task="cs_mri", method="zero_filled", output_dir=tmp_path)
-    run = trainer(tmp_path)
-    run.test(module, datamodule=demo("mri", 3), verbose=False)
-    picture = torch.zeros(2, 2)
-    module.records = [Record(i, {"residual": float(i)}, picture) for i in (2, 3, 0, 1)]
-    assert [record.index for record in module._log_gathered()] == [0, 1, 2]
-    assert module.records == []
+    monkeypatch.setattr(module, "_index", lambda batch_idx: (2, 3, 0, 1)[batch_idx])  # as if of 2 ranks
+    data = demo("mri", 4)
+    monkeypatch.setattr(type(module), "_volumes", 3)
+    trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    rows = json.loads((tmp_path / "cs_mri/scores/zero_filled/results.json").read_text())
+    assert [row["volume"]["name"] for row in rows] == ["demo_head_2", "demo_head_3", "demo_head_0"]
+    assert module.rows == []
 
 
 def test_measurements_without_truth(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.units import Modality
+from lightning_mbir.data.volumes.fitting import fitted
 from lightning_mbir.data.volumes.listing import list_volumes, passed_over, volume_name
 from lightning_mbir.data.volumes.reading import read_volume
-from lightning_mbir.data.volumes.resample import cut_slices, has_square_pixels, resize_in_plane, square_in_plane
+from lightning_mbir.data.volumes.resample import cut_slices
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import slice_range, voxel_size
@@ -27,9 +27,6 @@ T = TypeVar("T")
 DEMO_SLICES, DEMO_SIZE, MOST_DEMOS = 32, 128, 1000
 DEMO_SEED = 10_000
 """Demo phantoms are drawn from here on; priors are trained on phantoms with low seeds."""
-
-TINIEST, HUGEST = 1e-12, 1e12
-"""Limits of a volume's largest value, within which its measurement is one that methods take."""
 
 
 class VolumeDataModule(L.LightningDataModule):
@@ -174,13 +171,7 @@ class VolumeDataModule(L.LightningDataModule):
         if self.measured:
             return self._measurement
         volume = self._cut(read_volume(source, self.modality, self.series, self.spacing), source)
-        low, high = float(volume.data.min()), float(volume.data.max())
-        if high <= 0:
-            raise InputError(f"{source}: air alone, nothing to reconstruct; give other slices or another volume")
-        if not TINIEST < high <= max(high, -low) < HUGEST:
-            raise InputError(f"{source}: values up to {max(high, -low):.3g} are too small or too large for an image")
-        fitted = resize_in_plane(volume, self.image_size) if self.image_size else square_in_plane(volume)
-        return replace(fitted, notes=(*volume.notes, *_fitting(volume, fitted)))
+        return fitted(volume, source, self.image_size)
 
     def taken(self, index: int) -> Volume | Measurement:
         """The same, for who shares it out: it is not kept here."""
@@ -229,23 +220,6 @@ class _Scans(Dataset[Volume | Measurement]):
 
 def _first(batch: list[T]) -> T:
     return batch[0]
-
-
-def _fitting(volume: Volume, fitted: Volume) -> Iterator[str]:
-    """What was done to the slices, a line each."""
-    (_, rows, columns), (size, _) = volume.data.shape, fitted.data.shape[1:]
-    (_, height, width), (_, pixel, _) = volume.spacing, fitted.spacing
-    if not has_square_pixels(volume):
-        what = f"pixels of {height:.3g} x {width:.3g} mm are made square, of {pixel:.3g} mm"
-    elif abs(pixel - height) > 1e-3 * height:
-        own = f"{rows} x {columns} pixels of {height:.3g} mm"
-        what = f"slices of {own} are resized to {size} x {size} of {pixel:.3g} mm"
-    elif rows != size or columns != size:
-        what = f"slices of {rows} x {columns} are padded to {size} x {size}"
-    else:
-        return
-    yield what
-    yield "results are written on the file's own grid"
 
 
 def demo_volume(modality: Modality, number: int, image_size: int) -> Volume:

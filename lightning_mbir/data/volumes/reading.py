@@ -61,7 +61,20 @@ def read_volume(
             not finite.
     """
     path = Path(path)
-    image = _read(path, modality, series, spacing)
+    return as_volume(path, _read(path, modality, series, spacing), modality)
+
+
+def as_volume(path: Path, image: Image, modality: Modality) -> Volume:
+    """An image turned to RAS and to the unit of its modality, as ``read_volume`` does of a file.
+
+    Args:
+        path: what it is called, and filed under.
+        image: as it lies in its file; it is let go on the way.
+        modality: of its values.
+
+    Raises:
+        InputError: what is no volume, whatever the reader.
+    """
     _check(path, image)
     shape, notes = three_axes(path, image.array.shape), (*image.notes, *_sizes(image))
     grid, stack = image.written or Grid(shape, image.affine), image.stack

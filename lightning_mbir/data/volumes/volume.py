@@ -13,6 +13,8 @@ from lightning_mbir.data.volumes.grid import Grid
 
 ASSUMED = ("left and right are not known", "axes are taken as ")
 """What the notes of a reader say where the file does not tell how it lies."""
+UNSIZED = "the size of its voxels is not known"
+"""What they say where that is not told either."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Volume:
     def sided(self) -> bool:
         """Whether left and right are known, rather than assumed when it was read."""
         return not any(words in note for note in self.notes for words in ASSUMED)
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size of voxels is known, rather than taken as 1 mm."""
+        return not any(UNSIZED in note for note in self.notes)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
