@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Plain = bool | int | float | str
+Plain = int | float | str
 
 
 def writer_of(loggers: Iterable[Any]) -> Any:
@@ -52,7 +52,9 @@ def plain(value: Any) -> Plain:
     """A number or a text; of a path its name alone."""
     if isinstance(value, Path):
         return value.name
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    if isinstance(value, bool):  # which TensorBoard would take for a number
+        return str(value).lower()
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -18,8 +18,8 @@ from lightning_mbir.report.metrics import PLANES
 from lightning_mbir.report.tables import Row
 
 COLUMNS: dict[str, Plain] = {
-    "task": "", "method": "", "volume": "", "measured": False, "views": 0, "angle_range": 0.0, "acc": 0.0, "mask": "",
-    "phase": False, "coils": 0, "photons": 0.0, "snr": 0.0, "seed": 0, "steps": 0, "samples": 0, "options": "",
+    "task": "", "method": "", "volume": "", "measured": "", "views": 0, "angle_range": 0.0, "acc": 0.0, "mask": "",
+    "phase": "", "coils": 0, "photons": 0.0, "snr": 0.0, "seed": 0, "steps": 0, "samples": 0, "options": "",
     "prior": "", "second_prior": "", "precision": "", "image_size": 0,
 }  # fmt: skip
 """What may stand in the table of settings, whatever the task."""

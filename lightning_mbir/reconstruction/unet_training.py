@@ -34,7 +34,14 @@ from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.prior.checkpoints.weights import read_torch
 from lightning_mbir.prior.networks.running import channels_last
-from lightning_mbir.prior.training.shared import diverged, set_rates, told, validate_last_step, warmup_cosine
+from lightning_mbir.prior.training.shared import (
+    diverged,
+    log_settings,
+    set_rates,
+    told,
+    validate_last_step,
+    warmup_cosine,
+)
 from lightning_mbir.prior.training.watch import key
 
 Loss = Literal["l1", "l2"]
@@ -83,7 +90,7 @@ class FBPUNetModule(L.LightningModule):
             raise InputError(f"--model.learning_rate {learning_rate}: give a positive number")
         if loss not in get_args(Loss):
             raise InputError(f"--model.loss {loss}: give l1 or l2")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.task = get_task(task)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
         self.settings = self.task.settings(**flags, coils=coils, photons=photons, snr=snr)
@@ -189,6 +196,9 @@ class FBPUNetModule(L.LightningModule):
         if measurement != self._measurement:
             raise InputError(f"--ckpt_path: a training for {measurement}, not for {self._measurement}")
         self.batches_seen = state["batches_seen"]
+
+    def on_fit_start(self) -> None:
+        log_settings(self, ["val/loss", "val/psnr_network", "val/psnr_direct"])
 
     def on_train_start(self) -> None:
         set_rates(self, [self.learning_rate])

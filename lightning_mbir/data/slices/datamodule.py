@@ -182,7 +182,7 @@ class SliceDataModule(L.LightningDataModule):
             "min_signal": min_signal,
         }
         # For TensorBoard: plain types, by names that cannot clash with those of a module.
-        self.save_hyperparameters({f"data/{name}": value for name, value in settings.items()})
+        self.save_hyperparameters({f"data/{name}": value for name, value in settings.items()}, logger=False)
         self.path, self.modality, self.axis, self.complex, self.slices = path, modality, axis, complex, slices
         self.sizes = sorted(set(sizes))
         self.crop_size, self.whole_fraction = crop_size, whole_fraction

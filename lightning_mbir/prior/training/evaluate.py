@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,29 @@ def magnitude(images: Tensor) -> Tensor:
 def sheet(rows: Sequence[Tensor]) -> Tensor:
     """One picture ``(rows Y, B X)`` in 0 .. 1 of rows of images ``(B, C, Y, X)``."""
     return torch.cat([torch.cat(list(magnitude(row)), 1) for row in rows]).clamp(0, 1).float().cpu()
+
+
+def rows_figure(title: str, rows: Mapping[str, Tensor]) -> Figure:
+    """Images ``(B, C, Y, X)`` side by side, a row of each below its name, in grey values from 0 to 1."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    head, wide, dpi = 0.24, 6.4, 110
+    pictures = {name: sheet([images]).numpy() for name, images in rows.items()}
+    heights = [wide * picture.shape[0] / picture.shape[1] for picture in pictures.values()]
+    tall = head * (len(rows) + 1) + sum(heights)
+    figure = Figure(figsize=(wide, tall), facecolor="black", dpi=dpi)
+    FigureCanvasAgg(figure)
+    text: dict[str, Any] = {"color": "white", "fontsize": 9, "va": "center"}
+    figure.text(0.01, 1 - head / 2 / tall, f"{title}; grey values 0 to 1", **text)
+    top = head
+    for (name, picture), height in zip(pictures.items(), heights, strict=True):
+        figure.text(0.01, 1 - (top + head / 2) / tall, name, **text)
+        axes = figure.add_axes((0, 1 - (top + head + height) / tall, 1, height / tall))
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()
+        top += head + height
+    return figure
 
 
 def psnr_figure(curves: Mapping[str, Sequence[float]]) -> Figure:

@@ -12,21 +12,21 @@ from typing import Any, Literal, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
-from lightning_mbir.prior.denoiser import denoised, posterior_mean
+from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.networks.build import build_network, new_options
 from lightning_mbir.prior.networks.running import channels_last, compiled
 from lightning_mbir.prior.training import watch
 from lightning_mbir.prior.training.compiling import compiles
 from lightning_mbir.prior.training.ema import EMA
-from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, generate, noisy_copies, sheet, smoothing_mse
+from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, smoothing_mse
 from lightning_mbir.prior.training.shared import (
     diverged,
+    log_settings,
     set_rates,
     start_from,
     told,
@@ -120,7 +120,9 @@ class ScorePriorModule(L.LightningModule):
         if not log_sigma_std > 0:
             raise InputError(f"--model.log_sigma_std {log_sigma_std}: give a positive number")
         network_options = new_options(network, network_options, complex, slices)
-        self.save_hyperparameters(ignore=["compile", "init", "seed"])  # plain types: it loads with weights_only=True
+        self.save_hyperparameters(
+            ignore=["compile", "init", "seed"], logger=False
+        )  # plain types, for weights_only=True
         self.hparams["network_options"] = network_options  # on the command line those given are saved instead
         self.network = channels_last(build_network(network, network_options, coarse_size, trusted=network))
         if init is not None:
@@ -265,11 +267,7 @@ class ScorePriorModule(L.LightningModule):
         reference = smoothing_mse(batch.float(), seed=seed) if size not in self._reference else None
         self._validation[size].append((denoising_mse(network, batch, seed=seed, distance=distance), reference))
         if batch_idx == 0 and self.global_rank == 0:
-            for sigma in (0.1, 0.5, 2.0):
-                noisy = noisy_copies(batch[:4], sigma, seed)
-                first = None if distance is None else distance[:4]
-                rows = [noisy, denoised(network, noisy, sigma, first), batch[:4]]
-                self._picture(f"denoised_{size}/sigma_{sigma:g}", rows)
+            watch.show_denoised(self, network, batch[:4], None if distance is None else distance[:4], seed)
 
     def on_validation_epoch_end(self) -> None:
         sigmas = torch.tensor(SIGMAS, device=self.device)
@@ -289,9 +287,8 @@ class ScorePriorModule(L.LightningModule):
                 raise diverged(self.global_step, "the held-out loss", self.learning_rate)
             self.log("val/loss", loss, prog_bar=True)
         if losses and not self.trainer.sanity_checking and self.global_rank == 0:
-            self._picture("generated", [generate(self.ema.module, 4, self.largest, device=self.device)])
-            if (logger := self._tensorboard()) is not None:
-                logger.add_figure("denoising", watch.curves(self.validation_psnr, self._reference), self.global_step)
+            watch.show_generated(self, self.ema.module, self.largest)
+            watch.show_curves(self, self.validation_psnr, self._reference)
         self._rate.pause()
 
     def configure_optimizers(self) -> Any:
@@ -320,6 +317,8 @@ class ScorePriorModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self._clock = time.monotonic()
+        sizes = getattr(self.trainer.datamodule, "sizes", ())  # type: ignore[attr-defined]
+        log_settings(self, ["val/loss", *(f"val_{size}/psnr_sigma_{sigma:g}" for size in sizes for sigma in SIGMAS)])
 
     def on_train_start(self) -> None:
         set_rates(self, self._learning_rates)
@@ -380,11 +379,3 @@ class ScorePriorModule(L.LightningModule):
         total = torch.cat((errors.sum(1), errors.new_tensor([float(errors.shape[1])])))
         total = cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
         return total[:-1] / total[-1]
-
-    def _tensorboard(self) -> Any:
-        return self.logger.experiment if isinstance(self.logger, TensorBoardLogger) else None
-
-    def _picture(self, tag: str, rows: list[Tensor]) -> None:
-        """Rows of images side by side, window 0 to 1."""
-        if (logger := self._tensorboard()) is not None and self.trainer.is_global_zero:
-            logger.add_image(tag, sheet(rows), self.global_step, dataformats="HW")

@@ -11,10 +11,12 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_mbir.board import write_settings, writer_of
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import whole_file, writing
 from lightning_mbir.prior.checkpoints.checkpoint import read_prior
@@ -54,6 +56,28 @@ def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
     groups = schedule.optimizer.param_groups
     for group, rate, factor in zip(groups, rates, schedule.lr_lambdas, strict=True):
         group["lr"] = rate * factor(schedule.last_epoch)
+
+
+def log_settings(module: L.LightningModule, scores: Sequence[str]) -> None:
+    """Tell the loggers of a training the hyper-parameters of the module and of its data.
+
+    TensorBoard shows them beside scores of the run; Lightning would put an ``hp_metric`` of -1 in their place, so both
+    save theirs with ``logger=False``.
+
+    Args:
+        module: of the training, which has begun.
+        scores: tags of the scalars.
+    """
+    settings = {**module.hparams, **getattr(module.trainer.datamodule, "hparams", {})}  # type: ignore[attr-defined]
+    for logger in module.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.hparams = settings  # for its hparams.yaml
+        else:
+            logger.log_hyperparams(settings)
+    if (writer := writer_of(module.loggers)) is not None and module.trainer.is_global_zero:
+        nested = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
+        flat = {f"{name}/{inner}": value for name, values in nested.items() for inner, value in values.items()}
+        write_settings(writer, {**flat, **{name: settings[name] for name in settings.keys() - nested.keys()}}, scores)
 
 
 def validate_last_step(trainer: L.Trainer) -> None:

@@ -9,19 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_mbir.board import pixels, writer_of
 from lightning_mbir.files import whole_file
 from lightning_mbir.prior.checkpoints.checkpoint import read_prior, save_prior
 from lightning_mbir.prior.checkpoints.weights import read_torch
-from lightning_mbir.prior.training.evaluate import SIGMAS, generate, psnr, psnr_figure, sheet
+from lightning_mbir.prior.denoiser import denoised
+from lightning_mbir.prior.training.evaluate import SIGMAS, generate, noisy_copies, psnr, psnr_figure, rows_figure, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Limits between the noise levels that the training loss is told apart by."""
+
+SHOWN = (0.1, 0.5, 2.0)
+"""Noise levels of the slices that are shown."""
 
 
 def key(*parts: int) -> int:
@@ -68,6 +74,37 @@ def curves(found: Mapping[int, list[float]], reference: Mapping[int, Tensor]) ->
     lines = {f"prior, {size} pixels": values for size, values in found.items()}
     lines |= {f"best smoothing, {size} pixels": psnr(mse).tolist() for size, mse in reference.items()}
     return psnr_figure(lines)
+
+
+def show_denoised(
+    module: L.LightningModule, network: nn.Module, images: Tensor, distance: Tensor | None, seed: int
+) -> None:
+    """Held-out slices ``(B, C, Y, X)``, with noise, and what a network makes of them, in TensorBoard, where that is."""
+    if (writer := writer_of(module.loggers)) is None:
+        return
+    for sigma in SHOWN:
+        noisy = noisy_copies(images, sigma, seed)
+        clean = denoised(network, noisy, sigma, distance)
+        found = psnr((clean - images).square().mean())
+        rows = {"held-out slices": images, f"with noise, sigma {sigma:g}": noisy, f"denoised, {found:.2f} dB": clean}
+        _add(writer, f"denoised_{images.shape[-1]}/sigma_{sigma:g}", rows, module.global_step)
+
+
+def show_generated(module: L.LightningModule, network: nn.Module, shape: tuple[int, int]) -> None:
+    """Samples of a prior, of a shape ``(Y, X)``, in TensorBoard, where that is."""
+    if (writer := writer_of(module.loggers)) is not None:
+        rows = {"samples of the prior, without a measurement": generate(network, 4, shape, device=module.device)}
+        _add(writer, "generated", rows, module.global_step)
+
+
+def show_curves(module: L.LightningModule, found: Mapping[int, list[float]], reference: Mapping[int, Tensor]) -> None:
+    """``curves`` in TensorBoard, where that is."""
+    if (writer := writer_of(module.loggers)) is not None:
+        writer.add_figure("denoising", curves(found, reference), module.global_step)
+
+
+def _add(writer: Any, tag: str, rows: Mapping[str, Tensor], step: int) -> None:
+    writer.add_image(tag, pixels(rows_figure(f"step {step}", rows)), step, dataformats="HWC")
 
 
 @dataclass(frozen=True)

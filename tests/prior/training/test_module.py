@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import lightning as L
 import pytest
 import torch
+from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
@@ -175,6 +176,18 @@ def test_training_learns_logs_and_writes_the_prior(tmp_path: Path) -> None:
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["learning_rate"].number_value == 5e-3 and settings["network"].string_value == "light"
     assert settings["data/batch_size"].number_value == 4 and settings["data/image_size"].string_value == "[32]"
+    assert settings["network_options/channels"].string_value == "[8, 16]"
+    content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    shown = {info.name.tag for info in HParamsPluginData.FromString(content).experiment.metric_infos}
+    assert shown == {"val/loss", *(f"val_32/psnr_sigma_{sigma:g}" for sigma in SIGMAS)} <= set(tags["scalars"])
+    assert "hp_metric" not in tags["scalars"] and events.Scalars("val/loss")[0].step > 0  # no value before there is one
+    (tmp_path / "shown.png").write_bytes(events.Images("denoised_32/sigma_0.5")[-1].encoded_image_string)
+    picture = imread(tmp_path / "shown.png")[..., 0]
+    assert picture.shape == pytest.approx(
+        (3 * 704 / 4 + 4 * 26.4, 704), abs=3
+    )  # three rows of four, each with its name
+    noisy, denoised = picture[250:400].std(), picture[430:].std()
+    assert 0 < denoised < noisy
     losses = [event.value for event in events.Scalars("train/loss")]
     assert sum(losses[-6:]) < sum(losses[:6])
     decays = [event.value for event in events.Scalars("train/ema_decay")]
