@@ -23,7 +23,11 @@ def writer_of(loggers: Iterable[Any]) -> Any:
 
 
 def write_settings(
-    writer: Any, settings: Mapping[str, Any], scores: Iterable[str], columns: Mapping[str, Plain] | None = None
+    writer: Any,
+    settings: Mapping[str, Any],
+    scores: Iterable[str],
+    first: Iterable[str] = (),
+    columns: Mapping[str, Plain] | None = None,
 ) -> None:
     """Settings for the tab HParams, beside which it shows the last value of each scalar that is named.
 
@@ -34,14 +38,21 @@ def write_settings(
         writer: of the run that the settings are of.
         settings: by name; what is neither a number nor a text is written out.
         scores: tags of scalars of the same run.
+        first: settings that stand before the others; of these TensorBoard shows five until it is told to show more.
         columns: a value of each column there may be in any run of the folder, of which TensorBoard asks one run alone;
             by default the settings.
     """
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard import summary
 
     told = {name: plain(value) for name, value in settings.items() if value is not None}
     hparams: Any = summary.hparams
     experiment, _, _ = hparams(dict(told if columns is None else columns), dict.fromkeys(scores, 0.0))
+    about = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(about.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in set(first)  # by which they are sorted
+    about.content = content.SerializeToString()
     _, start, end = hparams(told, {})
     for part in (experiment, start, end):
         writer.file_writer.add_summary(part)

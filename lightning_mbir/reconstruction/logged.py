@@ -23,6 +23,8 @@ COLUMNS: dict[str, Plain] = {
     "prior": "", "second_prior": "", "precision": "", "image_size": 0,
 }  # fmt: skip
 """What may stand in the table of settings, whatever the task."""
+FIRST = ("acc", "method", "steps", "views", "volume")
+"""Those that it shows first."""
 NAMES = ("volume_psnr", "volume_ssim", "nrmse", "lpips", "residual", "misfit", "seconds", "nfe")
 SCORES = (*NAMES[:3], *(f"{plane}/{name}" for plane in PLANES for name in ("psnr", "ssim")), *NAMES[3:])
 """The scores in it."""
@@ -201,7 +203,7 @@ def _write_scores(own: Any, metrics: dict[str, Any], named: dict[str, str], foun
     """Settings for the tab HParams, with the last value of each score."""
     for name, value in found.items():
         own.add_scalar(f"score/{name}", value, 0)
-    write_settings(own, {**settings(metrics), **named}, [f"score/{name}" for name in SCORES], COLUMNS)
+    write_settings(own, {**settings(metrics), **named}, [f"score/{name}" for name in SCORES], FIRST, COLUMNS)
 
 
 def settings(metrics: dict[str, Any]) -> dict[str, Any]:

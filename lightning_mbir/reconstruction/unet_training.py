@@ -198,7 +198,7 @@ class FBPUNetModule(L.LightningModule):
         self.batches_seen = state["batches_seen"]
 
     def on_fit_start(self) -> None:
-        log_settings(self, ["val/loss", "val/psnr_network", "val/psnr_direct"])
+        log_settings(self, ["val/loss", "val/psnr_network", "val/psnr_direct"], ["task", "views", "acc", "loss"])
 
     def on_train_start(self) -> None:
         set_rates(self, [self.learning_rate])

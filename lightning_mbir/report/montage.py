@@ -91,25 +91,25 @@ def strip(title: str, rows: Sequence[tuple[str, Planes]], place: Place, scale: S
         an image ``(height, width, 3)`` of bytes.
     """
     sizes = {plane: place.size(plane) for plane in place.planes}
-    margin, label, head = 0.1, 0.2, 0.34
+    margin, label, head = 0.1, 0.24, 0.36
     room = STRIP - 2 * margin - GAP * (len(sizes) - 1)
     per_mm = min(room / sum(wide for _, wide in sizes.values()), ROW / max(high for high, _ in sizes.values()))
     height = per_mm * max(high for high, _ in sizes.values())
-    lines = textwrap.wrap(title, int(STRIP * 13))
+    lines = textwrap.wrap(title, int(STRIP * 11))
     top = head + 0.2 * (len(lines) - 1)
     sheet = Sheet(STRIP, top + len(rows) * (label + height + GAP) + label)
     for k, line in enumerate(lines):
-        sheet.text(margin, head / 2 + 0.2 * k, line, 9)
+        sheet.text(margin, head / 2 + 0.2 * k, line, 11)
     for k, (name, planes) in enumerate(rows):
         left, y = margin, top + k * (label + height + GAP)
         for plane, (high, wide) in sizes.items():
             n = place.shape[PLANES[plane]]
             told = f"{plane} {n // 2 + 1} of {n}"
-            sheet.text(left, y + label / 2, f"{name}: {told}" if plane == place.planes[0] else told, 8, "0.7")
+            sheet.text(left, y + label / 2, f"{name}: {told}" if plane == place.planes[0] else told, 10, "0.7")
             ax = sheet.axes(left, y + label, wide * per_mm, high * per_mm)
             pixel = place.pixel(plane)
             show(ax, scale.shown(planes[plane]), pixel[0] / pixel[1], COLOURS["grey"], scale.window)
             mark(ax, plane, place, high * per_mm, measure=k == 0 and plane == place.planes[0])
             left += wide * per_mm + GAP
-    sheet.text(margin, sheet.tall - label / 2, scale.window_text, 8, "0.7")
+    sheet.text(margin, sheet.tall - label / 2, scale.window_text, 10, "0.7")
     return pixels(sheet.figure)

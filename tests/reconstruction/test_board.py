@@ -87,6 +87,9 @@ def test_a_prediction_is_told_level_by_level(tmp_path: Path) -> None:
     assert (told["task"], told["method"], told["views"], told["steps"]) == ("sv_ct", "dds", 8, 8)
     assert told["prior"] == "ct" and "rho" in told["options"] and told["image_size"] == 32
     settings, scores = columns(board)
+    content = board.summary_metadata["_hparams_/experiment"].plugin_data.content
+    infos = HParamsPluginData.FromString(content).experiment.hparam_infos
+    assert {info.name for info in infos if info.differs} == {"acc", "method", "steps", "views", "volume"}  # shown first
     assert told.keys() <= settings and {"acc", "mask"} <= settings  # of other tasks in the same folder
     assert {"score/volume_psnr", "score/axial/psnr", "score/residual"} <= scores
     root = events(tmp_path / "tensorboard")

@@ -140,13 +140,13 @@ def rows_figure(title: str, rows: Mapping[str, Tensor]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    head, wide, dpi = 0.24, 6.4, 110
+    head, wide, dpi = 0.26, 4.8, 110
     pictures = {name: sheet([images]).numpy() for name, images in rows.items()}
     heights = [wide * picture.shape[0] / picture.shape[1] for picture in pictures.values()]
     tall = head * (len(rows) + 1) + sum(heights)
     figure = Figure(figsize=(wide, tall), facecolor="black", dpi=dpi)
     FigureCanvasAgg(figure)
-    text: dict[str, Any] = {"color": "white", "fontsize": 9, "va": "center"}
+    text: dict[str, Any] = {"color": "white", "fontsize": 10, "va": "center"}
     figure.text(0.01, 1 - head / 2 / tall, f"{title}; grey values 0 to 1", **text)
     top = head
     for (name, picture), height in zip(pictures.items(), heights, strict=True):

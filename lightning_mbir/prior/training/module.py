@@ -318,7 +318,8 @@ class ScorePriorModule(L.LightningModule):
     def on_fit_start(self) -> None:
         self._clock = time.monotonic()
         sizes = getattr(self.trainer.datamodule, "sizes", ())  # type: ignore[attr-defined]
-        log_settings(self, ["val/loss", *(f"val_{size}/psnr_sigma_{sigma:g}" for size in sizes for sigma in SIGMAS)])
+        scores = [f"val_{size}/psnr_sigma_{sigma:g}" for size in sizes for sigma in SIGMAS]
+        log_settings(self, ["val/loss", *scores], watch.SETTINGS)
 
     def on_train_start(self) -> None:
         set_rates(self, self._learning_rates)

@@ -58,7 +58,7 @@ def set_rates(module: L.LightningModule, rates: Sequence[float]) -> None:
         group["lr"] = rate * factor(schedule.last_epoch)
 
 
-def log_settings(module: L.LightningModule, scores: Sequence[str]) -> None:
+def log_settings(module: L.LightningModule, scores: Sequence[str], first: Sequence[str]) -> None:
     """Tell the loggers of a training the hyper-parameters of the module and of its data.
 
     TensorBoard shows them beside scores of the run; Lightning would put an ``hp_metric`` of -1 in their place, so both
@@ -67,6 +67,7 @@ def log_settings(module: L.LightningModule, scores: Sequence[str]) -> None:
     Args:
         module: of the training, which has begun.
         scores: tags of the scalars.
+        first: what of the settings is looked at first.
     """
     settings = {**module.hparams, **getattr(module.trainer.datamodule, "hparams", {})}  # type: ignore[attr-defined]
     for logger in module.loggers:
@@ -77,7 +78,8 @@ def log_settings(module: L.LightningModule, scores: Sequence[str]) -> None:
     if (writer := writer_of(module.loggers)) is not None and module.trainer.is_global_zero:
         nested = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
         flat = {f"{name}/{inner}": value for name, values in nested.items() for inner, value in values.items()}
-        write_settings(writer, {**flat, **{name: settings[name] for name in settings.keys() - nested.keys()}}, scores)
+        flat |= {name: value for name, value in settings.items() if name not in nested}
+        write_settings(writer, flat, scores, first)
 
 
 def validate_last_step(trainer: L.Trainer) -> None:

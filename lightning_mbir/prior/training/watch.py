@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LEVELS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Limits between the noise levels that the training loss is told apart by."""
 
+SETTINGS = ("data/batch_size", "data/image_size", "learning_rate", "network", "objective")
+"""Those that are looked at first."""
 SHOWN = (0.1, 0.5, 2.0)
 """Noise levels of the slices that are shown."""
 

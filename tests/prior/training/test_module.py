@@ -183,10 +183,9 @@ def test_training_learns_logs_and_writes_the_prior(tmp_path: Path) -> None:
     assert "hp_metric" not in tags["scalars"] and events.Scalars("val/loss")[0].step > 0  # no value before there is one
     (tmp_path / "shown.png").write_bytes(events.Images("denoised_32/sigma_0.5")[-1].encoded_image_string)
     picture = imread(tmp_path / "shown.png")[..., 0]
-    assert picture.shape == pytest.approx(
-        (3 * 704 / 4 + 4 * 26.4, 704), abs=3
-    )  # three rows of four, each with its name
-    noisy, denoised = picture[250:400].std(), picture[430:].std()
+    # three rows of four slices, each below its name
+    assert picture.shape == pytest.approx((3 * 528 / 4 + 4 * 28.6, 528), abs=3)
+    noisy, denoised = picture[225:345].std(), picture[385:].std()
     assert 0 < denoised < noisy
     losses = [event.value for event in events.Scalars("train/loss")]
     assert sum(losses[-6:]) < sum(losses[:6])
