@@ -65,7 +65,7 @@ def values(board: EventAccumulator, tag: str) -> dict[int, float]:
 
 def test_a_prediction_is_told_level_by_level(tmp_path: Path) -> None:
     data = demo("ct")
-    predict(ReconstructionModule("sv_ct", steps=8, output_dir=tmp_path), data, tmp_path, logger=True)
+    predict(ReconstructionModule("sv_ct", steps=8, output_dir=tmp_path, report=False), data, tmp_path, logger=True)
     metrics = json.loads((tmp_path / "sv_ct/demo_chest_0/metrics.json").read_text())
     board = own_run(tmp_path, "demo_chest_0")
     psnr = values(board, "level/psnr")
@@ -99,7 +99,7 @@ def test_a_prediction_is_told_level_by_level(tmp_path: Path) -> None:
 def test_the_planes_are_those_of_the_volume(tmp_path: Path) -> None:
     """The picture of the last level shows what the result is, front up, and as wide as it is in mm."""
     data = demo("ct")
-    predict(ReconstructionModule("sv_ct", steps=4, output_dir=tmp_path), data, tmp_path, logger=True)
+    predict(ReconstructionModule("sv_ct", steps=4, output_dir=tmp_path, report=False), data, tmp_path, logger=True)
     board = own_run(tmp_path, "demo_chest_0")
     first, last = board.Images("planes")[0], board.Images("planes")[-1]
     assert first.encoded_image_string != last.encoded_image_string
@@ -120,7 +120,12 @@ def test_measurements_are_told_by_their_residual(tmp_path: Path) -> None:
         image_size=32, pixel_size=1.5, spacing=np.array([3.0, 1.5, 1.5]),
     )  # fmt: skip
     data = VolumeDataModule(measurement=tmp_path / "scan.npz", modality="ct")
-    predict(ReconstructionModule("sv_ct", "admm_tv", steps=30, output_dir=tmp_path), data, tmp_path, logger=True)
+    predict(
+        ReconstructionModule("sv_ct", "admm_tv", steps=30, output_dir=tmp_path, report=False),
+        data,
+        tmp_path,
+        logger=True,
+    )
     metrics = json.loads((tmp_path / "sv_ct/scan/metrics.json").read_text())
     board = own_run(tmp_path, "scan")
     residual = values(board, "level/residual")
@@ -131,7 +136,7 @@ def test_measurements_are_told_by_their_residual(tmp_path: Path) -> None:
 
 
 def test_noise_that_is_known_is_told_against_the_residual(tmp_path: Path) -> None:
-    module = ReconstructionModule("cs_mri", "admm_tv", acc=2.0, snr=20.0, steps=12, output_dir=tmp_path)
+    module = ReconstructionModule("cs_mri", "admm_tv", acc=2.0, snr=20.0, steps=12, output_dir=tmp_path, report=False)
     predict(module, demo("mri"), tmp_path, logger=True)
     metrics = json.loads((tmp_path / "cs_mri/demo_head_0/metrics.json").read_text())
     (run,) = (tmp_path / "tensorboard/cs_mri/demo_head_0").iterdir()
@@ -142,7 +147,7 @@ def test_noise_that_is_known_is_told_against_the_residual(tmp_path: Path) -> Non
 
 
 def test_of_several_samples_the_first_is_followed(tmp_path: Path) -> None:
-    module = ReconstructionModule("sv_ct", steps=3, samples=3, output_dir=tmp_path)
+    module = ReconstructionModule("sv_ct", steps=3, samples=3, output_dir=tmp_path, report=False)
     predict(module, demo("ct"), tmp_path, logger=True)
     board = own_run(tmp_path, "demo_chest_0")
     assert [event.step for event in board.Scalars("level/psnr")] == [1, 2, 3]
@@ -150,8 +155,8 @@ def test_of_several_samples_the_first_is_followed(tmp_path: Path) -> None:
 
 
 def test_settings_have_a_run_each_and_what_is_finished_is_told_once(tmp_path: Path) -> None:
-    for views in (8, 20, 20):
-        module = ReconstructionModule("sv_ct", "cgls", views=views, output_dir=tmp_path)
+    for views in (8, 20, 20):  # the last is finished
+        module = ReconstructionModule("sv_ct", "cgls", views=views, output_dir=tmp_path, report=False)
         predict(module, demo("ct"), tmp_path, logger=True)
     runs = sorted((tmp_path / "tensorboard/sv_ct/demo_chest_0").iterdir())
     assert len(runs) == 2 and all(run.name.startswith("cgls-") for run in runs)
@@ -169,7 +174,7 @@ def test_without_tensorboard_nothing_is_followed(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("lightning_mbir.reconstruction.runner.run_method", seen)
     monkeypatch.setattr("lightning_mbir.reconstruction.course.Course.__init__", lambda *_: pytest.fail("made"))
-    predict(ReconstructionModule("sv_ct", steps=2, output_dir=tmp_path), demo("ct"), tmp_path)
+    predict(ReconstructionModule("sv_ct", steps=2, output_dir=tmp_path, report=False), demo("ct"), tmp_path)
     assert callbacks == ["LevelProgress"]
 
 
@@ -201,7 +206,7 @@ def test_levels_are_spread_evenly(n: int, points: int) -> None:
 
 
 def test_a_comparison_is_a_table_figures_and_a_run_a_method(tmp_path: Path) -> None:
-    module = ReconstructionModule("sv_ct", methods="fbp,cgls", output_dir=tmp_path)
+    module = ReconstructionModule("sv_ct", methods="fbp,cgls", output_dir=tmp_path, report=False)
     (scores,) = trainer(tmp_path, logger=True).test(module, datamodule=demo("ct", 2), verbose=False)
     rows = json.loads((tmp_path / "sv_ct/comparison/results.json").read_text())
     root = events(tmp_path / "tensorboard")
@@ -225,7 +230,7 @@ def test_a_comparison_is_a_table_figures_and_a_run_a_method(tmp_path: Path) -> N
 
 
 def test_one_method_that_is_tested_has_its_table_and_volumes(tmp_path: Path) -> None:
-    module = ReconstructionModule("sv_ct", "fbp", output_dir=tmp_path)
+    module = ReconstructionModule("sv_ct", "fbp", output_dir=tmp_path, report=False)
     (scores,) = trainer(tmp_path, logger=True).test(module, datamodule=demo("ct", 2), verbose=False)
     root = events(tmp_path / "tensorboard")
     assert "| fbp |" in root.Tensors("sv_ct/scores/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -241,7 +246,7 @@ def test_no_metric_stands_for_one_that_is_not_there(tmp_path: Path) -> None:
     """With Lightning's own logger too, which writes an ``hp_metric`` of -1 unless it is told not to."""
     run = trainer(tmp_path)
     run.loggers = [TensorBoardLogger(tmp_path / "board", name="", version="")]
-    module = ReconstructionModule("sv_ct", "cgls", output_dir=tmp_path / "out")
+    module = ReconstructionModule("sv_ct", "cgls", output_dir=tmp_path / "out", report=False)
     run.predict(module, datamodule=demo("ct"), return_predictions=False)
     runs = {file.parent for file in (tmp_path / "board").rglob("events.*")}
     assert len(runs) == 2
