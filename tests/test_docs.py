@@ -62,6 +62,16 @@ def test_every_page_is_in_the_navigation() -> None:
     assert not [name for name in pages if f" {name}\n" not in listed]
 
 
+def test_the_site_has_all_options_of_all_methods(site: Path) -> None:
+    html = page(site, DOCS / "options.md")
+    for name, method in lightning_mbir.METHODS.items():
+        section = re.search(rf'<h2 id="{name}">.*?(?=<h2|</article>)', html, re.DOTALL)
+        assert section is not None, name
+        rows = re.findall(r"<tr>\s*<td><code>(\w+)</code></td>\s*<td>([^<]+)</td>\s*<td>([^<]+)</td>", section[0])
+        assert [row[0] for row in rows] == list(method.signature)
+        assert [row[1:] for row in rows] == [(option.text, option.range) for option in method.signature.values()]
+
+
 def test_the_reference_shows_arguments_and_errors(site: Path) -> None:
     html = page(site, DOCS / "api" / "reconstruction.md")
     for anchor in ("reconstruct", "Problem", "METHODS"):

@@ -20,6 +20,7 @@ from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS,
 from lightning_mbir.interrupts import interruptible
 from lightning_mbir.lazy import trusting
 from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
+from lightning_mbir.methods.method import Option
 from lightning_mbir.methods.settings import AUTO, SETTINGS, check_task, checked_settings
 from lightning_mbir.packaged import config_file
 
@@ -222,23 +223,28 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
 
 def _method_help(subcommand: str, name: str) -> str:
     card = describe(name)
-    width = max((len(option) for option, *_ in card.options), default=0)
+    width = max((len(option.name) for option, _ in card.options), default=0)
     lines = [f"usage: {PROGRAM} {subcommand} --method {name} [flags]", "", card.summary, ""]
-    for option, default, text, choices in card.options:
-        one_of = f"({' or '.join(choices)})" if choices else ""
-        told = [text.replace("``", "").rstrip("."), one_of, f"[{_plain(default)}]"]
-        wrapped = textwrap.wrap(" ".join(filter(None, told)), 116 - width)
-        lines.append(f"  {option:<{width}}  {wrapped[0]}")
+    for option, text in card.options:
+        words = f"{text.replace('``', '').rstrip('.')} [{option.text}]"
+        wrapped = textwrap.wrap("; ".join((words, *told(option))), 116 - width)
+        lines.append(f"  {option.name:<{width}}  {wrapped[0]}")
         lines += [f"  {'':<{width}}  {line}" for line in wrapped[1:]]
-    own = [option for option in card.options if option[0] != "steps"]
-    lines += ["", f"For {' and '.join(card.modalities)}. Defaults stand in brackets."]
+    own = [option for option, _ in card.options if option.name != "steps"]
+    lines += [
+        "",
+        f"For {' and '.join(card.modalities)}. Defaults stand in brackets, then what is allowed, and the unit.",
+    ]
     if own:
-        example = f"'{{\"{own[0][0]}\": {_plain(own[0][1])}}}'"
-        lines.append(f"Options are given as --model.method_options {example}, steps as --steps.")
+        value = own[0].text if isinstance(own[0].default, int | float) else f'"{own[0].text}"'
+        lines.append(f"Options are given as --model.method_options '{{\"{own[0].name}\": {value}}}', steps as --steps.")
         lines.append("What was tuned for a task goes before the defaults: configs/tuned/TASK.yaml.")
     return "\n".join(lines)
 
 
-def _plain(default: str) -> str:
-    """A default as it is written on the command line."""
-    return {"True": "true", "False": "false"}.get(default, default.strip("'"))
+def told(option: Option) -> list[str]:
+    """What an option may be, with its unit, and where ``--tune true`` searches it."""
+    search = option.search
+    between = f" from {search.least:g} to {search.most:g}" if search and not isinstance(option.default, bool) else ""
+    may_be = ", ".join(filter(None, (option.range, option.unit)))
+    return [part for part in (may_be, search and f"--tune searches{between}") if part]

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import solvers
-from lightning_mbir.methods.method import Axes, Count, Positive, Searched, method
+from lightning_mbir.methods.method import PRIOR, RATIO, Axes, Count, Positive, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,8 +16,8 @@ def admm_tv(
     p: Problem,
     *,
     steps: Count = 150,
-    rho: Annotated[Positive, Searched(1e-5, 1)] = 0.01,
-    lam: Annotated[float, Searched(1e-6, 0.03)] = 3e-4,
+    rho: Annotated[Positive, RATIO, Searched(1e-5, 1)] = 0.01,
+    lam: Annotated[float, PRIOR, Searched(1e-6, 0.03)] = 3e-4,
     cg_iterations: Count = 8,
     axes: Axes = "zyx",
     isotropic: Annotated[bool, Searched()] = False,

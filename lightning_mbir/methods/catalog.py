@@ -6,10 +6,11 @@ Names and help come from the text of the files, so that the command line need no
 from __future__ import annotations
 
 import ast
+import builtins
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,8 @@ from lightning_mbir import methods
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import sha256
 from lightning_mbir.lazy import imported, plugins
-from lightning_mbir.methods.method import MODALITIES, Method
+from lightning_mbir.methods import method as method_module
+from lightning_mbir.methods.method import MODALITIES, Method, Option
 
 GROUP = "lightning_mbir.methods"
 """Entry points by which other packages add methods."""
@@ -32,14 +34,14 @@ class Card:
     Attributes:
         name, summary: and the first line of its docstring.
         modalities, needs: see ``Method``.
-        options: name, default as it is written, text, and choices (where there are some) of each option.
+        options: with what the docstring says of each.
     """
 
     name: str
     summary: str
     modalities: tuple[str, ...]
     needs: tuple[str, ...]
-    options: tuple[tuple[str, str, str, tuple[str, ...]], ...]
+    options: tuple[tuple[Option, str], ...]
 
 
 class Methods(Mapping[str, Method]):
@@ -116,9 +118,8 @@ def describe(name: str) -> Card:
     if name in own_cards():
         return own_cards()[name]
     method = get_method(name)
-    shown = {key: repr(option.default) for key, option in method.signature.items()}
-    choices = {key: option.choices for key, option in method.signature.items()}
-    return _card(name, inspect.getdoc(method.run) or "", method.modalities, method.needs, shown, choices)
+    options = method.signature.values()
+    return _card(name, inspect.getdoc(method.run) or "", method.modalities, method.needs, options)
 
 
 def cards() -> list[Card]:
@@ -172,21 +173,24 @@ def _read(name: str, tree: ast.Module) -> Card:
     run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
     decorator = next(node for node in run.decorator_list if isinstance(node, ast.Call))
     given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
-    defaults = {
-        argument.arg: ast.unparse(value)
+    options = [
+        Option(argument.arg, ast.literal_eval(value), _kind(argument.annotation, name))
         for argument, value in zip(run.args.kwonlyargs, run.args.kw_defaults, strict=True)
         if value is not None
-    }
-    choices = {argument.arg: _choices(argument.annotation) for argument in run.args.kwonlyargs}
+    ]
     modalities, needs = given.get("modalities", MODALITIES), given.get("needs", ())
-    return _card(name, ast.get_docstring(run) or "", modalities, needs, defaults, choices)
+    return _card(name, ast.get_docstring(run) or "", modalities, needs, options)
 
 
-def _choices(annotation: ast.expr | None) -> tuple[str, ...]:
-    """Of ``Literal["a", "b"]``."""
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        return tuple(ast.literal_eval(annotation.slice))
-    return ()
+def _kind(annotation: ast.expr | None, name: str) -> Any:
+    """What an annotation means by the names of ``methods/method.py``; other names, as of functions that check a value,
+    are those of the file, which is not imported, and are no more than names here."""
+    if annotation is None:
+        return Any
+    names = {**vars(builtins), **vars(method_module)}
+    used = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    known = {word: names.get(word, word) for word in used}
+    return eval(compile(ast.Expression(annotation), name, "eval"), {"__builtins__": {}}, known)
 
 
 def _card(
@@ -194,8 +198,7 @@ def _card(
     doc: str,
     modalities: tuple[str, ...],
     needs: tuple[str, ...],
-    defaults: Mapping[str, str],
-    choices: Mapping[str, tuple[str, ...]],
+    options: Iterable[Option],
 ) -> Card:
     """A card of a docstring with an ``Args:`` section, in which several names may share a line."""
     lines = [line.strip() for line in doc.strip().splitlines()]
@@ -210,5 +213,5 @@ def _card(
             texts |= dict.fromkeys(names, after)
         elif line:
             texts |= {known: f"{texts[known]} {line}" for known in names}
-    options = tuple((key, default, texts.get(key, ""), choices[key]) for key, default in defaults.items())
-    return Card(name, lines[0] if lines else "", modalities, needs, options)
+    told = tuple((option, texts.get(option.name, "")) for option in options)
+    return Card(name, lines[0] if lines else "", modalities, needs, told)

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import solvers
-from lightning_mbir.methods.method import Count, Searched, method
+from lightning_mbir.methods.method import RATIO, Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,8 +16,8 @@ def cgls(
     p: Problem,
     *,
     steps: Annotated[Count, Searched(3, 300)] = 20,
-    lam: Annotated[float, Searched(1e-5, 1)] = 0.0,
-    tolerance: float = 0.0,
+    lam: Annotated[float, RATIO, Searched(1e-5, 1)] = 0.0,
+    tolerance: Annotated[float, RATIO] = 0.0,
 ) -> Tensor:
     """Least squares by conjugate gradients (Hestenes and Stiefel 1952).
 

@@ -12,7 +12,7 @@ from lightning_mbir import samplers
 from lightning_mbir.checkpointing import UNKEPT
 from lightning_mbir.methods.admm_tv import admm_tv
 from lightning_mbir.methods.fbp import fbp
-from lightning_mbir.methods.method import Count, Positive, Searched, Share, method
+from lightning_mbir.methods.method import PRIOR, RATIO, Count, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.zero_filled import zero_filled
 
@@ -22,11 +22,11 @@ def dds(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 5.0,
-    sigma_min: float = 0.02,
-    rho: Annotated[Positive, Searched(1e-5, 10)] = 0.1,
-    lam: Annotated[float, Searched(1e-6, 0.1)] = 0.001,
-    sigma_y: Annotated[float, Searched(0.001, 0.1)] = 0.0,
+    sigma_max: Annotated[Positive, PRIOR, Searched(0.15, 8)] = 5.0,
+    sigma_min: Annotated[Positive, PRIOR] = 0.02,
+    rho: Annotated[Positive, RATIO, Searched(1e-5, 10)] = 0.1,
+    lam: Annotated[float, PRIOR, Searched(1e-6, 0.1)] = 0.001,
+    sigma_y: Annotated[float, PRIOR, Searched(0.001, 0.1)] = 0.0,
     noise_share: Share = 0.5,
     cg_iterations: Annotated[Count, Searched(2, 60)] = 15,
     eta: Annotated[Share, Searched(0, 1, linear=True)] = 0.85,
@@ -40,7 +40,7 @@ def dds(
     Args:
         p: the problem.
         steps: noise levels, as many network evaluations.
-        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        sigma_max, sigma_min: highest and lowest noise level.
         rho, lam: of ADMM-TV along z, relative to an operator of unit norm.
         sigma_y: standard deviation of what the measurement may be wrong by; 0: few conjugate gradient steps decide.
         noise_share: of the known noise of the measurement that comes on top of a ``sigma_y`` above 0, in quadrature.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Axes, Count, Limits, Positive, Searched, method
+from lightning_mbir.methods.method import PRIOR, RATIO, Axes, Count, Limits, Positive, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,16 +16,16 @@ def diffusion_mbir(
     p: Problem,
     *,
     steps: Count = 2000,
-    sigma_max: Annotated[Positive, Searched(0.3, 40)] = 378.0,
-    sigma_min: float = 0.01,
-    rho: Annotated[Positive, Searched(1e-4, 10)] = 0.026,
-    lam: Annotated[float, Searched(1e-6, 0.1)] = 1.04e-4,
+    sigma_max: Annotated[Positive, PRIOR, Searched(0.3, 40)] = 378.0,
+    sigma_min: Annotated[Positive, PRIOR] = 0.01,
+    rho: Annotated[Positive, RATIO, Searched(1e-4, 10)] = 0.026,
+    lam: Annotated[float, PRIOR, Searched(1e-6, 0.1)] = 1.04e-4,
     cg_iterations: Annotated[Count, Searched(1, 60)] = 1,
     admm_iterations: Count = 1,
     sharing: bool = True,
     axes: Axes = "z",
     consistency: Literal["noisy", "tweedie"] = "noisy",
-    snr: Annotated[float, Searched(0.03, 0.5)] = 0.16,
+    snr: Annotated[float, RATIO, Searched(0.03, 0.5)] = 0.16,
     corrector_steps: Annotated[int, Limits(0)] = 1,
     final_sirt: bool = True,
 ) -> Tensor:
@@ -34,7 +34,7 @@ def diffusion_mbir(
     Args:
         p: the problem.
         steps: noise levels.
-        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        sigma_max, sigma_min: highest and lowest noise level.
         rho, lam: of the ADMM step, relative to an operator of unit norm.
         cg_iterations: conjugate gradient steps in each ADMM step.
         admm_iterations: ADMM steps a level.

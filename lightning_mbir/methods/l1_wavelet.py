@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_mbir import solvers
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.method import Axes, Checked, Count, Limits, Searched, method
+from lightning_mbir.methods.method import PRIOR, Axes, Checked, Count, Limits, Searched, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.samplers import keyed_generator
 
@@ -28,8 +28,8 @@ def l1_wavelet(
     p: Problem,
     *,
     steps: Count = 100,
-    lam: Annotated[float, Searched(1e-4, 0.1)] = 2e-3,
-    wavelet: Annotated[str, Checked(_wrong_wavelet)] = "haar",
+    lam: Annotated[float, PRIOR, Searched(1e-4, 0.1)] = 2e-3,
+    wavelet: Annotated[str, Checked(_wrong_wavelet, "an orthogonal wavelet of PyWavelets")] = "haar",
     levels: Annotated[int, Limits(1, 30), Searched(1, 6, linear=True)] = 2,
     axes: Axes = "yx",
     shifts: bool = True,

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Positive, Searched, method
+from lightning_mbir.methods.method import PRIOR, Count, Positive, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,9 +16,9 @@ def mcg(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[Positive, Searched(0.3, 10)] = 2.0,
-    sigma_min: float = 0.02,
-    zeta: Annotated[float, Searched(0.3, 20)] = 3.0,
+    sigma_max: Annotated[Positive, PRIOR, Searched(0.3, 10)] = 2.0,
+    sigma_min: Annotated[Positive, PRIOR] = 0.02,
+    zeta: Annotated[float, PRIOR, Searched(0.3, 20)] = 3.0,
     cg_iterations: Annotated[Count, Searched(2, 60)] = 5,
 ) -> Tensor:
     """Manifold constrained gradients (Chung et al., NeurIPS 2022): a gradient through the prior, then a projection.
@@ -26,7 +26,7 @@ def mcg(
     Args:
         p: the problem.
         steps: noise levels, at two network evaluations each.
-        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        sigma_max, sigma_min: highest and lowest noise level.
         zeta: length of the gradient step of a slice.
         cg_iterations: conjugate gradient steps a level.
     """

@@ -35,11 +35,21 @@ class Limits:
     Attributes:
         least, most: bounds, which are allowed themselves.
         positive: 0 is not allowed.
+        below: nor is ``most``.
     """
 
     least: float = 0
     most: float = math.inf
     positive: bool = False
+    below: bool = False
+
+    @property
+    def words(self) -> str:
+        """What it may be: ``0 or more``, ``above 0``, ``0 to 1``, ``above 0 and below 2``."""
+        least = f"above {self.least:g}" if self.positive else f"{self.least:g}"
+        if self.most < math.inf:
+            return f"{least} {'and below' if self.below else 'to'} {self.most:g}"
+        return least if self.positive else f"{least} or more"
 
     def wrong(self, value: float) -> str | None:
         """What would be right, where ``value`` is not."""
@@ -47,16 +57,29 @@ class Limits:
             return "give a positive number"
         if value < self.least:
             return f"give at least {self.least:g}"
-        if value > self.most:
-            return f"give {self.least:g} to {self.most:g}"
+        if value > self.most or (self.below and value == self.most):
+            return f"give {self.words}"
         return None
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A type of option that is checked by a function, which says what would be right where a value is not."""
+    """A type of option that is checked by a function.
+
+    Attributes:
+        wrong: says what would be right where a value is not.
+        words: what it may be.
+    """
 
     wrong: Callable[[Any], str | None]
+    words: str
+
+
+@dataclass(frozen=True)
+class In:
+    """The unit that an option is in."""
+
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -81,17 +104,26 @@ def _wrong_axes(value: Any) -> str | None:
 
 Count = Annotated[int, Limits(1)]
 """A whole number of at least 1."""
-Share = Annotated[float, Limits(0, 1)]
+Share = Annotated[float, Limits(0, 1), In("share")]
 """0 to 1."""
 Positive = Annotated[float, Limits(0, positive=True)]
 """Above 0."""
-Axes = Annotated[str, Checked(_wrong_axes)]
+Axes = Annotated[str, Checked(_wrong_axes, "some of z, y, x")]
 """Some of z, y and x, such as ``zy``."""
+PRIOR = In("prior's unit")
+"""As noise levels are, and whatever is a value of the volume."""
+RATIO = In("ratio")
+"""Of two values in the same unit, or of what an operator of unit norm makes of them: without dimension."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a method: its name, its default, and what its values may be (a type, maybe annotated)."""
+    """An option of a method.
+
+    Attributes:
+        name, default: as they stand in its signature.
+        kind: what its values may be: a type, maybe annotated.
+    """
 
     name: str
     default: Any
@@ -122,11 +154,37 @@ class Option:
         """How it is searched, where that is worth while."""
         return next((limit for limit in self.limits if isinstance(limit, Searched)), None)
 
+    @property
+    def range(self) -> str:
+        """What its values may be, in words; empty of a type that nothing is known of."""
+        if checked := next((limit for limit in self.limits if isinstance(limit, Checked)), None):
+            return checked.words
+        if self.plain is bool:
+            return "true or false"
+        if self.plain is int or self.plain is float:
+            return self.bounds.words
+        return " or ".join(self.choices)
+
+    @property
+    def bounds(self) -> Limits:
+        """Of a number: 0 or more, where its type does not say otherwise."""
+        return next((limit for limit in self.limits if isinstance(limit, Limits)), Limits())
+
+    @property
+    def unit(self) -> str:
+        """The unit it is in; empty of what has none: counts, names, switches."""
+        return next((limit.unit for limit in self.limits if isinstance(limit, In)), "")
+
+    @property
+    def text(self) -> str:
+        """The default as it is written on the command line."""
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
     def check(self, method: str, value: Any) -> None:
         """Raise ``InputError`` where a value is of another kind, or none that can work."""
         kind, checks = self.plain, self.limits
         if kind is bool or kind is int or kind is float:
-            _check_number(method, self, kind, value, checks)
+            _check_number(method, self, kind, value)
         elif get_origin(kind) is Literal:
             if not isinstance(value, str) or value not in self.choices:
                 raise InputError(f"{method}: {self.name} is {value!r}; give {' or '.join(self.choices)}")
@@ -138,7 +196,7 @@ class Option:
                 raise InputError(f"{method}: {self.name} {verb} {value!r}; {right}, such as {self.default}")
 
 
-def _check_number(method: str, option: Option, kind: type, value: Any, checks: Sequence[Any]) -> None:
+def _check_number(method: str, option: Option, kind: type, value: Any) -> None:
     name, default = option.name, option.default
     if kind is bool:
         if not isinstance(value, bool):
@@ -149,8 +207,7 @@ def _check_number(method: str, option: Option, kind: type, value: Any, checks: S
         words = "a whole number" if kind is int else "a number"
         raise InputError(f"{method}: {name} is {value!r}; give {words}, such as {default}")
     check_size(value, f"{method}: {name}")
-    limits = next((check for check in checks if isinstance(check, Limits)), Limits())
-    if right := limits.wrong(value):
+    if right := option.bounds.wrong(value):
         raise InputError(f"{method}: {name} is {value}; {right}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Share, method
+from lightning_mbir.methods.method import PRIOR, RATIO, Count, Limits, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,11 +16,11 @@ def score_slices(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 2.0,
-    sigma_min: float = 0.02,
+    sigma_max: Annotated[Positive, PRIOR, Searched(0.15, 8)] = 2.0,
+    sigma_min: Annotated[Positive, PRIOR] = 0.02,
     relaxation: Share = 1.0,
     cg_iterations: Annotated[Count, Searched(2, 60)] = 5,
-    snr: Annotated[float, Searched(0.05, 0.5)] = 0.3,
+    snr: Annotated[float, RATIO, Searched(0.05, 0.5)] = 0.3,
     corrector_steps: Annotated[int, Limits(0)] = 1,
     consistency: Literal["noisy", "tweedie"] = "tweedie",
 ) -> Tensor:
@@ -29,7 +29,7 @@ def score_slices(
     Args:
         p: the problem.
         steps: noise levels, at two network evaluations each.
-        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        sigma_max, sigma_min: highest and lowest noise level.
         relaxation: share of the way to the data that is gone.
         cg_iterations: conjugate gradient steps a level.
         snr: signal-to-noise ratio that sets the Langevin step.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator
 from typing import Any
 
-from lightning_mbir.methods.method import Limits, Method, Option
+from lightning_mbir.methods.method import Method, Option
 
 FACTOR = 6.0
 """By which an option on a logarithmic scale is first multiplied or divided."""
@@ -75,9 +75,7 @@ def moved_option(option: Option, value: Any, step: float) -> Any:
         moved = math.sqrt(search.least * search.most) if step > 0 else 0.0
     else:
         moved = value * FACTOR**step
-        may_be_zero = not option.whole and not any(
-            isinstance(limit, Limits) and limit.positive for limit in option.limits
-        )
+        may_be_zero = not option.whole and not option.bounds.positive
         if may_be_zero and moved < search.least and value <= search.least:
             return 0.0
     if option.whole and round(moved) == value:

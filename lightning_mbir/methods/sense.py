@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir.methods.cgls import cgls
-from lightning_mbir.methods.method import Count, Searched, method
+from lightning_mbir.methods.method import RATIO, Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,8 +16,8 @@ def sense(
     p: Problem,
     *,
     steps: Count = 50,
-    lam: Annotated[float, Searched(1e-5, 1)] = 1e-3,
-    tolerance: float = 1e-5,
+    lam: Annotated[float, RATIO, Searched(1e-5, 1)] = 1e-3,
+    tolerance: Annotated[float, RATIO] = 1e-5,
 ) -> Tensor:
     """CG-SENSE (Pruessmann et al., MRM 46, 2001): regularised least squares with coil maps.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import solvers
-from lightning_mbir.methods.method import Count, Searched, method
+from lightning_mbir.methods.method import RATIO, Count, Limits, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,7 +16,7 @@ def sirt(
     p: Problem,
     *,
     steps: Annotated[Count, Searched(20, 3000)] = 200,
-    relaxation: float = 1.0,
+    relaxation: Annotated[float, Limits(0, 2, positive=True, below=True), RATIO] = 1.0,
     nonnegative: bool = True,
 ) -> Tensor:
     """SIRT (Gilbert 1972), least squares with the sums of rows and columns as weights.
@@ -24,7 +24,7 @@ def sirt(
     Args:
         p: the problem.
         steps: iterations.
-        relaxation: step between 0 and 2.
+        relaxation: length of a step.
         nonnegative: clip below zero after each step.
     """
     return solvers.sirt(

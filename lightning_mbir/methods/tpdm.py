@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from lightning_mbir import samplers
-from lightning_mbir.methods.method import Count, Limits, Positive, Searched, Share, method
+from lightning_mbir.methods.method import PRIOR, RATIO, Count, Limits, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 
 
@@ -16,13 +16,13 @@ def tpdm(
     p: Problem,
     *,
     steps: Count = 50,
-    sigma_max: Annotated[Positive, Searched(0.15, 8)] = 2.0,
-    sigma_min: float = 0.02,
+    sigma_max: Annotated[Positive, PRIOR, Searched(0.15, 8)] = 2.0,
+    sigma_min: Annotated[Positive, PRIOR] = 0.02,
     period: Annotated[int, Limits(2)] = 2,
     eta: Annotated[Share, Searched(0, 1, linear=True)] = 0.85,
     ddim: bool = False,
-    rho: Annotated[Positive, Searched(1e-5, 10)] = 0.1,
-    lam: Annotated[float, Searched(1e-6, 0.1)] = 0.0,
+    rho: Annotated[Positive, RATIO, Searched(1e-5, 10)] = 0.1,
+    lam: Annotated[float, PRIOR, Searched(1e-6, 0.1)] = 0.0,
     cg_iterations: Annotated[Count, Searched(2, 60)] = 15,
 ) -> Tensor:
     """TPDM (Lee et al., ICCV 2023): an axial and a coronal prior take turns, with the data step of dds.
@@ -30,7 +30,7 @@ def tpdm(
     Args:
         p: the problem.
         steps: noise levels, as many network evaluations.
-        sigma_max, sigma_min: highest and lowest noise level, in the prior's unit.
+        sigma_max, sigma_min: highest and lowest noise level.
         period: one level of so many is of the coronal prior.
         eta: share of the noise that is fresh at every level.
         ddim: scale eta as in DDIM.

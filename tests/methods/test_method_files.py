@@ -1,6 +1,5 @@
 """A method is one file: what is found of it, by whom, and what is refused."""
 
-import ast
 import inspect
 import os
 import subprocess
@@ -132,12 +131,27 @@ def test_what_help_reads_is_what_runs(name: str) -> None:
     card, found = catalog.describe(name), METHODS[name]
     assert card.modalities == found.modalities
     assert card.summary == inspect.getdoc(found.run).splitlines()[0]  # type: ignore[union-attr]
-    assert [option for option, *_ in card.options] == list(found.signature)
-    for option, default, text, choices in card.options:
-        assert ast.literal_eval(default) == found.signature[option].default
-        assert choices == found.signature[option].choices
-        assert text, f"{name}: its docstring says nothing of {option}"
-        found.signature[option].check(name, found.signature[option].default)
+    assert [option.name for option, _ in card.options] == list(found.signature)
+    for option, text in card.options:
+        runs = found.signature[option.name]
+        assert (option.default, option.choices, option.range, option.unit, option.search) == (
+            runs.default, runs.choices, runs.range, runs.unit, runs.search,
+        )  # fmt: skip
+        assert text, f"{name}: its docstring says nothing of {option.name}"
+        runs.check(name, runs.default)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_option_has_a_default_a_range_and_a_unit(name: str) -> None:
+    """In help, where a user reads of them; numbers with a fraction are of something, be it a ratio."""
+    for option, _ in catalog.describe(name).options:
+        assert option.default is not None and option.text, f"{name}: {option.name} has no default"
+        assert option.range, f"{name}: {option.name} says nothing of what it may be"
+        assert option.unit or option.plain is not float, f"{name}: {option.name} says nothing of its unit"
+        if option.search is not None and not isinstance(option.default, bool):
+            assert option.search.least < option.search.most
+            for value in (option.search.least, option.search.most):
+                METHODS[name].signature[option.name].check(name, int(value) if option.whole else float(value))
 
 
 def test_a_method_without_a_word_on_it_is_refused() -> None:
