@@ -34,9 +34,9 @@ def options_page() -> str:
     lines = [
         "# All options of all methods",
         "",
-        """Given as `--model.method_options '{"lam": 0.001}'`, or as arguments of `reconstruct`; `steps` as `--steps`.""",
-        "`predict --method NAME --help` shows the same. What was tuned for a task, in `configs/tuned`, goes before these",
-        "defaults. The last column has the range in which `--tune true` searches; it leaves the others alone.",
+        """Given as `--model.method_options '{"lam": 0.001}'`, or as arguments of `reconstruct`; `steps` as""",
+        "`--steps`. `predict --method NAME --help` shows the same. What was tuned for a task, in `configs/tuned`, goes",
+        "before these defaults. The last column has the range in which `--tune true` searches.",
     ]
     for card in own_cards().values():
         lines += ["", f"## {card.name}", "", f"{card.summary} For {' and '.join(card.modalities)}.", ""]

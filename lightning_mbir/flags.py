@@ -316,6 +316,19 @@ TRAINING_FLAGS = (
     CONFIG,
     TRUST,
 )
+VALIDATION_FLAGS = (
+    Flag("--model.init", "--model.init", "the prior to score: a name or a file", prior),
+    Flag("--ckpt_path", "--ckpt_path", "or a checkpoint of a training, with its --model settings", CHECKPOINT),
+    Flag("--data.path", "--data.path", "a folder of volumes, of which the held-out ones count [phantoms]", VOLUMES),
+    Flag("--data.held_out", "--data.held_out", "the patient that counts, or several: [a,b] [the last by name]"),
+    *(flag for flag in TRAINING_FLAGS if flag.name in ("--data.modality", "--data.axis", "--data.image_size")),
+    Flag("--data.complex", "--data.complex", "true: of a prior of complex slices; a phase is simulated [false]", truth),
+    Flag("--data.slices", "--data.slices", "3: of a prior of three neighbouring slices [1]", whole(1, 3)),
+    Flag("--data.batch_size", "--data.batch_size", "slices that pass the network at once [8]", whole(1)),
+    *(flag for flag in TRAINING_FLAGS if flag.name in ("--data.num_workers", "--model.network")),
+    CONFIG,
+    TRUST,
+)
 UNET_FLAGS = (
     *(flag for flag in RECONSTRUCTION_FLAGS if flag.name in SIMULATION),
     Flag("--data.path", "--data.path", "a folder of volumes, of two patients or more", VOLUMES),
@@ -374,8 +387,13 @@ SUBCOMMANDS = {
     "predict": ("reconstruct volumes and write them", PREDICTION_FLAGS),
     "test": ("reconstruct volumes and score them, or compare several methods; writes no volume", TEST_FLAGS),
     "fit": ("train a slice prior", TRAINING_FLAGS),
-    "validate": ("score a slice prior on held-out slices", TRAINING_FLAGS),
+    "validate": ("score a slice prior on held-out slices: how well it takes noise away", VALIDATION_FLAGS),
     "fit_unet": ("train a network for one measurement, for --method fbp_unet", UNET_FLAGS),
 }
+SWITCHES = {
+    "--quiet": "errors and results alone: no messages, no progress",
+    "--verbose": "also what was chosen, with all that is set, and how long it took",
+}
+"""Of every subcommand, without a value."""
 DEFAULT_TASKS = {"predict": "cs_mri", "test": "cs_mri", "fit_unet": "sv_ct"}
 """What ``--task`` is where it is not given, of the subcommands that have one."""

@@ -16,7 +16,7 @@ from lightning_mbir.cli.errors import disk_line
 from lightning_mbir.cli.orphans import look_after_first
 from lightning_mbir.errors import InputError, fail, nearest
 from lightning_mbir.files import check_writable
-from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, TRUST, Flag, is_class_path
+from lightning_mbir.flags import CONFIG, DEFAULT_TASKS, SIMULATION, SUBCOMMANDS, SWITCHES, TRUST, Flag, is_class_path
 from lightning_mbir.interrupts import interruptible
 from lightning_mbir.lazy import trusting
 from lightning_mbir.methods.catalog import cards, check_known, describe, wrong_modality
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = SUBCOMMANDS[subcommand][1]
     try:
         trusted, rest = _trusted(rest)
+        switch, rest = _switch(rest)
         with trusting(trusted):
             if "-h" in rest or "--help" in rest:
                 print(_help(subcommand, rest))
@@ -59,9 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(disk_line(error))
 
     def work() -> int:
-        from lightning_mbir.cli.lightning import run
+        from lightning_mbir.messages import telling
 
-        with trusting(trusted):
+        with trusting(trusted), telling(switch):
+            from lightning_mbir.cli.lightning import run
+
             return run(subcommand, translated, flags, trusted)
 
     return interruptible(work)
@@ -95,6 +98,21 @@ def _trusted(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return named, others
 
 
+def _switch(args: Sequence[str]) -> tuple[str, list[str]]:
+    """How much is told, and the other arguments.
+
+    Raises:
+        UsageError: both flags, or a value to one of them.
+    """
+    given = [arg for arg in args if arg.partition("=")[0] in SWITCHES]
+    for arg in given:
+        if "=" in arg:
+            raise UsageError(f"{arg}: takes no value; give {arg.partition('=')[0]}")
+    if len(set(given)) > 1:
+        raise UsageError("--quiet and --verbose: give one of them")
+    return (given[0] if given else ""), [arg for arg in args if arg not in SWITCHES]
+
+
 def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
     """Short flags to Lightning's arguments, ``--flag value`` and ``--flag=value`` alike.
 
@@ -116,7 +134,7 @@ def translate(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
             i += 1
             continue
         known = name in targets or name == "--help_all" or name.startswith(SECTIONS)
-        if not known and name not in ("--seed_everything", "--print_config", "--return_predictions", "--verbose"):
+        if not known and name not in ("--seed_everything", "--print_config", "--return_predictions"):
             raise UsageError(f"{name}: unknown flag{nearest(name, targets)}; --help lists them")
         target = "--help" if name == "--help_all" else targets.get(name, name)
         if name in targets and not equals:
@@ -209,6 +227,7 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
         f"{text[0].upper()}{text[1:]}. Default values stand in brackets.",
         "",
         *(f"  {flag.name:<{width}}  {flag.help}" for flag in flags),
+        *(f"  {name:<{width}}  {text}" for name, text in SWITCHES.items()),
         "",
     ]
     if any(flag.name == "--method" for flag in flags):
@@ -217,6 +236,8 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
         lines += ["Methods (`--method NAME --help` has the options of one):", ""]
         lines += [f"  {card.name:<{width}}  {' '.join(card.modalities):<6}  {card.summary}" for card in known]
         lines.append("")
+    if subcommand == "validate":
+        lines += ["Prints PSNR in dB at each noise level, and the loss that `fit` goes by. Writes nothing.", ""]
     lines.append("Every other argument of the model (--model.*), data (--data.*) and trainer (--trainer.*): --help_all")
     return "\n".join(lines)
 

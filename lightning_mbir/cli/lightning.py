@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import threading
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,17 +25,31 @@ from lightning_mbir.errors import InputError, WriteError, fail
 from lightning_mbir.files import remove_stale, write_whole
 from lightning_mbir.flags import SUBCOMMANDS, Flag
 from lightning_mbir.interrupts import interrupt_behind, reach_ranks
+from lightning_mbir.messages import quiet
 from lightning_mbir.methods.settings import SETTINGS, check_task
 from lightning_mbir.packaged import config_file, packaged
 from lightning_mbir.prior.networks.precision import chosen_for_training, device_of
 from lightning_mbir.prior.networks.running import is_out_of_memory
 
+log = logging.getLogger(__name__)
+
 
 class Parser(LightningArgumentParser):
-    """Errors become ``InputError``: one line, no usage text. Arguments are written out: part of a name is none."""
+    """Errors become ``InputError``: one line, no usage text. Arguments are written out: part of a name is none.
+
+    Attributes:
+        useless: arguments, or the beginnings of their names, that a subcommand has no use for: not in its help.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.useless: tuple[str, ...] = ()
+
+    def format_help(self) -> str:
+        for action in self._actions:
+            if action.dest.startswith(self.useless):
+                action.help = argparse.SUPPRESS
+        return super().format_help()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         cause: BaseException | None = ex
@@ -55,6 +69,31 @@ class Parser(LightningArgumentParser):
 def _parsers(action: argparse.Action) -> list[argparse.ArgumentParser]:
     found = action.choices.values() if isinstance(action.choices, dict) else ()
     return [parser for parser in found if isinstance(parser, argparse.ArgumentParser)]
+
+
+OF_TRAINING = tuple(
+    f"trainer.{name}"
+    for name in (
+        "max_", "min_", "limit_train", "overfit", "val_check", "check_val", "num_sanity", "log_every", "enable_check",
+        "enable_model", "accumulate", "gradient", "sync_batchnorm", "reload", "detect", "model_registry", "precision",
+        "enable_autolog", "barebones",
+    )
+)  # fmt: skip
+NO_OPTIMIZER = ("optimizer", "lr_scheduler", "weights_only", "return_predictions")
+USELESS = {
+    "fit": ("weights_only",),
+    "fit_unet": (*NO_OPTIMIZER, "seed_everything"),
+    "validate": (*NO_OPTIMIZER, *OF_TRAINING, "trainer.limit_test", "trainer.limit_predict", "verbose"),
+    "predict": (
+        *(*NO_OPTIMIZER, *OF_TRAINING, "trainer.limit_val", "trainer.limit_test", "ckpt_path", "seed_everything"),
+        "model.methods",
+    ),
+    "test": (
+        *(*NO_OPTIMIZER, *OF_TRAINING, "trainer.limit_val", "trainer.limit_predict", "ckpt_path", "seed_everything"),
+        *("model.write", "model.split", "model.off_by", "verbose"),
+    ),
+}
+"""What means nothing to a subcommand, see ``Parser``."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -78,10 +117,7 @@ class SaveConfig(SaveConfigCallback):
             remove_stale(folder)
         last = resumable(runs)
         if last is not None and not self.config.get("ckpt_path"):
-            print(
-                f"{last.parents[1]} is of a training that has not ended; to go on with it: --ckpt_path {last}",
-                flush=True,
-            )
+            log.info("%s is of a training that has not ended; to go on with it: --ckpt_path %s", last.parents[1], last)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         reach_ranks(getattr(trainer.strategy.launcher, "procs", []))
@@ -138,6 +174,7 @@ class CLI(LightningCLI):
             save_config_callback=SaveConfig,
             parser_class=Parser,
             args=[self.chosen, *args],
+            auto_configure_optimizers=self.chosen == "fit",
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -146,6 +183,11 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Set here rather than as a default config file: that one would reach the main parser alone, before the links.
         parser.set_defaults(_flat(yaml.safe_load(packaged("LightningCLI.yaml").read_text())[self.defaults]))
+        parser.useless, parser.usage = USELESS[self.defaults], f"python -m lightning_mbir {self.defaults} [flags]"
+        parser.description = SUBCOMMANDS[self.defaults][0]
+        if self.chosen != "fit":  # null, in configurations of before
+            for name in ("optimizer", "lr_scheduler"):
+                parser.add_argument(f"--{name}", type=type(None), default=None)
         if self.defaults in ("predict", "test", "fit_unet"):
             parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
         else:
@@ -161,7 +203,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Look at all values, from wherever they come, before anything is made of them."""
-        super().parse_arguments(parser, args)
+        self.config = parser.parse_args(args)  # as Lightning does, that warns of arguments beside those of the process
         config = self.config[self.chosen]
         check_values(config, SUBCOMMANDS[self.defaults][1])
         check_nulls(config, {"trainer": L.Trainer, "model": self._model_class, "data": self._datamodule_class})
@@ -188,6 +230,8 @@ class CLI(LightningCLI):
         if self.reconstructs and config.get("logger") in (None, True):
             folder = Path(self._get(self.config_init, "model").output_dir)
             kwargs["logger"] = TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
+        if quiet() or (self.chosen == "validate" and not sys.stdout.isatty()):  # a bar among results
+            kwargs["enable_progress_bar"] = False
         told = ""
         if self.chosen == "fit" and not config.get("plugins"):  # which may bring a precision of their own
             device = device_of(config.get("accelerator"))
@@ -199,8 +243,8 @@ class CLI(LightningCLI):
 
             trainer.strategy.checkpoint_io = WholeCheckpoints()
         if told and trainer.is_global_zero:
-            print(told, flush=True)
-        if self.chosen == "fit" and config.get("enable_progress_bar") in (None, True):
+            log.info("%s", told)
+        if self.chosen == "fit" and config.get("enable_progress_bar") in (None, True) and not quiet():
             from lightning_mbir.prior.training.progress import StepProgress
 
             own = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
@@ -283,8 +327,6 @@ def _quiet() -> None:
     """No tips and no device chatter; warnings of our own remain."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", message=".*treespec.*")
 
 
 def _thread_ended(args: threading.ExceptHookArgs) -> None:

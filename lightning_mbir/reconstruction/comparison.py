@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -32,6 +33,8 @@ from lightning_mbir.report.page import write_page
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place, Planes, middle_planes
 from lightning_mbir.report.tables import Row, finite, measured_text, method_text, to_json
+
+log = logging.getLogger(__name__)
 
 COMPARISON = "comparison"
 """The folder of a task's tables."""
@@ -97,10 +100,10 @@ def _kept_volumes(folder: Path, rows: list[Row], scale: Scale) -> dict[str, Call
         if path.is_file():
             found[row["method"]] = partial(_read_volume, path, scale)
         elif "error" not in row:
-            print(
-                f"{row['volume']['name']} {row['method']}: scored before, without its volume, which the report then "
-                "lacks; --overwrite true does it again",
-                flush=True,
+            log.warning(
+                "%s %s: scored before, without its volume, which the report then lacks; --overwrite true does it again",
+                row["volume"]["name"],
+                row["method"],
             )
     return found
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_mbir.data.measurements.measurement import Measurement
@@ -39,6 +38,8 @@ from lightning_mbir.reconstruction.writer import STATES
 from lightning_mbir.report.lpips import check_lpips
 from lightning_mbir.report.tables import Row, write_tables
 from lightning_mbir.slabs import WHOLE, Slab
+
+log = logging.getLogger(__name__)
 
 
 class ReconstructionModule(L.LightningModule):
@@ -188,7 +189,7 @@ class ReconstructionModule(L.LightningModule):
                 plan.chosen.check_needs(gradients=hasattr(own, "vjp"))
             if own.modality not in (None, self.task.modality):
                 # Allowed, since out-of-distribution priors are a subject of research, but never unnoticed.
-                print(f"note: a prior of {own.modality} for a task of {self.task.modality}")
+                log.warning("--prior %s: of %s, for a task of %s", prior, own.modality, self.task.modality)
         if second_prior is not None:
             try:
                 self.runner.second_prior = self._load(second_prior, complex=self.runner.has_phase)
@@ -228,7 +229,7 @@ class ReconstructionModule(L.LightningModule):
                 if candidate.prior is not None:
                     self.runner.others[candidate.prior] = self._load(candidate.prior)
         if (told := self.runner.settle_precision(self.trainer.strategy.root_device)) and self.trainer.is_global_zero:
-            print(told, flush=True)
+            log.info("%s", told)
         if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:
             settle_folders(self._results, *STATES)
             for name in [] if data is None else map(data.filed_as, range(len(data.scans))):
@@ -295,14 +296,6 @@ class ReconstructionModule(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return data if isinstance(data, VolumeDataModule) else None
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int = 0) -> Any:
-        """Volumes and measurements are frozen dataclasses, which Lightning does not move by itself."""
-        if isinstance(batch, Measurement):
-            return replace(batch, y=batch.y.to(device))
-        if isinstance(batch, Volume):
-            return batch.with_data(batch.data.to(device))
-        return batch  # the number of a volume that is shared, or what another loader gives
-
     def predict_step(self, batch: Any, batch_idx: int) -> VolumeRecord | None:
         if isinstance(batch, int):  # the number of a volume of which only some slices are for this process
             slab, scan, volume = self._part(batch)
@@ -338,14 +331,14 @@ class ReconstructionModule(L.LightningModule):
         if self._named.setdefault(scan.name, batch_idx) != batch_idx:
             raise InputError(f"{scan.name}: two volumes of the loader are called so, which results are filed under")
         self.runner.check_sized(scan)
-        return cast(Volume, self.transfer_batch_to_device(scan, self.device))
+        return scan.to(self.device)
 
     def _part(self, number: int) -> tuple[Slab, Volume | Measurement, dict[str, Any]]:
         """What this process has of a volume that it shares; the rest is read, and let go."""
         scan = cast(VolumeDataModule, self.data).taken(number)
         slab = self.sharing.slab(scan)
         part, volume = self.runner.part(scan, slab)
-        return slab, self.transfer_batch_to_device(part, self.device), volume
+        return slab, part.to(self.device), volume
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         index = self._index(batch_idx)

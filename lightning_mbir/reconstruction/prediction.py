@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -53,6 +54,8 @@ from lightning_mbir.report.sheet import Place
 from lightning_mbir.report.tables import measured_text, method_text, to_json
 from lightning_mbir.slabs import WHOLE, Slab, current, every, from_first, gathered, holding, of_all
 from lightning_mbir.version import __version__
+
+log = logging.getLogger(__name__)
 
 UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
 
@@ -264,7 +267,7 @@ def _written(
     if isinstance(result, PosteriorSamples):
         spread = spread_of(runner, job.scan, case, plan, result, job.off_by)
         metrics |= {"samples": running.scores, **spread.metrics}
-        print(f"{case.name}: {spread.correction.line}", flush=True)
+        log.info("%s: %s", case.name, spread.correction.line)
     title = f"{measured_text(case.name, metrics['task'], metrics['settings'])}; {method_text(metrics)}"
     if spread is not None and isinstance(result, PosteriorSamples):
         drawn = None

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lightning_mbir.messages import quiet
 from lightning_mbir.methods.candidates import Choice
 from lightning_mbir.methods.tuning import Trial
 from lightning_mbir.reconstruction.forecast import Forecast, duration
@@ -27,14 +28,14 @@ class _Bar:
 
     Args:
         title: what stands before the bar, and before lines where there is no terminal.
-        enabled: whether anything is shown (only the first rank shows).
+        enabled: whether anything is shown (only the first rank shows, and with --quiet none).
         name: what stands in the bar.
         total: steps, where they are known.
         left: word before the time that is left.
     """
 
     def __init__(self, title: str, enabled: bool, name: str, total: int | None = None, left: str = "left") -> None:
-        self.title, self.enabled = title, enabled
+        self.title, self.enabled = title, enabled and not quiet()
         self.console = Console(file=sys.stderr)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -45,7 +46,7 @@ class _Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
-            disable=not enabled or not self.console.is_terminal,
+            disable=not self.enabled or not self.console.is_terminal,
         )
         self.task = self.progress.add_task(name, total=total, note="")
 

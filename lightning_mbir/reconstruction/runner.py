@@ -16,6 +16,7 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.messages import about
 from lightning_mbir.methods.fbp_unet import FBPUNet
 from lightning_mbir.methods.held_out import TooLittle
 from lightning_mbir.methods.plans import Plan
@@ -119,12 +120,14 @@ class Runner:
                 prior.to(device)
         if isinstance(scan, Volume):
             if scan.notes and current().first:
-                print("; ".join((scan.name, *scan.notes)), flush=True)
-            return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
-        case = measured(scan if current().split else part_of(scan, self.seed, **self.given))
+                log.info("%s", "; ".join((scan.name, *scan.notes)))
+            with about(scan.name):
+                return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
+        with about(scan.name):
+            case = measured(scan if current().split else part_of(scan, self.seed, **self.given))
         noise = f"noise of {case.noise_std:.3g}, from the data" if case.noise_std and not scan.noise_std else None
         if current().first:
-            print("; ".join((case.name, *case.notes, *filter(None, (noise,)))))
+            log.info("%s", "; ".join((case.name, *case.notes, *filter(None, (noise,)))))
         return case
 
     def part(self, scan: Volume | Measurement, slab: Slab) -> tuple[Volume | Measurement, dict[str, Any]]:
@@ -135,7 +138,7 @@ class Runner:
             return scan.with_data(scan.data[slab.start : slab.stop].clone()), volume
         part = slices_of(part_of(scan, self.seed, **self.given), slab.start, slab.stop)
         if slab.first and part.noise_std and not scan.noise_std:
-            print(f"{scan.name}: noise of {part.noise_std:.3g}, from the data")
+            log.info("%s: noise of %.3g, from the data", scan.name, part.noise_std)
         return part, volume
 
     def run(
@@ -166,16 +169,33 @@ class Runner:
             name = plan.prior or self.sources[0] or self.task.modality
             larger = beyond(size, getattr(prior, "largest", None), name)
             if larger is not None:
-                print(f"{title}: {larger}", flush=True)
+                log.warning("%s: %s", title, larger)
         self._tell_memory(case, plan, operator, title)
-        if plan.samples == 1:
-            with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
-                return run_method(*given, callback=_both(bar, course), **arguments)
-        running = Running() if running is None else running
-        with SampleProgress(f"{title} {plan.method}", self.shown, plan.samples, running.count, forecast) as bars:
-            return reconstruct_samples(
-                *given, samples=plan.samples, running=running, each=each, callback=_both(bars, course), **arguments
-            )
+        log.debug("%s: %s", title, self._told(plan, case))
+        with about(case.name):
+            if plan.samples == 1:
+                with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
+                    result = run_method(*given, callback=_both(bar, course), **arguments)
+            else:
+                running = Running() if running is None else running
+                name = f"{title} {plan.method}"
+                with SampleProgress(name, self.shown, plan.samples, running.count, forecast) as bars:
+                    result = reconstruct_samples(
+                        *given, samples=plan.samples, running=running, each=each, callback=_both(bars, course), **arguments
+                    )
+        log.debug("%s: %s took %.2f s, %d network evaluations", title, plan.method, result.seconds, result.nfe)
+        return result
+
+    def _told(self, plan: Plan, case: Case) -> str:
+        """What is run, with all that is set, on what."""
+        options = {**plan.chosen.options, **plan.options}
+        steps = (("steps", plan.steps or plan.chosen.steps),) if plan.chosen.steps else ()
+        given = ", ".join(f"{name} {value}" for name, value in (*steps, *options.items()))
+        prior = self._prior(plan.prior) if plan.chosen.needs_prior else None
+        told = (
+            "" if prior is None else f"; prior {plan.prior or self.prior_name} in {prior.precision_on(case.y.device)}"
+        )
+        return f"{plan.method} ({given or 'no options'}){told}; on {case.y.device}"
 
     def _tell_memory(self, case: Case, plan: Plan, operator: LinearOperator, title: str) -> None:
         """A line on the memory that a run will take, a warning where there is less."""
@@ -229,10 +249,12 @@ class Runner:
                 if plan.choice.asked:
                     raise InputError(f"{case.name}: {error}") from error
                 if current().first:
-                    print(f"{title}: {plan.method} as it is, since {str(error).partition(';')[0]}", flush=True)
+                    reason = str(error).partition(";")[0]
+                    log.info("%s: %s as it is, since %s", title, plan.method, reason)
                 return replace(plan, choice=None), None
         if self.shown:
-            print("\n".join(f"{title}: {line}" for line in tuning.lines), flush=True)
+            for line in tuning.lines:
+                log.info("%s: %s", title, line)
         if (warning := tuning.warning(self.prior_name)) is not None and current().first:
             log.warning("%s: %s", case.name, warning)
         return plan.resolved(tuning.candidate), tuning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -22,6 +23,7 @@ from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.data.volumes.listing import list_volumes
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.messages import quiet
 from lightning_mbir.methods.fbp_unet import (
     CorrectionUNet,
     as_channels,
@@ -43,6 +45,8 @@ from lightning_mbir.prior.training.shared import (
     warmup_cosine,
 )
 from lightning_mbir.prior.training.watch import key
+
+log = logging.getLogger(__name__)
 
 Loss = Literal["l1", "l2"]
 SLICES = 48
@@ -298,11 +302,11 @@ class PairDataModule(L.LightningDataModule):
             return
         scans, first = self.volumes.scans, self._module.global_rank == 0
         if first and self.volumes.passed_over:
-            print(self.volumes.passed_over, flush=True)
-        for i in track(range(len(scans)), "measuring volumes", transient=True):
+            log.warning("%s", self.volumes.passed_over)
+        for i in track(range(len(scans)), "measuring volumes", transient=True, disable=quiet()):
             volume, name = cast(Volume, self.volumes.scan(i)), patient(cast(Path, scans[i]))
             if first and volume.notes:
-                print("; ".join((volume.name, *volume.notes)), flush=True)
+                log.info("%s", "; ".join((volume.name, *volume.notes)))
             for variant in range(1 if name == self.held_out else self.variants):
                 pairs = self._module.pairs(volume, variant)
                 kept = [(pair, volume.spacing[0]) for pair in pairs[_has_signal(pairs[:, 1])]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_mbir.data.measurements.bart import SUFFIXES, bart_item
@@ -95,6 +96,10 @@ class Measurement:
     noise_std: float = 0.0
     question: str = ""
     sized: bool = True
+
+    def to(self, device: torch.device) -> Measurement:
+        """The same with what was measured on a device, by which Lightning moves a batch."""
+        return replace(self, y=self.y.to(device))
 
 
 def read_measurement(path: str | Path, modality: Modality, options: MeasurementOptions | None = None) -> Measurement:

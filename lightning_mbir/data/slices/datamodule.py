@@ -205,7 +205,7 @@ class SliceDataModule(L.LightningDataModule):
         if self._train is not None:
             return
         if self._passed_over and not (self.trainer and self.trainer.global_rank):
-            print(self._passed_over, flush=True)
+            log.warning("%s", self._passed_over)
         if len(self.files) > 1 and not self.held_out and not (self.trainer and self.trainer.global_rank):
             log.warning(
                 "%s: all %d volumes are of one patient (%s, what stands before the last underscore of a name), so that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +22,8 @@ from lightning_mbir.data.volumes.resample import cut_slices
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import slice_range, voxel_size
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -150,7 +153,7 @@ class VolumeDataModule(L.LightningDataModule):
         """
         if not self.checked:
             if self.passed_over and not (self.trainer and self.trainer.global_rank):
-                print(self.passed_over, flush=True)
+                log.warning("%s", self.passed_over)
             for i, source in enumerate(self.scans):
                 if isinstance(source, int):  # phantoms take seconds, and are what they should be
                     self.sizes.add(self.image_size or DEMO_SIZE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
@@ -60,6 +61,10 @@ class Volume:
     def with_data(self, data: Tensor) -> Volume:
         """The same place in the world, other values."""
         return replace(self, data=data)
+
+    def to(self, device: torch.device) -> Volume:
+        """The same on a device, by which Lightning moves a batch."""
+        return self.with_data(self.data.to(device))
 
 
 def hu_to_mu(hu: Tensor) -> Tensor:

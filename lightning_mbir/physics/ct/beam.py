@@ -38,7 +38,7 @@ class Beam(LinearOperator):
         self.backend = default if backend == "auto" else backend
         self._projector = self.BACKENDS[self.backend](geometry)
         inexact = "" if self._projector.exact_adjoint else ", whose adjoint is not exact: adjoint_gap tells by how much"
-        log.info("%s uses backend %s%s", type(self).__name__, self.backend, inexact)
+        log.debug("%s uses backend %s%s", type(self).__name__, self.backend, inexact)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(self._geometry, name):

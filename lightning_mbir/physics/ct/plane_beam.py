@@ -40,7 +40,7 @@ class PlaneBeam(Beam):
                     "views, or take backend matrix_free, which is slower"
                 )
             if not fits:
-                log.info("the matrix would take %.1f GB, over max_memory_gb=%g", gigabytes, max_memory_gb)
+                log.debug("the matrix would take %.1f GB, over max_memory_gb=%g", gigabytes, max_memory_gb)
         super().__init__(geometry, backend, default="sparse" if fits else "matrix_free")
 
     def forward(self, x: Float[Tensor, "*batch y x"]) -> Float[Tensor, "*batch views bins"]:

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lightning_mbir.messages import quiet
+
 REPORTS = 20
 """Lines that a whole training prints where there is no terminal."""
 WARM, MEASURED = 3, 20
@@ -25,7 +27,7 @@ class StepProgress(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown = True
+        self._shown = not quiet()
         self._progress: Progress | None = None
         self._began = (0.0, 0)
         self._speed = Speed()
@@ -34,7 +36,7 @@ class StepProgress(ProgressBar):
         self._shown = False
 
     def enable(self) -> None:
-        self._shown = True
+        self._shown = not quiet()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = (time.monotonic(), trainer.global_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import time
@@ -19,6 +20,8 @@ from platformdirs import user_cache_path
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import whole_file
+
+log = logging.getLogger(__name__)
 
 # Whatever else lies in a folder that a user chose is not ours to delete.
 MATRIX = re.compile(r"[0-9a-f]{32}\.npz")
@@ -80,7 +83,9 @@ def cached_matrix(
         try:
             matrix = _read(path, shape, largest)
         except UNREADABLE as error:
-            print(f"{path}: no matrix of this geometry ({str(error) or type(error).__name__}); it is made again")
+            log.warning(
+                "%s: no matrix of this geometry (%s); it is made again", path, str(error) or type(error).__name__
+            )
         else:
             _touch(path)
             return matrix

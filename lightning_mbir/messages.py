@@ -1,0 +1,117 @@
+"""Where messages go: Python's logging, which the command line sets up, and nothing else does.
+
+The loggers are those of the modules, below ``lightning_mbir``. As a library nothing is set up: warnings appear as
+Python shows them, and the rest is for whoever sets logging up. ``print`` is for results alone.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO, cast
+
+LOGGER = logging.getLogger("lightning_mbir")
+LEVELS = {"": logging.INFO, "--quiet": logging.ERROR, "--verbose": logging.DEBUG}
+"""From which on messages are told, by the switch."""
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error as it is when something is written: a progress bar puts itself in between, to stay below."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+class _Plain(logging.Formatter):
+    """One line; what is out of the ordinary says so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+@contextmanager
+def telling(switch: str = "") -> Iterator[None]:
+    """Within the block, messages go to standard error: in colours on a terminal, as plain lines into a pipe; of several
+    processes the first alone has anything to say below a warning.
+
+    Warnings of Python come as messages too, without the line of code that they come from.
+
+    Args:
+        switch: of ``LEVELS``: what is told.
+    """
+    level = LEVELS[switch]
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.highlighter import NullHighlighter
+        from rich.logging import RichHandler
+
+        handler = RichHandler(
+            console=Console(file=cast(TextIO, _Stderr())),
+            show_time=False,
+            show_path=False,
+            highlighter=NullHighlighter(),
+        )
+    else:
+        handler = logging.StreamHandler(_Stderr())
+        handler.setFormatter(_Plain())
+    before = LOGGER.level, LOGGER.propagate
+    LOGGER.setLevel(level if first_process() else max(level, logging.WARNING))
+    LOGGER.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell
+            # Lightning's copy of torch's pytree; nothing of ours, and nothing that a user could do (Lightning 2.6.6).
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning, r"lightning\.")
+            yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.level, LOGGER.propagate = before
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Within the block, warnings of Python are told with what they are about: a volume, a file or a flag."""
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        LOGGER.warning("%s: %s", name, " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield
+
+
+def quiet() -> bool:
+    """Whether nothing but errors and results is wanted, so that there is no progress to show either."""
+    return LOGGER.level > logging.WARNING
+
+
+def first_process() -> bool:
+    """Whether this is the first of the processes of a run, by what torchrun, Slurm and Lightning tell each."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def _tell(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    LOGGER.warning("%s", " ".join(str(message).split()))
