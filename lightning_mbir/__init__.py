@@ -60,10 +60,12 @@ if TYPE_CHECKING:
     from lightning_mbir.prior.checkpoints.checkpoint import load_prior as load_prior
     from lightning_mbir.prior.checkpoints.checkpoint import save_prior as save_prior
     from lightning_mbir.prior.checkpoints.score_sde import import_score_sde as import_score_sde
+    from lightning_mbir.prior.convert import push_prior as push_prior
     from lightning_mbir.prior.denoiser import SliceDenoiser as SliceDenoiser
     from lightning_mbir.prior.denoiser import Unit as Unit
     from lightning_mbir.prior.epsilon import EpsilonNetwork as EpsilonNetwork
     from lightning_mbir.prior.training.module import ScorePriorModule as ScorePriorModule
+    from lightning_mbir.reconstruction.bundle import export_bundle as export_bundle
     from lightning_mbir.reconstruction.folder import reconstruct_folder as reconstruct_folder
     from lightning_mbir.reconstruction.measured import measured_operator as measured_operator
     from lightning_mbir.reconstruction.measured import part_of as part_of

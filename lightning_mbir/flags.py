@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that a slip of the pen is told at once.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ MOST_STEPS, MOST_SAMPLES, MOST_PIXELS, MOST_SEED = 100_000, 10_000, 16_384, 2**3
 FORMATS = ("nifti", "dicom")
 SPLITS = ("auto", "slices", "volumes")
 MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
+
+
+HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?:#([0-9a-f]{64}))?")
+"""A prior of the Hugging Face hub: its repository, revision, and SHA-256 of the weights."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,11 @@ CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
 
 
 def prior(text: str) -> str:
-    """A bundled prior, a file or folder that is there, or a class path."""
+    """A bundled prior, a file or folder that is there, one of the hub, or a class path."""
+    if text.startswith("hub:"):
+        if not HUB.fullmatch(text):
+            raise InputError("give hub:owner/name, or hub:owner/name@revision#SHA-256")
+        return text
     bundled = sorted(path.stem for path in (PACKAGE / "assets").glob("*.safetensors"))
     if text not in bundled and not Path(text).exists() and not is_class_path(text):
         known = ", ".join(bundled) or "none, which is a damaged install: reinstall lightning_mbir"
@@ -231,7 +240,7 @@ RECONSTRUCTION_FLAGS = (
     ),
     Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]", whole(1, MOST_STEPS)),
     Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]", whole(0)),
-    Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, or the file of a prior [by the task]", prior),
+    Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, a file, or hub:owner/name [by the task]", prior),
     Flag(
         "--prior_network", "--model.prior_network", "class path of its network, where that is another package's", code
     ),

@@ -1,4 +1,4 @@
-"""Where messages go: nowhere by themselves in a library, to standard error on the command line, results to the output."""
+"""Where messages go: of a library nowhere by themselves, on the command line to standard error; results are printed."""
 
 import logging
 import subprocess
@@ -83,7 +83,7 @@ def test_results_alone_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture
     assert err == "" and out.startswith("demo_chest_0: PSNR") and out.count("\n") == 1
     assert main([*RUN, "--output_dir", str(tmp_path), "--overwrite", "true", "--verbose"]) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 1 and "debug: demo_chest_0: fbp (filter ramp); on cpu" in err
+    assert out.count("\n") == 1 and "debug: demo_chest_0: fbp (filter hann); on cpu" in err
     assert main([*RUN, "--quiet=1"]) == 2 and "--quiet=1: takes no value; give --quiet" in capsys.readouterr().err
     assert main([*RUN, "--quiet", "--verbose"]) == 2 and "give one of them" in capsys.readouterr().err
 

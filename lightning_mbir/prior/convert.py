@@ -7,13 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from torch import nn
 
 from lightning_mbir.errors import InputError, fail
 from lightning_mbir.files import sha256
-from lightning_mbir.prior.checkpoints.checkpoint import ASSETS, BUNDLED, CARD, CONFIG, WEIGHTS, read_prior, save_prior
+from lightning_mbir.prior.checkpoints.checkpoint import ASSETS, BUNDLED, read_prior, save_prior
+from lightning_mbir.prior.checkpoints.hub import HubPrior, is_hub, local, push_folder
+from lightning_mbir.prior.checkpoints.weights import CARD, CONFIG, WEIGHTS
 
 TRAINING = "## Training"
 """Heading of a model card after which comes what only the one who trained the prior can tell."""
@@ -29,17 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(
         prog="python -m lightning_mbir.prior.convert",
         description="Write a prior as one .safetensors file, or as a folder with model.safetensors, config.json and "
-        "README.md that can be shared.",
+        "README.md that can be shared, or to the Hugging Face hub.",
     )
     parser.add_argument("source", metavar="IN", help="released checkpoint, checkpoint of `fit`, or a prior of ours")
-    parser.add_argument("target", metavar="OUT", help="a .safetensors file, or a folder")
+    parser.add_argument("target", metavar="OUT", help="a .safetensors file, a folder, or hub:owner/name")
     parser.add_argument("--modality", choices=["ct", "mri"], help="what it was trained on [as IN says]")
     parser.add_argument("--raw", action="store_true", help="the raw weights of a checkpoint instead of the averaged")
     parser.add_argument("--half", action="store_true", help="store half precision, half the size [float32]")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    parser.add_argument("--private", action="store_true", help="of the hub: a repository that is new is private")
     try:
         args = parser.parse_args(argv)
-        print(convert(args.source, args.target, args.modality, args.raw, args.half, args.force))
+        changes = args.modality, args.raw, args.half
+        if is_hub(args.target):
+            print(f"-> {push_prior(args.source, args.target, *changes, private=args.private)}")
+        else:
+            print(convert(args.source, args.target, *changes, args.force))
     except InputError as error:
         return fail(str(error))
     return 0
@@ -69,7 +77,7 @@ def convert(
     Raises:
         InputError: a source that is no prior, a target that is there or cannot be written.
     """
-    target = Path(target)
+    target, source = Path(target), local(source)
     _check_target(target, force)
     network, config = read_prior(source, ema=not raw)
     if modality is not None:
@@ -79,13 +87,45 @@ def convert(
         weights = "raw" if raw else "averaged"
         config["converted_from"] = {"file": origin.name, "sha256": sha256(origin), "weights": weights}
     dtype = "half precision" if half else "float32"
-    card = None if target.suffix == ".safetensors" else _card(network, config, dtype, _old_card(source))
+    card = None if target.suffix == ".safetensors" else card_of(source, network, config, dtype)
     digest = save_prior(target, network, config, half=half, card=card)
     size = (target / WEIGHTS if card else target).stat().st_size
     return (
         f"{config['network']}, {_millions(network)} M parameters, modality {config['modality'] or 'none'}, {dtype}, "
         f"sha256 {digest}, {size / 1e6:.1f} MB -> {target}"
     )
+
+
+def push_prior(
+    source: str | Path,
+    target: str,
+    modality: str | None = None,
+    raw: bool = False,
+    half: bool = False,
+    private: bool = False,
+) -> str:
+    """Push a prior and its card to the Hugging Face hub, as safetensors, which hold no code (extra ``hub``).
+
+    Args:
+        source: what ``load_prior`` takes.
+        target: ``hub:owner/name``, or ``hub:owner/name@branch``; the repository is made where it is not there.
+        modality, raw, half: as the command has them: what it was trained on where ``source`` does not say it, the raw
+            weights of a training instead of the averaged ones, half precision.
+        private: a repository that is made is seen by its owner alone.
+
+    Returns:
+        what ``--prior`` and ``load_prior`` take from now on, with the commit and the SHA-256 of the weights.
+
+    Raises:
+        InputError: a source that is no prior; no such extra, no network, nobody logged in, no permission.
+    """
+    wanted = HubPrior.of(target)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "prior"
+        convert(source, folder, modality, raw, half)
+        digest = sha256(folder / WEIGHTS)
+        commit = push_folder(folder, wanted.repo, wanted.revision, private)
+    return str(HubPrior(wanted.repo, commit, digest))
 
 
 def _check_target(target: Path, force: bool) -> None:
@@ -104,6 +144,17 @@ def _file_of(source: str | Path) -> Path:
     return Path(source) / WEIGHTS if Path(source).is_dir() else Path(source)
 
 
+def card_of(source: str | Path, network: nn.Module, config: dict[str, Any], dtype: str = "half precision") -> str:
+    """The model card of a prior, in Markdown, with what its source's card tells of the training.
+
+    Args:
+        source: what ``read_prior`` was given.
+        network, config: what it gave.
+        dtype: in which it is stored, in words.
+    """
+    return _card(network, config, dtype, _old_card(local(source)), str(source) in BUNDLED)
+
+
 def _old_card(source: str | Path) -> str:
     """What the source's card tells of the training: of a folder its README.md, of a file the .md beside it."""
     path = Path(source) / CARD if Path(source).is_dir() else _file_of(source).with_suffix(".md")
@@ -116,7 +167,7 @@ def _old_card(source: str | Path) -> str:
     return "\n".join(line for line in text.splitlines() if not line.startswith(stale)).strip()
 
 
-def _card(network: nn.Module, config: dict[str, Any], dtype: str, training: str) -> str:
+def _card(network: nn.Module, config: dict[str, Any], dtype: str, training: str, bundled: bool) -> str:
     kind = config["modality"] or "any modality"
     complex_ = ", complex" if getattr(network, "in_channels", 1) == 2 else ""
     origin = config.get("converted_from")
@@ -124,6 +175,7 @@ def _card(network: nn.Module, config: dict[str, Any], dtype: str, training: str)
     lines = [
         "---",
         "library_name: lightning_mbir",
+        *(["license: apache-2.0"] if bundled else []),
         f"tags: [{', '.join(tags)}]",
         "---",
         "",

@@ -20,7 +20,9 @@ from lightning_mbir.lazy import imported
 from lightning_mbir.methods.catalog import source_sha256
 from lightning_mbir.packaged import PACKAGE
 from lightning_mbir.prior import SliceDenoiser
-from lightning_mbir.prior.checkpoints.checkpoint import CONFIG, WEIGHTS, bundled_sums
+from lightning_mbir.prior.checkpoints.checkpoint import bundled_sums
+from lightning_mbir.prior.checkpoints.hub import local
+from lightning_mbir.prior.checkpoints.weights import CONFIG, WEIGHTS
 
 CHECKOUT = PACKAGE.parent
 
@@ -59,7 +61,7 @@ def prior_identity(source: str | None, modality: Modality, prior: SliceDenoiser)
     bundled = bundled_sums()
     if name in bundled:
         return {"name": name, "sha256": bundled[name]}
-    path = Path(name)
+    path = Path(local(name))
     config = {"config_sha256": sha256(path / CONFIG)} if path.is_dir() else {}
     return {"name": name, "sha256": file_sha256(path), **config}
 

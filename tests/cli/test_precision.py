@@ -40,7 +40,7 @@ def test_predict_says_what_it_takes(
     machine(has, monkeypatch)
     asked = ["--task", "cs_mri", "--prior", "phantom", "--data.image_size", "32", "--data.slices", "4:6"]
     assert main(["predict", *asked, *flags, *CPU, "--output_dir", str(tmp_path)]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("precision")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("precision")]
     assert len(lines) == bool(told) and all(line.startswith(told) for line in lines)
     metrics = next((tmp_path / "cs_mri").rglob("metrics.json"))
     assert json.loads(metrics.read_text())["precision"] == found
@@ -60,7 +60,7 @@ def test_the_precision_of_trainings_is_none_of_reconstructions(
 def test_methods_without_a_prior_have_no_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--task", "cs_mri", "--method", "zero_filled", "--data.image_size", "32", "--data.slices", "4:6"]
     assert main(["predict", *asked, "--output_dir", str(tmp_path)]) == 0
-    assert "precision" not in capsys.readouterr().out
+    assert "precision" not in capsys.readouterr().err
     assert not json.loads(next(tmp_path.rglob("metrics.json")).read_text()).get("precision")
 
 
@@ -84,7 +84,7 @@ def test_fit_says_what_it_takes(
 ) -> None:
     machine(has, monkeypatch)
     assert main([*TINY_FIT, "--trainer.precision", asked, "--output_dir", str(tmp_path)]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("precision")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("precision")]
     assert len(lines) == bool(told) and all(line.startswith(told) for line in lines)
     card = next(tmp_path.rglob("prior.md")).read_text()
     assert f"precision {found}, seed" in card

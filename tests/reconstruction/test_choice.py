@@ -53,7 +53,8 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_what_was_measured_chooses_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_measured_chooses_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lightning_mbir")
     folder, metrics = run(tmp_path, measurement(tmp_path), **FEW)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert metrics["method"] in ("dds", "admm_tv")
@@ -63,7 +64,7 @@ def test_what_was_measured_chooses_by_itself(tmp_path: Path, capsys: pytest.Capt
     assert metrics["options"].items() <= chosen["chosen"]["settings"].items()
     assert metrics["steps"] == chosen["chosen"]["settings"]["steps"]
     assert (metrics["prior"] is None) == (metrics["method"] == "admm_tv")
-    told = capsys.readouterr().out
+    told = caplog.text
     assert f"scan: {metrics['chosen_because'][0]}" in told
     assert metrics["chosen_because"][1] in told
     assert set(metrics["files"]) == set(FILES) - {"metrics.json"}
@@ -140,14 +141,13 @@ def test_progress_goes_on_from_what_was_tried_before(capsys: pytest.CaptureFixtu
 
 
 def test_two_views_are_reconstructed_as_they_are_unless_a_choice_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "lightning_mbir")
     data = measurement(tmp_path)
     _, metrics = run(tmp_path, data, views=2)
     assert metrics["method"] == "dds"
-    assert "dds as it is, since 2 views, of which 2 could be held out, are too few to choose by" in (
-        capsys.readouterr().out
-    )
+    assert "dds as it is, since 2 views, of which 2 could be held out, are too few to choose by" in caplog.text
     with pytest.raises(InputError, match="scan: 2 views, of which 2 could be held out, are too few"):
         run(tmp_path, data, views=2, method="auto")
 

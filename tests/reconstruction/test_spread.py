@@ -37,21 +37,23 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_mbir.reconstruction.spread.correction", lambda *_, **__: found)
 
 
-def test_without_a_factor_the_spread_is_that_of_the_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_factor_the_spread_is_that_of_the_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lightning_mbir")
     _, metrics = run(tmp_path, 3)
     assert metrics["spread"]["factor"] == 1 and metrics["spread"]["found_with"] is None
     told = "spread as the samples have it, which is no error bar"
-    assert metrics["spread"]["why"].startswith(told) and told in capsys.readouterr().out
+    assert metrics["spread"]["why"].startswith(told) and told in caplog.text
     assert "of_the_samples" not in metrics["calibration"]
 
 
 @pytest.mark.parametrize("task", ["cs_mri", "sv_ct"])
 @pytest.mark.usefixtures("doubled")
 def test_a_factor_goes_into_map_and_scores_and_can_be_taken_out(
-    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "lightning_mbir")
     folder, metrics = run(tmp_path, 3, task)
-    assert "times 2, found on somebody" in capsys.readouterr().out
+    assert "times 2, found on somebody" in caplog.text
     stack = np.stack([array(folder / f"samples/sample_{k:02d}.nii.gz") for k in range(3)])
     std = array(folder / "std.nii.gz")
     np.testing.assert_allclose(std / metrics["spread"]["factor"], stack.std(0, ddof=1), rtol=1e-3, atol=2e-3)

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import sha256, write_whole
 from lightning_mbir.packaged import PACKAGE
+from lightning_mbir.prior.checkpoints.hub import is_hub, local
 from lightning_mbir.prior.checkpoints.score_sde import read_score_sde
 from lightning_mbir.prior.checkpoints.weights import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
     check_finite,
     check_network,
     read_safetensors,
@@ -29,8 +33,6 @@ KEYS = ("network", "network_options", "modality")
 """What a prior's configuration must have; other entries are free."""
 FULL = ("frequencies",)
 """Weights that stay in full precision: NCSN++'s, rounded, shift its phases and change its scores (docs/priors.md)."""
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-"""The files of a folder that holds a prior."""
 
 
 def bundled_sums() -> dict[str, str]:
@@ -107,9 +109,10 @@ def load_prior(
     """A denoiser from the name of a bundled prior, or from a file or folder.
 
     Args:
-        source: a bundled name (``"ct"``, ``"mri"``); a ``.safetensors`` file or a folder of ours; a Lightning ``.ckpt``
-            of ``ScorePriorModule`` (its EMA weights); or a ``.pth`` in the released score_sde_pytorch layout (EMA
-            weights, images in [0, 1]).
+        source: a bundled name (``"ct"``, ``"mri"``); a ``.safetensors`` file or a folder of ours, or such a folder on
+            the Hugging Face hub (``"hub:owner/name@revision#sha256"``, docs/guides/sharing.md); a Lightning ``.ckpt``
+            of ``ScorePriorModule`` (EMA weights); or a ``.pth`` in the released score_sde_pytorch layout (EMA weights,
+            images in [0, 1]).
         slice_batch: slices that pass the network at once, at most; None: by the machine's memory.
         precision: ``"float32"``, which is the same on every machine, ``"bfloat16"``, or ``"auto"``: the faster of them
             on the device, as the command line takes it.
@@ -143,11 +146,13 @@ def read_prior(source: str | Path, ema: bool = True, network: str | None = None)
     Raises:
         InputError: no such prior, a file that is cut short, or that holds something else.
     """
-    path = Path(source)
+    path = Path(local(source))
     if str(source) in BUNDLED:
         built, config = _read_bundled(str(source))
     elif path.is_dir():
         built, config = _read_folder(path, network)
+        if is_hub(source) and "sha256" not in config:
+            raise InputError(f"--prior {source}: its {CONFIG} has no sha256; have it pushed anew by its owner")
     elif not path.exists():
         known = ", ".join(BUNDLED) or "none, which is a damaged install: reinstall lightning_mbir"
         raise InputError(f"--prior {source}: no such file or folder, and no bundled prior ({known})")

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+"""The files of a folder that holds a prior."""
+
 METADATA, SUM = "__metadata__", "sum"
 """Of a safetensors header: where free entries stand, and which of them is the checksum of all the rest."""
 

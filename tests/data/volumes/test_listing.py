@@ -54,16 +54,17 @@ def test_hidden_files_are_counted_and_others_named(tmp_path: Path) -> None:
     assert passed_over(tmp_path / "a.nii") == ""
 
 
-def test_what_is_passed_over_is_told_once_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_passed_over_is_told_once_before_the_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path / "a_one.nii")
     save(tmp_path / "b_one.nii")
     (tmp_path / "notes.txt").write_text("text")
     data = VolumeDataModule(tmp_path, modality="mri")
     data.setup("predict")
     data.setup("predict")
-    assert capsys.readouterr().out == f"{tmp_path}: passed over: notes.txt\n"
+    assert caplog.messages == [f"{tmp_path}: passed over: notes.txt"]
+    caplog.clear()
     SliceDataModule(tmp_path, "mri", image_size=16, phantom_volumes=1).setup("fit")
-    assert capsys.readouterr().out.count("passed over: notes.txt\n") == 1
+    assert caplog.text.count("passed over: notes.txt\n") == 1
 
 
 def test_voxels_beside_a_header_are_no_volume_of_their_own(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ BAD: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_file_that_holds_another_matrix_is_made_again_with_a_line(
-    kind: str, limit: Callable[[float], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    kind: str, limit: Callable[[float], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """What multiplies with it reads and writes wherever an index says."""
     monkeypatch.chdir(tmp_path)
@@ -192,23 +192,23 @@ def test_a_file_that_holds_another_matrix_is_made_again_with_a_line(
     for _ in range(2):
         cached_matrix({}, small, (3, 4), 2.0)
     (file,) = folder.iterdir()
-    assert not capsys.readouterr().out
+    assert not caplog.messages
     BAD[kind](file)
     found = cached_matrix({}, small, (3, 4), 2.0)
     np.testing.assert_array_equal(found.toarray(), small().toarray())
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = caplog.messages
     assert line.startswith(f"{file}: no matrix of this geometry") and "made again" in line
     np.testing.assert_array_equal(scipy.sparse.load_npz(file).toarray(), small().toarray())
     assert not (tmp_path / "pwned").exists()
 
 
-def test_the_matrix_of_a_beam_is_read_again(limit: Callable[[float], Path], capsys: Any) -> None:
+def test_the_matrix_of_a_beam_is_read_again(limit: Callable[[float], Path], caplog: Any) -> None:
     folder = limit(100)
     beams = [ParallelBeam(32, [7.0 * k for k in range(20)]) for _ in range(2)]
     x = torch.rand(2, 32, 32)
     assert torch.equal(beams[0](x), beams[1](x))
     (file,) = folder.iterdir()
-    assert file.stat().st_atime >= file.stat().st_mtime and not capsys.readouterr().out  # by the second one
+    assert file.stat().st_atime >= file.stat().st_mtime and not caplog.messages  # by the second one
 
 
 def test_the_folder_is_of_its_user_alone(limit: Callable[[float], Path]) -> None:

@@ -36,20 +36,20 @@ def test_the_training_that_has_not_ended_is_the_one_of_the_last_checkpoint(tmp_p
     assert resumable(tmp_path) is None
 
 
-def test_it_is_told_in_one_line_and_what_is_half_written_goes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_told_in_one_line_and_what_is_half_written_goes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lightning_mbir")
     last = checkpoint(tmp_path, 0, 100)
     for folder in (last.parent, last.parent.parent):
         (folder / ".partial-x").touch()
     told: Any = SimpleNamespace(config={"ckpt_path": None})
     SaveConfig._tell_of_others(told, tmp_path)
-    line = f"{last.parents[1]} is of a training that has not ended; to go on with it: --ckpt_path {last}\n"
-    assert capsys.readouterr().out == line
+    line = f"{last.parents[1]} is of a training that has not ended; to go on with it: --ckpt_path {last}"
+    assert caplog.messages == [line]
+    caplog.clear()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["last.ckpt"]
     told.config["ckpt_path"] = str(last)
     SaveConfig._tell_of_others(told, tmp_path)
-    assert capsys.readouterr().out == ""
+    assert not caplog.messages
 
 
 def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
