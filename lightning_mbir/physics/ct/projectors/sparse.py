@@ -101,10 +101,11 @@ def to_torch(matrix: scipy.sparse.csr_matrix) -> Tensor:
     if matrix.nnz >= 2**31:
         raise InputError(f"a matrix of {matrix.nnz:.2e} entries is too large; take backend='matrix_free'")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)  # of the first one alone
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32, copy=False)),
             torch.from_numpy(matrix.indices.astype(np.int32, copy=False)),
             torch.from_numpy(matrix.data),
             size=matrix.shape,
+            check_invariants=False,  # of scipy's own, or of the cache, which looks at them as it reads
         )
