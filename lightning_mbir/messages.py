@@ -85,8 +85,8 @@ def telling(switch: str = "") -> Iterator[None]:
 def about(name: str) -> Iterator[None]:
     """Within the block, warnings of Python are told with what they are about: a volume, a file or a flag."""
 
-    def tell(message: Warning | str, *_: object, **__: object) -> None:
-        LOGGER.warning("%s: %s", name, " ".join(str(message).split()))
+    def tell(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        _tell(f"{name}: {message}", category)
 
     with warnings.catch_warnings():
         warnings.showwarning = tell
@@ -106,12 +106,7 @@ def first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
-def _tell(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    LOGGER.warning("%s", " ".join(str(message).split()))
+def _tell(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """In one line, without the line of code; what will be gone one day is of interest to developers alone."""
+    of_developers = issubclass(category, DeprecationWarning | PendingDeprecationWarning)
+    LOGGER.log(logging.DEBUG if of_developers else logging.WARNING, "%s", " ".join(str(message).split()))

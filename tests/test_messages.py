@@ -66,6 +66,7 @@ def test_a_warning_says_what_it_is_about_and_no_line_of_code(capsys: pytest.Capt
         with about("chest"):
             warnings.warn("views are\n cut off", stacklevel=1)
         warnings.warn("another", stacklevel=1)
+        warnings.warn("of developers", DeprecationWarning, stacklevel=1)
     assert capsys.readouterr().err == "warning: chest: views are cut off\nwarning: another\n"
 
 

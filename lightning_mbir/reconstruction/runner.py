@@ -209,7 +209,7 @@ class Runner:
         if told is not None and told[1] and current().first:
             log.warning("%s: %s", case.name, told[0])
         elif told is not None and self.shown:
-            print(f"{title}: {told[0]}", flush=True)
+            log.info("%s: %s", title, told[0])
 
     def choose(
         self,
