@@ -181,7 +181,12 @@ class Runner:
                 name = f"{title} {plan.method}"
                 with SampleProgress(name, self.shown, plan.samples, running.count, forecast) as bars:
                     result = reconstruct_samples(
-                        *given, samples=plan.samples, running=running, each=each, callback=_both(bars, course), **arguments
+                        *given,
+                        samples=plan.samples,
+                        running=running,
+                        each=each,
+                        callback=_both(bars, course),
+                        **arguments,
                     )
         log.debug("%s: %s took %.2f s, %d network evaluations", title, plan.method, result.seconds, result.nfe)
         return result
