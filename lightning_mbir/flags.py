@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.flag_values import faults, partial_fourier, rotation_center, scatter_share, slice_range, voxel_size
 from lightning_mbir.lazy import check_trusted
 from lightning_mbir.packaged import PACKAGE, config_file
 
@@ -131,7 +132,7 @@ def shared(text: str) -> str:
 
 
 VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
-MEASUREMENT = existing("an .h5, .npz, .dat or .cfl file")
+MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat or .cfl file")
 NOISE = existing("an MRD (.h5) or TWIX (.dat) file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
 CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
@@ -172,35 +173,9 @@ def is_class_path(text: object) -> bool:
     return len(parts) > 1 and not known and all(part.isidentifier() for part in parts)
 
 
-def partial_fourier(text: str) -> str:
-    """What becomes of a side of k-space that was not measured."""
-    if text not in ("zero", "pocs", "homodyne"):
-        raise InputError("give zero, pocs or homodyne")
-    return text
-
-
-def slice_range(text: str) -> tuple[int, int]:
-    """``20:44`` to ``(20, 44)``."""
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
-        raise InputError("give first:last+1, such as 20:44")
-    return int(parts[0]), int(parts[1])
-
-
 TRUST = Flag("--trust", "--trust", "packages whose class paths may be named, with commas; their code runs [none]")
 """Counts only where it is typed; see ``lazy.trusting``."""
 CONFIG = Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file)
-
-
-def voxel_size(text: str) -> tuple[float, float, float]:
-    """``3,0.8,0.8`` to ``(3.0, 0.8, 0.8)``."""
-    try:
-        sizes = [float(part) for part in text.split(",")]
-    except ValueError:
-        sizes = []
-    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
-        raise InputError("give three lengths in mm, slices first, such as 3,0.8,0.8")
-    return sizes[0], sizes[1], sizes[2]
 
 
 RECONSTRUCTION_FLAGS = (
@@ -262,9 +237,25 @@ RECONSTRUCTION_FLAGS = (
     Flag(
         "--data.measurement",
         "--data.measurement",
-        "or a measured sinogram or k-space (.h5, .npz, .dat, .cfl)",
+        "or a measured sinogram or k-space (.h5, .npz, .mat, .tif, .dat, .cfl)",
         MEASUREMENT,
     ),
+    Flag("--data.correct", "--data.correct", "faults taken from projections: rings,zingers,drift [none]", faults),
+    Flag("--data.scatter", "--data.scatter", "of projections: its share of the open beam, such as 0.02", scatter_share),
+    Flag(
+        "--data.beam_hardening",
+        "--data.beam_hardening",
+        "of one material: consistency, or a text file of a polynomial or spectrum",
+    ),
+    Flag(
+        "--data.rotation_center",
+        "--data.rotation_center",
+        "bin of the rotation axis, or search [searched for, of parallel rays]",
+        rotation_center,
+    ),
+    Flag("--data.angles", "--data.angles", "TIFF: text file of an angle in degrees a view", existing("a text file")),
+    Flag("--data.flat_field", "--data.flat_field", "TIFF: flat fields, counts of the open beam, or none"),
+    Flag("--data.dark_field", "--data.dark_field", "TIFF: dark fields", existing("a TIFF file or a folder of them")),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
     Flag("--data.select", "--data.select", "which of several in a scanner's file: echo=1,repetition=0"),
     Flag("--data.noise_scan", "--data.noise_scan", "another scanner's file, with noise of the same coils", NOISE),

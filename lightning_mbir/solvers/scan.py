@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_mbir.physics.ct.geometry import full_turn
+from lightning_mbir.data.measurements.angles import full_turn
 
 
 def view_weights(angles: Sequence[float], period: float) -> Float[Tensor, " views"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,6 +47,13 @@ def read_angles(item: Item, views: int) -> tuple[np.ndarray, tuple[str, ...]]:
     if UNITS.get(unit, 1.0) == 1.0:
         return angles, ()
     return angles * UNITS[unit], (f"{item.name} converted from radians",)
+
+
+def full_turn(angles: Sequence[float] | np.ndarray) -> bool:
+    """Whether views in degrees are all around, no gap being wider than three of the median one."""
+    ordered = np.sort(np.mod(np.asarray(angles, dtype=np.float64), 360))
+    gaps = np.diff(ordered, append=ordered[0] + 360)
+    return len(ordered) > 2 and bool(gaps.max() <= 3 * np.median(gaps[gaps > 1e-6]))
 
 
 def from_start(angles: np.ndarray) -> np.ndarray:

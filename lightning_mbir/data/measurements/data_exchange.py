@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.measurements.angles import read_angles
+from lightning_mbir.data.measurements.angles import full_turn, read_angles
 from lightning_mbir.data.measurements.content import Content
 from lightning_mbir.data.measurements.detector import check_few, filled, stuck
 from lightning_mbir.data.measurements.item import PART, Item
-from lightning_mbir.data.measurements.rotation_center import ROWS, find_rotation_center
+from lightning_mbir.data.measurements.rotation_center import ROWS, find_rotation_center, seen_bins
 from lightning_mbir.data.measurements.selection import chosen_slices
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -35,7 +35,7 @@ def read_data_exchange(
     content: Content,
     image_size: int = 0,
     detector_spacing: float | None = None,
-    rotation_center: float | None = None,
+    rotation_center: float | str | None = None,
     slices: tuple[int, int] | None = None,
 ) -> tuple[Tensor, dict[str, Any], tuple[str, ...]]:
     """Sinograms from the projections of a parallel beam (De Carlo et al., J. Synchrotron Rad. 21, 2014).
@@ -46,9 +46,10 @@ def read_data_exchange(
 
     Args:
         content: of the file.
-        image_size: pixels of a slice, which covers the width of the detector; 0 for as many as bins.
+        image_size: pixels of a slice, which covers what the detector sees (its width or, where it was moved aside in a
+            full turn, twice its longer side); 0 for as many as bins.
         detector_spacing: distance of bins in mm; without it, 1.
-        rotation_center: bin of the rotation axis, counted from 0; searched for where not given.
+        rotation_center: bin of the rotation axis, counted from 0; ``search``, or none, searches for it.
         slices: which rows, from the first to before the last; all by default, and no others are read.
 
     Returns:
@@ -70,31 +71,34 @@ def read_data_exchange(
         raise InputError(f"{path}: the axes of {DATA} are {axes}; give theta:y:x, which are (views, rows, bins)")
     angles, notes = read_angles(content[THETA], data.shape[0])
     rows, row_notes = chosen_slices(path, slices, data.shape[1])
-    image_size = image_size or data.shape[2]
-    image = 4 * (rows.stop - rows.start) * image_size**2
-    check_fits(f"--data.image_size {image_size}: the volume", image, "give a smaller one, or fewer --data.slices")
-    together = max(1, data.shape[2] // image_size)
+    least = image_size or data.shape[2]
+    image = 4 * (rows.stop - rows.start) * least**2
+    check_fits(f"--data.image_size {least}: the volume", image, "give a smaller one, or fewer --data.slices")
+    together = max(1, data.shape[2] // least)
+    searched = rotation_center is None or isinstance(rotation_center, str)
     scan = _Scan.read(content, rows, together)
-    y, sample = scan.line_integrals(few=ROWS if rotation_center is None else 0)
+    y, sample = scan.line_integrals(few=ROWS if searched else 0)
     notes = (*notes, *row_notes, "flat and dark field corrected" if DARK in content else "flat field corrected")
     notes = (*notes, *scan.notes)
 
     bins = data.shape[2]
-    center = find_rotation_center(torch.from_numpy(sample), angles) if rotation_center is None else rotation_center
+    center = find_rotation_center(torch.from_numpy(sample), angles) if searched else float(rotation_center or 0)
     if not 0 <= center <= bins - 1:
         raise InputError(f"--data.rotation_center {center:g}: give a bin from 0 to {bins - 1}")
-    notes = (*notes, f"rotation centre at bin {center:.2f}" + (", found" if rotation_center is None else ""))
+    notes = (*notes, f"rotation centre at bin {center:.2f}" + (", found" if searched else ""))
     if together > 1:
         notes = (*notes, f"{together} bins averaged to one")
     if bins % together:
         notes = (*notes, f"the last {bins % together} bins, which do not fill a wider one, left out")
     spacing = 1.0 if detector_spacing is None else detector_spacing
+    seen, wider = seen_bins(bins, center, full_turn(angles))
+    image_size, notes = image_size or math.ceil(seen), (*notes, *wider)
     geometry = {
         "beam": "parallel",
         "image_size": image_size,
         "angles": angles.tolist(),
         "n_detectors": y.shape[-1],
-        "pixel_size": bins * spacing / image_size,
+        "pixel_size": seen * spacing / image_size,
         "detector_spacing": together * spacing,
         "center_offset": spacing * (center - (together * y.shape[-1] - 1) / 2),
         "slice_thickness": spacing,

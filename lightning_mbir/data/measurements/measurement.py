@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data.measurements.bart import SUFFIXES, bart_item
+from lightning_mbir.data.measurements.beam_hardening import linearised, subtract_scatter
 from lightning_mbir.data.measurements.content import Content, open_content
+from lightning_mbir.data.measurements.corrections import corrected
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
 from lightning_mbir.data.measurements.kspace import read_array, read_kspace
+from lightning_mbir.data.measurements.matlab import open_matlab
 from lightning_mbir.data.measurements.mrd import is_mrd, open_mrd
 from lightning_mbir.data.measurements.noise_scan import open_noise_scan
 from lightning_mbir.data.measurements.own_layout import noise_std, read_own_layout
 from lightning_mbir.data.measurements.readouts import parse_select
 from lightning_mbir.data.measurements.scanner import Scan, read_scan
+from lightning_mbir.data.measurements.sinogram_layout import read_sinograms, struct_of
+from lightning_mbir.data.measurements.tiff import is_tiff, open_tiff
 from lightning_mbir.data.measurements.twix import read_twix
 from lightning_mbir.data.measurements.vendors import check_vendor
 from lightning_mbir.data.units import Modality
@@ -32,10 +37,11 @@ class MeasurementOptions:
     """What a file may leave open.
 
     Attributes:
-        image_size: pixels of a slice, for projections in the Data Exchange layout; 0 for as many as bins.
+        image_size: pixels of a slice, for projections whose file does not tell; 0 for as many as bins.
         detector_spacing: distance of detector bins in mm, where the file does not tell. Without it attenuation is
             per bin and the unit of the prior is estimated from the measurement.
-        rotation_center: the bin that the rotation axis falls on, counted from 0; searched for where not given.
+        rotation_center: the bin that the rotation axis falls on, counted from 0, or ``search``; by default it is
+            searched for where rays are parallel and the file does not tell, and the middle of a fan's detector.
         axes: names of the dimensions of raw k-space, of ``slice``, ``coil``, ``y`` and ``x``, such as ``coil y x``;
             ``x`` is the phase-encoding direction.
         slices: which ones are read, from the first to before the last; all by default.
@@ -48,11 +54,17 @@ class MeasurementOptions:
             ``pocs`` or ``homodyne`` (see ``complete_partial_fourier``).
         coil_energy: share of the energy that virtual coils have to hold (see ``coil_compression``); by default the
             coils stay as they are.
+        correct: faults of projections that are taken away: of ``zingers``, ``drift`` and ``rings`` (see ``corrected``).
+        scatter: the share of it in projections, and how many bins it is smoothed over, or 0 (see ``subtract_scatter``).
+        beam_hardening: how it is taken away: ``consistency``, or a text file (see ``linearised``).
+        angles: TIFF: text file of an angle in degrees a view.
+        flat_field: TIFF: another one with flat fields, the counts of the open beam, or ``none`` of line integrals.
+        dark_field: TIFF: another one with dark fields.
     """
 
     image_size: int = 0
     detector_spacing: float | None = None
-    rotation_center: float | None = None
+    rotation_center: float | Literal["search"] | None = None
     axes: str | None = None
     slices: tuple[int, int] | None = None
     select: str | None = None
@@ -61,6 +73,12 @@ class MeasurementOptions:
     oversampling: float | None = None
     partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero"
     coil_energy: float | None = None
+    correct: tuple[str, ...] = ()
+    scatter: tuple[float, float] | None = None
+    beam_hardening: str | None = None
+    angles: Path | None = None
+    flat_field: str | None = None
+    dark_field: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +124,9 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     """Read a measurement with its geometry, in any of the layouts of ``docs/measurements.md``.
 
     These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
-    (``exchange/data``), and fastMRI's (``kspace``), in HDF5 (``.h5``) or NumPy (``.npz``); MRD (``dataset/data``), TWIX
-    (``.dat``) and BART's (``.cfl`` and ``.hdr``). Datasets that are not needed are not read, nor is anything outside of
+    (``exchange/data``), ``sinogram`` beside its angles, and fastMRI's (``kspace``), in HDF5 (``.h5``), NumPy
+    (``.npz``) or MATLAB (``.mat``); TIFF pages of projections; MRD (``dataset/data``), TWIX (``.dat``) and BART's
+    (``.cfl`` and ``.hdr``). Datasets that are not needed are not read, nor is anything outside of
     the file.
 
     Args:
@@ -120,21 +139,41 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
             values that are not finite, more than the memory holds, options that the file's layout has no use for.
     """
     path, options = Path(path), options or MeasurementOptions()
-    if not path.is_file():
-        raise InputError(f"--data.measurement {path}: no such file; give an .h5, .npz, .dat or .cfl file")
+    tiff = path.exists() and is_tiff(path)
+    if not path.is_file() and not tiff:
+        raise InputError(f"--data.measurement {path}: no such file; give an .h5, .npz, .mat, .tif, .dat or .cfl file")
     check_vendor(path)
     name = path.name.rsplit(".", 1)[0]
     if path.suffix.lower() == ".dat" or path.suffix.lower() in SUFFIXES:
         _check_options(path, options, "mri", scanner=path.suffix.lower() == ".dat")
         _check_modality(path, "mri", modality)
         return _asked(_scanner_file(path, name, options), options)
-    with open_content(path) as content:
-        mrd = is_mrd(content)
-        kind: Modality = "ct" if is_data_exchange(content) else "mri" if mrd or "kspace" in content else modality
+    with _opened(path, options, tiff) as content:
+        mrd, struct = is_mrd(content), struct_of(content)
+        projections = is_data_exchange(content) or struct is not None
+        kind: Modality = "ct" if projections else "mri" if mrd or "kspace" in content else modality
         _check_modality(path, kind, modality)
-        _check_options(path, options, kind, is_data_exchange(content), mrd)
-        found = _mrd(content, name, options) if mrd else _read(content, name, kind, options)
-        return _asked(found, options)
+        _check_options(path, options, kind, projections, mrd, tiff)
+        found = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
+    return _asked(found, options) if kind == "mri" else _treated(path, found, options)
+
+
+def _opened(path: Path, options: MeasurementOptions, tiff: bool) -> AbstractContextManager[Content]:
+    if tiff:
+        return open_tiff(path, options.angles, options.flat_field, options.dark_field)
+    return open_matlab(path) if path.suffix.lower() == ".mat" else open_content(path)
+
+
+def _treated(path: Path, found: Measurement, options: MeasurementOptions) -> Measurement:
+    """Projections without the faults that are to be taken away; what was done, and what there may be, is noted."""
+    y, notes = found.y.numpy(), list(found.notes)
+    rows = y.transpose(1, 0, 2) if found.geometry["beam"] == "cone" else y
+    if options.scatter is not None:
+        notes.append(subtract_scatter(rows, *options.scatter))
+    notes += corrected(path, rows, options.correct)
+    if options.beam_hardening is not None:
+        notes.append(linearised(path, rows, options.beam_hardening, found.geometry))
+    return replace(found, notes=tuple(notes))
 
 
 def _check_modality(path: Path, kind: Modality, wanted: Modality) -> None:
@@ -190,9 +229,16 @@ def _of_scan(scan: Scan, name: str) -> Measurement:
     return Measurement(*given)  # type: ignore[arg-type]
 
 
-def _read(content: Content, name: str, modality: Modality, options: MeasurementOptions) -> Measurement:
+def _read(
+    content: Content, name: str, modality: Modality, options: MeasurementOptions, struct: str | None = None
+) -> Measurement:
+    given = (options.image_size, options.detector_spacing, options.rotation_center, options.slices)
+    if struct is not None:
+        found = read_sinograms(content, struct, *given)
+        pixel = found.geometry["pixel_size"]
+        affine = _affine([1.0, pixel, pixel], found.first)
+        return Measurement(found.y, found.geometry, affine, name, "ct", found.calibrated, found.notes, sized=False)
     if is_data_exchange(content):
-        given = (options.image_size, options.detector_spacing, options.rotation_center, options.slices)
         y, geometry, notes = read_data_exchange(content, *given)
         thickness = geometry.pop("slice_thickness")
         first = 0 if options.slices is None else options.slices[0]
@@ -204,20 +250,34 @@ def _read(content: Content, name: str, modality: Modality, options: MeasurementO
         raw = read_kspace(content, options.axes, options.slices)
         affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
         return Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, noise, raw.question, raw.sized)
-    own = read_own_layout(content, modality, options.axes, options.slices)
+    own = read_own_layout(content, modality, options.axes, options.slices, options.rotation_center)
     affine = _affine(own.spacing, own.first)
     return Measurement(own.y, own.geometry, affine, name, modality, True, own.notes, noise, sized=own.sized)
 
 
 def _check_options(
-    path: Path, options: MeasurementOptions, kind: Modality, exchange: bool = False, scanner: bool = False
+    path: Path,
+    options: MeasurementOptions,
+    kind: Modality,
+    projections: bool = False,
+    scanner: bool = False,
+    tiff: bool = False,
 ) -> None:
-    """Refuse what would be ignored."""
+    """Refuse what would be ignored. ``projections``: whether the layout leaves size, spacing and centre open."""
     for name in ("detector_spacing", "rotation_center"):
-        if getattr(options, name) is not None and not exchange:
+        own = name == "rotation_center" and kind == "ct"  # of our own layout, where it may be open
+        if getattr(options, name) is not None and not projections and not own:
             raise InputError(f"--data.{name}: {path} tells its geometry by itself; leave it out")
-    if options.image_size and not exchange:
+    if options.image_size and not projections:
         raise InputError(f"--data.image_size {options.image_size}: {path} tells its size by itself; leave it out")
+    for name in ("angles", "flat_field", "dark_field"):
+        if getattr(options, name) is not None and not tiff:
+            raise InputError(
+                f"--data.{name} {getattr(options, name)}: is for TIFF projections, not {path}; leave it out"
+            )
+    for name in ("correct", "scatter", "beam_hardening"):
+        if getattr(options, name) and kind == "mri":
+            raise InputError(f"--data.{name}: is for projections, {path} holds k-space; leave it out")
     if options.axes is not None and kind == "ct":
         raise InputError(f"--data.axes '{options.axes}': {path} holds projections, that is for k-space; leave it out")
     bart = path.suffix.lower() in SUFFIXES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from lightning_mbir.data.measurements.angles import read_angles
 from lightning_mbir.data.measurements.content import Content
 from lightning_mbir.data.measurements.item import PART, Item
 from lightning_mbir.data.measurements.kspace import count_slices, read_complex
+from lightning_mbir.data.measurements.opposite_rays import Fan
+from lightning_mbir.data.measurements.rotation_center import find_rotation_center
 from lightning_mbir.data.measurements.sampling import read_mask
 from lightning_mbir.data.measurements.selection import chosen_slices
 from lightning_mbir.data.units import Modality
@@ -58,7 +61,11 @@ class OwnLayout(NamedTuple):
 
 
 def read_own_layout(
-    content: Content, modality: Modality, axes: str | None = None, slices: tuple[int, int] | None = None
+    content: Content,
+    modality: Modality,
+    axes: str | None = None,
+    slices: tuple[int, int] | None = None,
+    rotation_center: float | str | None = None,
 ) -> OwnLayout:
     """A measurement in our own layout, see ``docs/measurements.md``.
 
@@ -67,10 +74,11 @@ def read_own_layout(
         modality: of the measurement.
         axes: k-space: names of the dimensions, where they are not in our order.
         slices: which ones, from the first to before the last; all by default, and no others are read.
+        rotation_center: CT without ``center_offset``: the bin of the rotation axis, counted from 0, or ``search``.
 
     Raises:
         InputError: keys that are missing, wrong dimensions, values that are not finite or not what the key stands for,
-            slices of a cone beam, too little memory.
+            slices of a cone beam, a rotation centre where the file has one or that cannot be found, too little memory.
     """
     path = content.path
     beam = content["beam"].text() if "beam" in content else "parallel"
@@ -81,6 +89,8 @@ def read_own_layout(
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; such a measurement has {', '.join(required)}")
     read = _kspace(content, axes, slices) if modality == "mri" else _projections(content, beam, slices)
+    if rotation_center is not None:
+        read = _centred(path, read, rotation_center, "offsets" in content or "center_offset" in content)
     if "spacing" not in content:
         return read
     spacing = content["spacing"].numbers(3)
@@ -89,6 +99,28 @@ def read_own_layout(
     if modality == "ct" and not np.allclose(spacing[1:], read.spacing[1:], rtol=1e-3):
         raise InputError(f"{path}: spacing is {spacing} but pixel_size {read.spacing[1]:g}; they must agree")
     return read._replace(spacing=(spacing[0], spacing[1], spacing[2]), sized=True)
+
+
+def _centred(path: Path, read: OwnLayout, wanted: float | str, known: bool) -> OwnLayout:
+    """With the rotation axis on the bin that is ``wanted``, or searched for."""
+    geometry = read.geometry
+    flag, bins = f"--data.rotation_center {wanted}", read.y.shape[-1]
+    if known or geometry["beam"] == "cone":
+        where = "tells its geometry by itself" if known else "is of a cone beam, which has offsets"
+        raise InputError(f"{flag}: {path} {where}; leave it out")
+    total = geometry.get("source_distance", 0.0) + geometry.get("detector_distance", 0.0)
+    # A fan's own default is a pixel, magnified.
+    spacing = geometry.get("detector_spacing") or geometry["pixel_size"] * total / geometry["source_distance"]
+    if wanted == "search":
+        fan = Fan(total / spacing, geometry.get("detector", "flat")) if total else None
+        center, found = find_rotation_center(read.y, np.asarray(geometry["angles"]), fan), ", found"
+    else:
+        center, found = float(wanted), ""
+    if not 0 <= center <= bins - 1:
+        raise InputError(f"{flag}: give a bin from 0 to {bins - 1}, or search")
+    offset = spacing * (center - (bins - 1) / 2)
+    notes = (*read.notes, f"rotation centre at bin {center:.2f}{found}")
+    return read._replace(geometry={**geometry, "center_offset": offset}, notes=notes)
 
 
 def noise_std(content: Content, modality: Modality) -> float:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mbir.data.measurements.angles import SAME, from_start
+from lightning_mbir.data.measurements.angles import SAME, from_start, full_turn
+from lightning_mbir.data.measurements.opposite_rays import Fan, center_of_opposite_rays
 from lightning_mbir.errors import InputError
 
 MARGIN = 4  # angular frequencies beside the double wedge that leak out of it through the end of the scan
@@ -16,22 +17,34 @@ MARGIN = 4  # angular frequencies beside the double wedge that leak out of it th
 ROWS = 8  # sinograms that the search looks at
 
 
-def find_rotation_center(sinograms: Tensor, angles: np.ndarray) -> float:
-    """The bin, as a fraction, that the rotation axis of a parallel beam falls on.
+ASIDE = 0.1
+"""Share of the half of a detector by which it has to be off to count as moved aside."""
 
-    The start is the mean of the centre of mass of each view, which moves on a sine about it (the first Helgason-Ludwig
-    condition). From there it is the centre for which the scan and its mirrored copy, half a turn later, make the best
-    full turn: the one with the least energy outside the double wedge that the spectrum of a sinogram is confined to
-    (Vo et al., "Reliable method for calculating the center of rotation in parallel-beam tomography", Optics Express
-    22(16), 2014).
+
+def find_rotation_center(sinograms: Tensor, angles: np.ndarray, fan: Fan | None = None) -> float:
+    """The bin, as a fraction, that the rotation axis falls on.
+
+    Where views are all around, and of a fan, lines are compared with those that come the other way: see
+    ``center_of_opposite_rays``. Half a turn of parallel rays has none of these.
+
+    There the start is the mean of the centre of mass of each view, which moves on a sine about it (the first
+    Helgason-Ludwig condition). From there it is the centre for which the scan and its mirrored copy, half a turn later,
+    make the best full turn: the one with the least energy outside the double wedge that the spectrum of a sinogram is
+    confined to (Vo et al., "Reliable method for calculating the center of rotation in parallel-beam tomography", Optics
+    Express 22(16), 2014).
 
     Args:
-        sinograms: ``(Z, views, bins)`` line integrals of an object inside the field of view.
+        sinograms: ``(Z, views, bins)`` line integrals of an object inside the field of view; in a full turn, inside
+            what the longer side of the detector sees.
         angles: of the views in degrees, evenly spread over half a turn or more, in any order.
+        fan: the distance of the source; none for parallel rays.
 
     Raises:
-        InputError: fewer than 8 views, or views that do not cover half a turn evenly.
+        InputError: fewer than 8 views, or views that do not cover half a turn evenly; of a fan, too few rays that are
+            measured from both sides.
     """
+    if fan is not None or (full_turn(angles) and len(angles) >= 8):
+        return center_of_opposite_rays(sinograms[:: math.ceil(len(sinograms) / ROWS)].numpy(), angles, fan)
     places = from_start(angles)
     order = np.argsort(places, kind="stable")
     order = order[places[order] < 180 - SAME]
@@ -52,6 +65,22 @@ def find_rotation_center(sinograms: Tensor, angles: np.ndarray) -> float:
         center = float(min(candidates, key=lambda c: _energy_outside(views, float(c))))
         step /= 10
     return center
+
+
+def seen_bins(bins: int, center: float, turn: bool) -> tuple[float, tuple[str, ...]]:
+    """How wide, in bins, what a detector sees is, and a note where that is more than itself.
+
+    Args:
+        bins: of the detector.
+        center: the bin of the axis.
+        turn: whether views are all around. A detector that was moved aside then sees twice its longer side.
+    """
+    longer = max(center + 0.5, bins - 0.5 - center)
+    if not turn or longer - bins / 2 <= ASIDE * bins / 2:
+        return float(bins), ()
+    return 2 * longer, (
+        f"the detector is off the axis: slices reach as far as its longer side, over {2 * longer:.0f} bins",
+    )
 
 
 def _mean_centre_of_mass(views: Tensor, angles: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,7 +22,7 @@ from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.data.volumes.resample import cut_slices
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.flags import slice_range, voxel_size
+from lightning_mbir.flag_values import faults, scatter_share, slice_range, voxel_size
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class VolumeDataModule(L.LightningDataModule):
         detector_spacing, rotation_center, axes, select, noise_scan, oversampling: what that file leaves open, see
             ``MeasurementOptions``.
         whiten, partial_fourier, coil_energy: what is done to k-space, likewise.
+        correct, scatter, beam_hardening: what is done to projections, likewise, as ``"rings,zingers"`` and ``"0.02"``
+            or, smoothed over 20 bins, ``"0.02,20"``.
+        angles, flat_field, dark_field: what goes with projections in TIFF files, likewise.
         modality: ``ct`` or ``mri``; follows from the task on the command line.
         image_size: slices are padded to a square and resized to this, by averages over areas; by default, and at 0,
             they keep their size. Measured projections are reconstructed at this size (by default that of the
@@ -71,7 +75,7 @@ class VolumeDataModule(L.LightningDataModule):
         spacing: str | None = None,
         demo_volumes: int = 1,
         detector_spacing: float | None = None,
-        rotation_center: float | None = None,
+        rotation_center: float | Literal["search"] | None = None,
         axes: str | None = None,
         select: str | None = None,
         noise_scan: Path | None = None,
@@ -79,6 +83,12 @@ class VolumeDataModule(L.LightningDataModule):
         whiten: bool = True,
         partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero",
         coil_energy: float | None = None,
+        correct: str | None = None,
+        scatter: str | None = None,
+        beam_hardening: str | None = None,
+        angles: Path | None = None,
+        flat_field: str | None = None,
+        dark_field: Path | None = None,
     ) -> None:
         super().__init__()
         if path is not None and measurement is not None:
@@ -94,6 +104,8 @@ class VolumeDataModule(L.LightningDataModule):
             "axes": axes,
         }
         told |= {"select": select, "noise_scan": noise_scan, "oversampling": oversampling, "coil_energy": coil_energy}
+        told |= {"correct": correct, "scatter": scatter, "beam_hardening": beam_hardening}
+        told |= {"angles": angles, "flat_field": flat_field, "dark_field": dark_field}
         told |= {"whiten": None if whiten else "false"}
         told |= {"partial_fourier": None if partial_fourier == "zero" else partial_fourier}
         for name, value in told.items():
@@ -107,8 +119,8 @@ class VolumeDataModule(L.LightningDataModule):
         self.modality: Modality = modality
         self.image_size = image_size
         self.series = series
-        self.spacing = parse_spacing(spacing)
-        self.slices = parse_slices(slices)
+        self.spacing = parsed("spacing", spacing, voxel_size)
+        self.slices = parsed("slices", slices, slice_range)
         self.options = MeasurementOptions(
             image_size,
             detector_spacing,
@@ -121,6 +133,12 @@ class VolumeDataModule(L.LightningDataModule):
             oversampling,
             partial_fourier,
             coil_energy,
+            parsed("correct", correct, faults) or (),
+            parsed("scatter", scatter, scatter_share),
+            beam_hardening,
+            angles,
+            flat_field,
+            dark_field,
         )
         self.scans: list[Path | int]
         self.passed_over = ""
@@ -252,17 +270,13 @@ def _check_names(paths: list[Path]) -> None:
             raise InputError(f"{other} and {path}: results are filed under the name, so rename one of them")
 
 
-def parse_slices(text: str | None) -> tuple[int, int] | None:
-    """``"20:44"`` to ``(20, 44)``."""
-    try:
-        return None if text is None else slice_range(text)
-    except InputError as error:
-        raise InputError(f"--data.slices {text}: {error}") from error
+def parsed(name: str, text: str | None, kind: Callable[[str], T]) -> T | None:
+    """The value of ``--data.NAME``; none where there is no text.
 
-
-def parse_spacing(text: str | None) -> tuple[float, float, float] | None:
-    """``"3,0.8,0.8"`` to ``(3.0, 0.8, 0.8)``."""
+    Raises:
+        InputError: a text that stands for none.
+    """
     try:
-        return None if text is None else voxel_size(text)
+        return None if text is None else kind(text)
     except InputError as error:
-        raise InputError(f"--data.spacing {text}: {error}") from error
+        raise InputError(f"--data.{name} {text}: {error}") from error

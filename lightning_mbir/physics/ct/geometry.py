@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_mbir.data.measurements.angles import full_turn
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.slabs import current, largest, total
@@ -160,13 +161,6 @@ class ConeGeometry:
             for size, spacing, offset in zip(self.detector_shape, self.detector_spacing, self.offsets, strict=True)
         )
         return rows, columns
-
-
-def full_turn(angles: Sequence[float]) -> bool:
-    """Whether views in degrees are all around, no gap being wider than three of the median one."""
-    ordered = np.sort(np.mod(np.asarray(angles, dtype=np.float64), 360))
-    gaps = np.diff(ordered, append=ordered[0] + 360)
-    return len(ordered) > 2 and bool(gaps.max() <= 3 * np.median(gaps[gaps > 1e-6]))
 
 
 def seen_half(angles: Sequence[float], width: float, offset: float) -> float:

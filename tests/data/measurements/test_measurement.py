@@ -238,7 +238,7 @@ def test_what_the_mask_leaves_out_is_not_there(tmp_path: Path) -> None:
 
 
 def test_what_a_layout_does_not_take_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "ct.npz", **CT)  # type: ignore[arg-type]
+    np.savez(tmp_path / "ct.npz", **CT, center_offset=0.0)  # type: ignore[arg-type]
     np.savez(tmp_path / "mri.npz", **MRI)  # type: ignore[arg-type]
     for options, words in (
         (MeasurementOptions(detector_spacing=1.0), "--data.detector_spacing: .*ct.npz tells its geometry"),

@@ -10,10 +10,11 @@ import torch
 
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import MU_WATER, Modality
-from lightning_mbir.data.volumes.datamodule import DEMO_SEED, demo_volume, parse_slices
+from lightning_mbir.data.volumes.datamodule import DEMO_SEED, demo_volume, parsed
 from lightning_mbir.data.volumes.listing import volume_name
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.flag_values import slice_range
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 
@@ -111,11 +112,11 @@ def test_demo_volumes_fit_the_modality_and_no_training_has_seen_them() -> None:
 
 
 def test_slices_are_parsed() -> None:
-    assert parse_slices(None) is None
-    assert parse_slices("20:44") == (20, 44)
+    assert parsed("slices", None, slice_range) is None
+    assert parsed("slices", "20:44", slice_range) == (20, 44)
     for wrong in ("20", "5:5", "9:3", "a:b", ":4", "-3:4", "1:2:3", "²:4", ""):
         with pytest.raises(InputError, match="20:44"):
-            parse_slices(wrong)
+            parsed("slices", wrong, slice_range)
 
 
 def paths(folder: Path) -> dict[str, Path]:
