@@ -50,8 +50,11 @@ def linearised(path: Path, y: np.ndarray, how: str, geometry: dict[str, Any]) ->
         coefficients, left = consistent_polynomial(path, y, np.asarray(geometry["angles"]), positions)
         for row in y:
             row[:] = _polynomial(row, coefficients)
-        terms = " + ".join(f"{value:.3g} y^{k}" for k, value in enumerate(coefficients, 1))
-        return f"beam hardening: y becomes {terms}, by which {1 - left:.0%} of the views' inconsistency goes"
+        terms = "".join(
+            f" {'-' if value < 0 else '+'} {abs(value):.3g} y^{k}" for k, value in enumerate(coefficients, 1)
+        )
+        terms = terms.replace(" + 1 y^1", " y")
+        return f"beam hardening: y becomes{terms}, by which {1 - left:.0%} of the views' inconsistency goes"
     curve, told = read_curve(Path(how), float(y.max()))
     for row in y:
         row[:] = curve(row)
