@@ -16,6 +16,8 @@ CONSISTENCY = "consistency"
 MOST_BYTES, POINTS = 1 << 20, 4096
 FLOOR = 1e-3
 """Share of a ray's intensity that is left at least when scatter is taken away."""
+ITERATIONS = 8
+"""For the scatter of what is not scattered, each of which leaves ``share`` of the error."""
 MOMENTS = 3
 """Moments of each view, from the 0th on."""
 LEAST_GAIN = 0.05
@@ -186,22 +188,27 @@ def subtract_scatter(y: np.ndarray, share: float, width: float = 0.0) -> str:
 
     Args:
         y: ``(rows, views, bins)`` line integrals.
-        share: scatter over the open beam, which is the same in all bins; with ``width`` over the intensity that it
-            comes from, smoothed (Love and Kruger, "Scatter estimation for a digital radiographic system using
-            convolution filtering", Medical Physics 14, 1987).
-        width: standard deviation in bins of the Gaussian that it is smoothed with along the detector.
+        share: scatter over the open beam, both as measured, the same in all bins; with ``width`` over the unscattered
+            intensity that it comes from, smoothed: ``measured = p + share G p`` (Love and Kruger, "Scatter estimation
+            for a digital radiographic system using convolution filtering", Medical Physics 14, 1987).
+        width: standard deviation in bins of the Gaussian ``G`` along the detector.
 
     Returns:
         what was done.
     """
     weak = 0
     for row in y:
-        intensity = np.exp(-row.astype(np.float64))
-        scatter = share * ndimage.gaussian_filter1d(intensity, width, axis=-1, mode="nearest") if width else share
-        left = intensity - scatter
-        weak += int((left < FLOOR * intensity).sum())
         # The open beam has the scatter of air on it as well, so that air stays air.
-        row[:] = math.log1p(-share) - np.log(np.maximum(left, FLOOR * intensity))
+        measured = np.exp(-row.astype(np.float64)) * (1 + share if width else 1 / (1 - share))
+        scatter = np.full_like(measured, share / (1 - share))
+        least = FLOOR * measured
+        if width:
+            primary = measured
+            for _ in range(ITERATIONS):
+                scatter = share * ndimage.gaussian_filter1d(primary, width, axis=-1, mode="nearest")
+                primary = np.maximum(measured - scatter, least)
+        weak += int((measured - scatter < least).sum())
+        row[:] = -np.log(np.maximum(measured - scatter, least))
     how = f"{share:g} of the intensity, smoothed over {width:g} bins," if width else f"{share:g} of the open beam"
     at_floor = f"; {weak} rays had less than that and keep a thousandth" if weak else ""
     return f"scatter: {how} taken from each ray{at_floor}"
