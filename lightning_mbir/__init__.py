@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lightning_mbir.physics import MultiCoilFourier as MultiCoilFourier
     from lightning_mbir.physics import NoisySinogram as NoisySinogram
     from lightning_mbir.physics import NonCartesianFourier as NonCartesianFourier
+    from lightning_mbir.physics import OffResonance as OffResonance
     from lightning_mbir.physics import ParallelBeam as ParallelBeam
     from lightning_mbir.physics import RealDomain as RealDomain
     from lightning_mbir.physics import Weighted as Weighted

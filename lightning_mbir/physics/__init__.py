@@ -13,6 +13,7 @@ from lightning_mbir.physics.mri.fourier import FourierSampling, RealDomain
 from lightning_mbir.physics.mri.masks import make_mask
 from lightning_mbir.physics.mri.multi_coil import MultiCoilFourier
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier, radial_trajectory, spiral_trajectory
+from lightning_mbir.physics.mri.off_resonance import OffResonance
 from lightning_mbir.physics.mri.partial_fourier import complete_partial_fourier
 from lightning_mbir.physics.noise import NoisySinogram, complex_gaussian, noise_sigma, poisson_counts
 from lightning_mbir.physics.operator import LinearOperator
@@ -29,6 +30,7 @@ __all__ = [
     "MultiCoilFourier",
     "NoisySinogram",
     "NonCartesianFourier",
+    "OffResonance",
     "ParallelBeam",
     "RealDomain",
     "SliceDifference",

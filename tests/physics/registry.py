@@ -1,6 +1,7 @@
 """Every linear operator by a name: one that is added here gets the whole suite."""
 
 import importlib.util
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ from lightning_mbir.physics import (
     LinearOperator,
     MultiCoilFourier,
     NonCartesianFourier,
+    OffResonance,
     ParallelBeam,
     RealDomain,
     SliceDifference,
@@ -37,6 +39,16 @@ def random_maps(*shape: int) -> torch.Tensor:
 
 def random_weights(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(3)) * 100
+
+
+def random_field(*shape: int) -> torch.Tensor:
+    """Hz."""
+    return 200 * torch.rand(shape, generator=torch.Generator().manual_seed(4)) - 80
+
+
+def readout(*shape: int) -> torch.Tensor:
+    """Seconds: 12 ms over all samples, one after the other."""
+    return torch.linspace(0.001, 0.013, math.prod(shape)).reshape(shape)
 
 
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
@@ -90,6 +102,16 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
         random_mask(15, 6).unflatten(0, (3, 5)), random_maps(3, 2, 5, 6)
     ),
     "multi_coil_real": lambda: RealDomain(MultiCoilFourier(random_mask(8, 7), random_maps(3, 8, 7))),
+    "off_resonance_grid": lambda: OffResonance(FourierSampling(random_mask(7, 8)), random_field(7, 8), readout(7, 8)),
+    "off_resonance_coils": lambda: OffResonance(
+        MultiCoilFourier(random_mask(6, 7), random_maps(3, 6, 7)), random_field(4, 6, 7), readout(6, 7)
+    ),
+    "off_resonance_real": lambda: RealDomain(
+        OffResonance(FourierSampling(random_mask(9, 8)), random_field(9, 8), readout(8))
+    ),
+    "off_resonance_by_slice": lambda: OffResonance(
+        MultiCoilFourier(random_mask(6, 7), random_maps(4, 2, 6, 7)), random_field(4, 6, 7), readout(6, 7), segments=4
+    ),
     "cartesian_3d_even": lambda: CartesianFourier3D(random_mask(4, 6), (4, 6, 8)),
     "cartesian_3d_odd": lambda: CartesianFourier3D(random_mask(5, 3), (5, 3, 7)),
     "cartesian_3d_coils": lambda: CartesianFourier3D(random_mask(4, 5), (4, 5, 3), random_maps(2, 5, 3)),
@@ -123,6 +145,11 @@ for backend, package in (("finufft", "pytorch_finufft"), ("kbnufft", "torchkbnuf
             ),
             f"spiral_coils_{backend}": lambda backend=backend: NonCartesianFourier(
                 spiral_trajectory(3, 40, 1.5), (9, 11), random_maps(2, 9, 11), backend
+            ),
+            f"off_resonance_{backend}": lambda backend=backend: OffResonance(
+                NonCartesianFourier(spiral_trajectory(4, 30, 1.5), (8, 9), random_maps(2, 8, 9), backend),
+                random_field(8, 9),
+                readout(4, 30),
             ),
             f"radial_by_slice_{backend}": lambda backend=backend: NonCartesianFourier(
                 radial_trajectory(4, 10).flatten(0, 1), (8, 7), random_maps(3, 2, 8, 7), backend
