@@ -7,7 +7,14 @@ from torch import Tensor
 
 from lightning_mbir.data.units import MRI_PERCENTILE, Modality, magnitude_percentile
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import CartesianFourier3D, FourierSampling, LinearOperator, MultiCoilFourier, RealDomain
+from lightning_mbir.physics import (
+    CartesianFourier3D,
+    FourierSampling,
+    LinearOperator,
+    MultiCoilFourier,
+    OffResonance,
+    RealDomain,
+)
 from lightning_mbir.slabs import current, largest, total
 from lightning_mbir.solvers import conjugate_gradient, sirt
 
@@ -71,6 +78,7 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
         InputError: k-space that is zero.
     """
     inner = operator.operator if isinstance(operator, RealDomain) else operator
+    inner = inner.operator if isinstance(inner, OffResonance) else inner  # a phase changes no magnitude of k-space
     cartesian = inner if isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D) else None
     image = operator.adjoint(y)
     if cartesian is None:

@@ -18,6 +18,7 @@ from lightning_mbir.physics import (
     FourierSampling,
     LinearOperator,
     MultiCoilFourier,
+    OffResonance,
     ParallelBeam,
     RealDomain,
     coil_compression,
@@ -57,6 +58,8 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
         sampling: LinearOperator = MultiCoilFourier(mask, maps[0] if maps.ndim == 4 and len(maps) == 1 else maps)
     else:
         sampling = FourierSampling(mask)
+    if "b0" in measurement.geometry:
+        sampling = OffResonance(sampling, measurement.geometry["b0"], measurement.geometry["times"])
     return (sampling if complex else RealDomain(sampling)).to(measurement.y.device)
 
 
@@ -75,7 +78,7 @@ def slices_of(measurement: Measurement, start: int, stop: int) -> Measurement:
         raise InputError(f"{measurement.name}: a cone beam measures all slices together; give --split volumes")
     if measurement.modality == "mri" and measurement.y.ndim == 4 and geometry.get("coil_maps") is None:
         geometry["centre"] = sampled_centre(geometry.get("calibration", measurement.y))
-    for name, alone in (("mask", 2), ("coil_maps", 3), ("calibration", 3)):
+    for name, alone in (("mask", 2), ("coil_maps", 3), ("calibration", 3), ("b0", 2)):
         value = geometry.get(name)
         if value is not None and value.ndim > alone and len(value) == depth:
             geometry[name] = value[start:stop].clone()
@@ -134,7 +137,8 @@ def prepared(measurement: Measurement) -> Measurement:
     """With partial Fourier completed and coils compressed, where ``geometry`` says so; the same where it does not.
 
     Raises:
-        InputError: k-space that does not lack one side alone, masks by slice, a share of energy that is none.
+        InputError: k-space that does not lack one side alone, masks by slice or a field map beside it, a share of
+            energy that is none.
     """
     geometry, y, notes = dict(measurement.geometry), measurement.y, measurement.notes
     kind, energy = geometry.pop("partial_fourier", None), geometry.pop("coil_energy", None)
@@ -143,6 +147,8 @@ def prepared(measurement: Measurement) -> Measurement:
     _check_answered(measurement)
     if kind is not None:
         mask = geometry["mask"]
+        if "b0" in geometry:
+            raise InputError(f"--data.partial_fourier {kind}: not beside a field map b0; leave it at zero")
         if mask.ndim == 3:
             raise InputError(f"--data.partial_fourier {kind}: slices have masks of their own; leave it at zero")
         y = complete_partial_fourier(y, mask, kind)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.angles import read_angles
 from lightning_mbir.data.measurements.content import Content
+from lightning_mbir.data.measurements.field_map import read_field
 from lightning_mbir.data.measurements.item import PART, Item
 from lightning_mbir.data.measurements.kspace import count_slices, read_complex
 from lightning_mbir.data.measurements.opposite_rays import Fan
@@ -188,6 +189,9 @@ def _kspace(content: Content, axes: str | None, slices: tuple[int, int] | None) 
     geometry: dict[str, Any] = {"mask": mask.float()}
     if "coil_maps" in content:
         geometry["coil_maps"] = _coil_maps(content["coil_maps"], y, chosen, count_slices(item, axes))
+    if "b0" in content or "times" in content:
+        geometry |= read_field(content, count_slices(item, axes), chosen, (y.shape[-2], y.shape[-1]))
+        notes = (*notes, f"field off by {float(geometry['b0'].min()):.3g} to {float(geometry['b0'].max()):.3g} Hz")
     return OwnLayout(y, geometry, (1.0, 1.0, 1.0), chosen.start, notes)
 
 
