@@ -222,4 +222,5 @@ def _standing_out(y: np.ndarray) -> list[str]:
         rows += bool(found.any())
     if not count:
         return []
-    return [f"{count} detector bins in {rows} of {len(y)} rows stand out in all views; --data.correct rings takes them"]
+    bins_there = "1 detector bin stands" if count == 1 else f"{count} detector bins stand"
+    return [f"{bins_there} out in all views, in {rows} of {len(y)} rows; --data.correct rings takes such"]

@@ -37,6 +37,7 @@ def read_data_exchange(
     detector_spacing: float | None = None,
     rotation_center: float | str | None = None,
     slices: tuple[int, int] | None = None,
+    fine: bool = False,
 ) -> tuple[Tensor, dict[str, Any], tuple[str, ...]]:
     """Sinograms from the projections of a parallel beam (De Carlo et al., J. Synchrotron Rad. 21, 2014).
 
@@ -51,6 +52,7 @@ def read_data_exchange(
         detector_spacing: distance of bins in mm; without it, 1.
         rotation_center: bin of the rotation axis, counted from 0; ``search``, or none, searches for it.
         slices: which rows, from the first to before the last; all by default, and no others are read.
+        fine: whether bins stay as they are, so that their faults can be told.
 
     Returns:
         ``(rows, views, bins)`` line integrals, the arguments of ``ParallelBeam`` with ``slice_thickness``, and notes
@@ -74,7 +76,7 @@ def read_data_exchange(
     least = image_size or data.shape[2]
     image = 4 * (rows.stop - rows.start) * least**2
     check_fits(f"--data.image_size {least}: the volume", image, "give a smaller one, or fewer --data.slices")
-    together = max(1, data.shape[2] // least)
+    together = 1 if fine else max(1, data.shape[2] // least)
     searched = rotation_center is None or isinstance(rotation_center, str)
     scan = _Scan.read(content, rows, together)
     y, sample = scan.line_integrals(few=ROWS if searched else 0)

@@ -155,7 +155,10 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         _check_modality(path, kind, modality)
         _check_options(path, options, kind, projections, mrd, tiff)
         found = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
-    return _asked(found, options) if kind == "mri" else _treated(path, found, options)
+    if kind == "mri":
+        return _asked(found, options)
+    treated = _treated(path, found, options)
+    return _averaged(treated) if projections else treated
 
 
 def _opened(path: Path, options: MeasurementOptions, tiff: bool) -> AbstractContextManager[Content]:
@@ -229,6 +232,20 @@ def _of_scan(scan: Scan, name: str) -> Measurement:
     return Measurement(*given)  # type: ignore[arg-type]
 
 
+def _averaged(found: Measurement) -> Measurement:
+    """With as many bins averaged to one as fit into a pixel."""
+    geometry, (*_, bins) = found.geometry, found.y.shape
+    together = max(1, bins // geometry["image_size"])
+    if together == 1:
+        return found
+    kept, spacing = bins // together, geometry["detector_spacing"]
+    y = found.y[..., : kept * together].reshape(*found.y.shape[:-1], kept, together).mean(-1)
+    # What does not fill a wider bin is left out at the end.
+    offset = geometry["center_offset"] + spacing * (bins - together * kept) / 2
+    geometry = {**geometry, "n_detectors": kept, "detector_spacing": together * spacing, "center_offset": offset}
+    return replace(found, y=y, geometry=geometry, notes=(*found.notes, f"{together} bins averaged to one"))
+
+
 def _read(
     content: Content, name: str, modality: Modality, options: MeasurementOptions, struct: str | None = None
 ) -> Measurement:
@@ -239,7 +256,8 @@ def _read(
         affine = _affine([1.0, pixel, pixel], found.first)
         return Measurement(found.y, found.geometry, affine, name, "ct", found.calibrated, found.notes, sized=False)
     if is_data_exchange(content):
-        y, geometry, notes = read_data_exchange(content, *given)
+        fine = bool(options.correct or options.scatter or options.beam_hardening)
+        y, geometry, notes = read_data_exchange(content, *given, fine)
         thickness = geometry.pop("slice_thickness")
         first = 0 if options.slices is None else options.slices[0]
         affine = _affine([thickness, geometry["pixel_size"], geometry["pixel_size"]], first)

@@ -75,8 +75,7 @@ def read_sinograms(
         content: of the file, with ``sinogram`` ``(views, bins)`` or ``(Z, views, bins)`` and one of ``ANGLES`` (in
             degrees, but for ``angles_rad``); of a fan one each of ``TO_AXIS``, ``TO_DETECTOR`` and ``PITCH``, in mm.
         struct: what stands before these names, see ``struct_of``.
-        image_size: pixels of a slice, which covers what the detector sees; 0 for as many as bins. As many bins as fit
-            into a pixel are averaged.
+        image_size: pixels of a slice, which covers what the detector sees; 0 for as many as bins.
         detector_spacing: distance of bins in mm, of a file that does not tell; without it, 1.
         rotation_center: the bin of the rotation axis, counted from 0, or ``search``; by default it is searched for
             where rays are parallel, and the middle of the detector of a fan.
@@ -127,19 +126,14 @@ def read_sinograms(
     if fan is not None:
         width = 2 * lengths["source_distance"] * math.sin(math.atan(seen / 2 / fan.distance))
     n = image_size or math.ceil(seen)
-    together = max(1, bins // n)
-    kept = bins // together
-    if together > 1:
-        y = y[..., : kept * together].reshape(*y.shape[:2], kept, together).mean(-1)
-        wider = (*wider, f"{together} bins averaged to one")
     geometry = {
         "beam": "parallel" if fan is None else "fan",
         "image_size": n,
         "angles": angles.tolist(),
-        "n_detectors": kept,
+        "n_detectors": bins,
         "pixel_size": width / n,
-        "detector_spacing": together * spacing,
-        "center_offset": spacing * (center - (together * kept - 1) / 2),
+        "detector_spacing": spacing,
+        "center_offset": spacing * (center - (bins - 1) / 2),
         **lengths,
     }
     notes = (*notes, *more, f"rotation centre at bin {center:.2f}{found}", *wider)

@@ -70,7 +70,7 @@ def test_bins_that_do_not_respond_are_told_and_filled() -> None:
     spoilt[0, :, 90] += np.random.default_rng(2).normal(0, 3, 180).astype(np.float32)
     np.testing.assert_array_equal(np.flatnonzero(unresponsive(spoilt[0])), [60, 90])
     (note,) = corrected(FILE, spoilt.copy(), ())
-    assert note == "2 detector bins in 1 of 1 rows stand out in all views; --data.correct rings takes them"
+    assert note == "2 detector bins stand out in all views, in 1 of 1 rows; --data.correct rings takes such"
     (note,) = corrected(FILE, spoilt, ("rings",))
     assert note.endswith("2 bins that do not respond filled from their neighbours")
     assert np.abs(spoilt - noisy())[0][:, [60, 90]].mean() < 0.1 < 0.7
@@ -169,3 +169,14 @@ def test_projections_alone_are_corrected(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=r"is for projections, .*raw.npz holds k-space"):
             read_measurement(tmp_path / "raw.npz", "mri", options)
+
+
+def test_bins_are_corrected_before_they_are_averaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "y.npz", sinogram=noisy() + stripes(), angles=np.arange(180.0))
+    options = {"rotation_center": 181.0, "correct": ("rings",)}
+    whole = read_measurement(tmp_path / "y.npz", "ct", MeasurementOptions(**options))  # type: ignore[arg-type]
+    found = read_measurement(tmp_path / "y.npz", "ct", MeasurementOptions(image_size=90, **options))  # type: ignore[arg-type]
+    expected = whole.y[..., :360].unflatten(-1, (90, 4)).mean(-1)
+    np.testing.assert_allclose(found.y, expected, rtol=1e-5, atol=1e-6)
+    # Bin 181 of 363 in the middle; of the 360 that are left the middle is at 179.5.
+    assert found.geometry["center_offset"] == 1.5 and found.geometry["detector_spacing"] == 4.0
