@@ -84,7 +84,7 @@ SCANS = {
     "dendrite": Scan(
         DENDRITE,
         "ct",
-        {"image_size": 128},
+        {"image_size": 96},
         [{"views": n} for n in (360, 360, 60, 60, 20, 20)],
         [f"{n} views{how}" for n in (360, 60, 20) for how in (", rings corrected", "")],
         [("rings",), ()] * 3,
