@@ -92,7 +92,6 @@ SCANS = {
     ),
     "brain": Scan("brain_gre_16ch_128x128.npz", "mri", {"axes": "coil y x"}, FASTER, SHARES),
     "twix": Scan("brain_gre_16ch_siemens_twix.dat", "mri", {"oversampling": 1.0}, FASTER[:2], SHARES[:2]),
-    "knee": Scan("knee_cor_fatsat_1ch_332x640.npz", "mri", {"axes": "x y"}, FASTER[:2], SHARES[:2]),
     "phantom": Scan("phantom_gre_2ch_160x320.npz", "mri", {"axes": "coil x y"}, FASTER[:2], SHARES[:2]),
 }
 
