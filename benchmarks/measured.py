@@ -92,6 +92,7 @@ SCANS = {
     ),
     "brain": Scan("brain_gre_16ch_128x128.npz", "mri", {"axes": "coil y x"}, FASTER, SHARES),
     "twix": Scan("brain_gre_16ch_siemens_twix.dat", "mri", {"oversampling": 1.0}, FASTER[:2], SHARES[:2]),
+    "knee": Scan("knee_cor_fatsat_1ch_332x640.npz", "mri", {"axes": "x y"}, FASTER[:2], SHARES[:2]),
     "phantom": Scan("phantom_gre_2ch_160x320.npz", "mri", {"axes": "coil x y"}, FASTER[:2], SHARES[:2]),
 }
 
@@ -139,7 +140,7 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
                 ax.set_ylabel(label, color="white")
             cells = f"{psnr:.2f} | {done[method].residual:.4f} | {done[method].seconds:.0f}"
             print(f"| {label} | {method} | {cells} |", flush=True)
-    figure.savefig(file, dpi=100, facecolor="black")
+    figure.savefig(file, dpi=100 if len(scan.parts) < 4 else 60, facecolor="black")
 
 
 def read(folder: Path, scan: Scan, row: int) -> Measurement:
