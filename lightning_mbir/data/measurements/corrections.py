@@ -22,6 +22,8 @@ LEAST_ZINGER = 0.05
 """Line integral that a reading lies below those around it, to be a zinger: 5 % more light."""
 AIR, DRIFT = 0.02, 0.1
 """Shares of the largest line integral: bins of air differ by less in a view, and have less than the second in most."""
+CHANGES = 1e-4
+"""Share of the largest line integral below which changes from view to view tell nothing of a bin."""
 STANDS_OUT = 0.02
 """Share of the largest line integral by which a bin that stands out is off at least."""
 
@@ -192,8 +194,9 @@ def unresponsive(row: np.ndarray) -> np.ndarray:
     change = np.abs(np.diff(row, axis=0)).mean(0)
     beside = np.stack([np.pad(change, 5, mode="edge")[k : k + len(change)] for k in range(11)])
     left, right = np.median(beside[:5], axis=0), np.median(beside[6:], axis=0)
-    still = change < np.minimum(left, right) / 8
-    flickers = change > 8 * np.maximum(np.maximum(left, right), np.median(change))
+    least = CHANGES * float(np.abs(row).max())
+    still = (change < np.minimum(left, right) / 8) & (np.minimum(left, right) > least)
+    flickers = change > 8 * np.maximum(np.maximum(left, right), max(float(np.median(change)), least / 8))
     return np.asarray(still | flickers)
 
 
@@ -208,9 +211,12 @@ def _check_fillable(path: Path, bad: np.ndarray) -> None:
 
 
 def _standing_out(y: np.ndarray) -> list[str]:
-    """How many bins are dead, hot or off, by a look at some of the views; nothing where there are none."""
+    """How many bins are dead, hot or off, by a look at some of the views; nothing where there are none.
+
+    Nor on a detector of a few bins, on which what is in the beam looks like stripes.
+    """
     _, views, bins = y.shape
-    if views < LEAST_VIEWS or bins < 2 * WIDTH:
+    if views < LEAST_VIEWS or bins < 8 * WIDTH:
         return []
     count = rows = 0
     for row in y:
