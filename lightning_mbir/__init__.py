@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lightning_mbir.physics import FanBeam as FanBeam
     from lightning_mbir.physics import FourierSampling as FourierSampling
     from lightning_mbir.physics import LinearOperator as LinearOperator
+    from lightning_mbir.physics import ModularBeam as ModularBeam
     from lightning_mbir.physics import MultiCoilFourier as MultiCoilFourier
     from lightning_mbir.physics import NoisySinogram as NoisySinogram
     from lightning_mbir.physics import NonCartesianFourier as NonCartesianFourier
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from lightning_mbir.physics import Weighted as Weighted
     from lightning_mbir.physics import complex_gaussian as complex_gaussian
     from lightning_mbir.physics import estimate_coil_maps as estimate_coil_maps
+    from lightning_mbir.physics import helical_trajectory as helical_trajectory
     from lightning_mbir.physics import loop_coil_maps as loop_coil_maps
     from lightning_mbir.physics import make_mask as make_mask
     from lightning_mbir.physics import noise_sigma as noise_sigma

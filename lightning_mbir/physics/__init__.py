@@ -3,7 +3,9 @@
 from lightning_mbir.flags import MASKS
 from lightning_mbir.physics.ct.cone_beam import ConeBeam
 from lightning_mbir.physics.ct.fan_beam import FanBeam
+from lightning_mbir.physics.ct.modular_beam import ModularBeam
 from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
+from lightning_mbir.physics.ct.trajectory import helical_trajectory
 from lightning_mbir.physics.difference import Difference, SliceDifference
 from lightning_mbir.physics.mri.cartesian_3d import CartesianFourier3D
 from lightning_mbir.physics.mri.coil_compression import coil_compression, compressed
@@ -27,6 +29,7 @@ __all__ = [
     "FanBeam",
     "FourierSampling",
     "LinearOperator",
+    "ModularBeam",
     "MultiCoilFourier",
     "NoisySinogram",
     "NonCartesianFourier",
@@ -41,6 +44,7 @@ __all__ = [
     "compressed",
     "density_compensation",
     "estimate_coil_maps",
+    "helical_trajectory",
     "loop_coil_maps",
     "make_mask",
     "noise_sigma",

@@ -13,6 +13,7 @@ from lightning_mbir.physics import (
     FanBeam,
     FourierSampling,
     LinearOperator,
+    ModularBeam,
     MultiCoilFourier,
     NonCartesianFourier,
     OffResonance,
@@ -20,6 +21,7 @@ from lightning_mbir.physics import (
     RealDomain,
     SliceDifference,
     Weighted,
+    helical_trajectory,
     make_mask,
     radial_trajectory,
     spiral_trajectory,
@@ -51,6 +53,14 @@ def readout(*shape: int) -> torch.Tensor:
     return torch.linspace(0.001, 0.013, math.prod(shape)).reshape(shape)
 
 
+def wobbling(views: torch.Tensor, by: float) -> torch.Tensor:
+    """Views whose source and detector stray by about so many mm, and whose axes turn with them."""
+    table = views + by * torch.randn(views.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    u, v = table[:, 6:9], table[:, 9:]
+    table[:, 9:] = v - u * (u * v).sum(1, keepdim=True) / u.square().sum(1, keepdim=True)
+    return table
+
+
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "parallel_beam_even": lambda: ParallelBeam(16, ANGLES, pixel_size=1.5),
     "parallel_beam_odd": lambda: ParallelBeam(17, ANGLES, n_detectors=12, detector_spacing=2.1),
@@ -77,6 +87,45 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
         slice_thickness=2.3,
         detector_spacing=(1.7, 1.2),
         offsets=(0.8, -0.5),
+    ),
+    "modular_beam_helix": lambda: ModularBeam(
+        (6, 7, 8),
+        helical_trajectory(
+            [i * 50.0 for i in range(16)],
+            source_distance=20.0,
+            detector_distance=10.0,
+            detector_spacing=(1.5, 1.5),
+            pitch=3.0,
+        ),
+        detector_shape=(4, 13),
+        slice_thickness=0.8,
+    ),
+    "modular_beam_wobbling": lambda: ModularBeam(
+        (7, 6, 5),
+        wobbling(
+            helical_trajectory(FULL, source_distance=25.0, detector_distance=12.0, detector_spacing=(1.4, 1.6)), 0.2
+        ),
+        detector_shape=(9, 10),
+        pixel_size=1.1,
+    ),
+    "modular_beam_steep": lambda: ModularBeam(  # rays follow z
+        (9, 6, 7),
+        [[3.0, 2.0 - i, -20.0, -1.0, i, 15.0, 1.3, 0.0, 0.0, 0.0, 1.2, 0.0] for i in range(4)],
+        detector_shape=(12, 11),
+        slice_thickness=0.5,
+    ),
+    "modular_beam_curved": lambda: ModularBeam(
+        (5, 8, 8),
+        helical_trajectory(
+            [i * 40.0 for i in range(18)],
+            source_distance=30.0,
+            detector_distance=20.0,
+            detector_spacing=(1.6, 1.7),
+            pitch=2.5,
+        ),
+        detector_shape=(4, 12),
+        detector="curved",
+        curvature_radius=48.0,
     ),
     "parallel_beam_torch_radon": lambda: ParallelBeam(
         12, ANGLES, n_detectors=27, pixel_size=1.5, center_offset=0.75, backend="torch_radon"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.ct.geometry import ConeGeometry, PlaneGeometry, outer_bins
+from lightning_mbir.physics.ct.geometry import PlaneGeometry, VolumeGeometry, outer_bins
 from lightning_mbir.physics.ct.projectors.projector import Projector
 from lightning_mbir.physics.operator import LinearOperator, Parts
 
@@ -29,7 +29,7 @@ class Beam(LinearOperator):
     BACKENDS: ClassVar[Mapping[str, Callable[[Any], Projector]]]
     """What makes the projector of a geometry; those that need an optional package import it when they are called."""
 
-    def __init__(self, geometry: PlaneGeometry | ConeGeometry, backend: str, default: str) -> None:
+    def __init__(self, geometry: PlaneGeometry | VolumeGeometry, backend: str, default: str) -> None:
         super().__init__()
         if backend != "auto" and backend not in self.BACKENDS:
             raise InputError(f"backend {backend!r} is unknown; there are auto, {', '.join(self.BACKENDS)}")
@@ -52,8 +52,7 @@ class Beam(LinearOperator):
     @property
     def outer_bins(self) -> tuple[int, ...]:
         """The ends of the detector, 0 and -1 along its bins, that no object may reach beyond."""
-        positions = self._geometry.positions
-        return outer_bins(self._geometry.angles, positions[1] if isinstance(positions, tuple) else positions)
+        return outer_bins(self._geometry.angles, self._geometry.columns)
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -73,9 +72,10 @@ class Beam(LinearOperator):
         return Parts(torch.from_numpy(places), torch.zeros(len(places), dtype=torch.bool), "views", wedge)
 
     def of_parts(self, chosen: Int[Tensor, " n"]) -> Beam:
-        geometry = replace(self._geometry, angles=tuple(self._geometry.angles[i] for i in chosen.tolist()))
         one = type(self).__new__(type(self))
-        Beam.__init__(one, geometry, self.backend, self.backend)  # all else was checked when the whole was made
+        Beam.__init__(
+            one, self._geometry.of_views(chosen.tolist()), self.backend, self.backend
+        )  # all else was checked when the whole was made
         return one.to(self.device, self.real_dtype)
 
     def get_extra_state(self) -> dict[str, Any]:

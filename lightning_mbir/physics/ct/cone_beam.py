@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
-from lightning_mbir.physics.ct.beam import Beam
 from lightning_mbir.physics.ct.geometry import (
     ConeGeometry,
     check_finite,
@@ -22,12 +20,13 @@ from lightning_mbir.physics.ct.geometry import (
     warn_cut_slices,
     warn_truncated,
 )
-from lightning_mbir.physics.ct.projectors.cone_joseph import ConeJoseph
 from lightning_mbir.physics.ct.projectors.diffct import DiffctProjector
+from lightning_mbir.physics.ct.projectors.joseph_3d import Joseph3D
 from lightning_mbir.physics.ct.projectors.torch_radon import TorchRadonProjector
+from lightning_mbir.physics.ct.volume_beam import VolumeBeam
 
 
-class ConeBeam(Beam):
+class ConeBeam(VolumeBeam):
     """Line integrals of attenuation along the rays of a cone: an operator on whole volumes.
 
     Slice ``k`` is at ``z = (k - (Z - 1) / 2) slice_thickness``, pixels lie as in ``ParallelBeam``. In the view at angle
@@ -56,8 +55,7 @@ class ConeBeam(Beam):
             or a backend that is not there.
     """
 
-    separable = False
-    BACKENDS: ClassVar = {"matrix_free": ConeJoseph, "diffct": DiffctProjector, "torch_radon": TorchRadonProjector}
+    BACKENDS: ClassVar = {"matrix_free": Joseph3D, "diffct": DiffctProjector, "torch_radon": TorchRadonProjector}
 
     def __init__(
         self,
@@ -115,18 +113,3 @@ class ConeBeam(Beam):
         warn_truncated(name, source_distance * math.sin(math.atan(half_u / total)), min(y, x) * pixel_size / 2, level=3)
         warn_cut_slices(name, half_v / magnification, z * thickness / 2)
         super().__init__(geometry, backend, default="matrix_free")
-
-    def forward(self, x: Float[Tensor, "*batch z y x"]) -> Float[Tensor, "*batch views rows columns"]:
-        """Projections: ``(..., Z, Y, X)`` in 1/mm to ``(..., views, rows, columns)``."""
-        self.check_domain(x)
-        flat = x.reshape(-1, math.prod(self.domain_shape))
-        return self._projector.apply(flat).reshape(*x.shape[:-3], *self.range_shape)
-
-    def adjoint(self, y: Float[Tensor, "*batch views rows columns"]) -> Float[Tensor, "*batch z y x"]:
-        """Unfiltered back-projection: ``(..., views, rows, columns)`` to ``(..., Z, Y, X)``.
-
-        The exact transpose, but by ``torch_radon``.
-        """
-        self.check_range(y)
-        flat = y.reshape(-1, math.prod(self.range_shape))
-        return self._projector.apply(flat, transpose=True).reshape(*y.shape[:-3], *self.domain_shape)

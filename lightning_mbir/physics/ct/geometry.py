@@ -9,7 +9,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -78,6 +78,15 @@ class PlaneGeometry(ABC):
         return [self.rays(angle) for angle in self.angles]
 
     @property
+    def columns(self) -> Array:
+        """The same as ``positions``: a slice has no rows."""
+        return self.positions
+
+    def of_views(self, chosen: Sequence[int]) -> PlaneGeometry:
+        """The geometry of the views of these numbers."""
+        return replace(self, angles=tuple(self.angles[i] for i in chosen))
+
+    @property
     def matrix_gigabytes(self) -> float:
         """Size of the matrix and its transpose, to within a third."""
         reach = self.image_size * self.pixel_size / math.sqrt(2)
@@ -128,19 +137,20 @@ class FanGeometry(PlaneGeometry):
 
 
 @dataclass(frozen=True)
-class ConeGeometry:
-    """The rays of a cone onto a flat panel; arguments as those of ``ConeBeam``, with no default left open."""
+class VolumeGeometry(ABC):
+    """Rays from a source through a volume to the bins of a detector, view by view.
+
+    Points are ``(x, y, z)`` in mm from the middle of the volume: voxel ``(k, j, i)`` has its centre at
+    ``((i - (X - 1) / 2) pixel_size, (j - (Y - 1) / 2) pixel_size, (k - (Z - 1) / 2) slice_thickness)``.
+    """
 
     turn: ClassVar[float] = 360.0
     volume_shape: tuple[int, int, int]
     angles: tuple[float, ...]
-    source_distance: float
-    detector_distance: float
+    """Where the source is in each view, seen from the axis: at ``(sin, -cos)`` of so many degrees."""
     detector_shape: tuple[int, int]
     pixel_size: float
     slice_thickness: float
-    detector_spacing: tuple[float, float]
-    offsets: tuple[float, float]
 
     @property
     def domain_shape(self) -> tuple[int, int, int]:
@@ -153,6 +163,29 @@ class ConeGeometry:
         return len(self.angles), *self.detector_shape
 
     @property
+    @abstractmethod
+    def columns(self) -> Array:
+        """``(columns,)`` coordinates along the detector in mm, 0 where the axis projects to."""
+
+    @abstractmethod
+    def of_views(self, chosen: Sequence[int]) -> VolumeGeometry:
+        """The geometry of the views of these numbers."""
+
+    @abstractmethod
+    def rays(self, start: int, stop: int) -> tuple[Float[Tensor, "3 views"], Float[Tensor, "3 views rows columns"]]:
+        """``x, y, z`` of the source and of the bins in some views, float64 on the host."""
+
+
+@dataclass(frozen=True)
+class ConeGeometry(VolumeGeometry):
+    """The rays of a cone onto a flat panel; arguments as those of ``ConeBeam``, with no default left open."""
+
+    source_distance: float
+    detector_distance: float
+    detector_spacing: tuple[float, float]
+    offsets: tuple[float, float]
+
+    @property
     def positions(self) -> tuple[Array, Array]:
         """Coordinates of rows and of columns on the detector in mm, 0 where the axis and the source's plane project
         to."""
@@ -161,6 +194,23 @@ class ConeGeometry:
             for size, spacing, offset in zip(self.detector_shape, self.detector_spacing, self.offsets, strict=True)
         )
         return rows, columns
+
+    @property
+    def columns(self) -> Array:
+        return self.positions[1]
+
+    def of_views(self, chosen: Sequence[int]) -> ConeGeometry:
+        return replace(self, angles=tuple(self.angles[i] for i in chosen))
+
+    def rays(self, start: int, stop: int) -> tuple[Float[Tensor, "3 views"], Float[Tensor, "3 views rows columns"]]:
+        theta = torch.deg2rad(torch.tensor(self.angles[start:stop], dtype=torch.float64))
+        cos, sin, zero = theta.cos(), theta.sin(), torch.zeros_like(theta)
+        v, u = (torch.from_numpy(part) for part in self.positions)
+        x = (cos[:, None] * u - self.detector_distance * sin[:, None])[:, None]
+        y = (sin[:, None] * u + self.detector_distance * cos[:, None])[:, None]
+        shape = (len(theta), *self.detector_shape)
+        bins = torch.stack((x.expand(shape), y.expand(shape), v[:, None].expand(shape)))
+        return self.source_distance * torch.stack((sin, -cos, zero)), bins
 
 
 def seen_half(angles: Sequence[float], width: float, offset: float) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightning_mbir.physics.ct.geometry import ConeGeometry
 from lightning_mbir.physics.ct.joseph import joseph_matrix
-from lightning_mbir.physics.ct.projectors.cone_joseph import ConeJoseph
+from lightning_mbir.physics.ct.projectors.joseph_3d import Joseph3D
 
 __version__ = "3.0.0"
 GPU = {"cuda", "cpu"}
@@ -232,7 +232,7 @@ class ConeBeam(BaseRadon):
             detector_spacing=(cfg.spacing_v, cfg.spacing_u),
             offsets=(0.0, 0.0),
         )
-        return ConeJoseph(geometry).product(x.flatten(1), False).view(len(x), *geometry.range_shape)
+        return Joseph3D(geometry).product(x.flatten(1), False).view(len(x), *geometry.range_shape)
 
     def back(self, y: Tensor, angles: Tensor, volume: Any) -> Tensor:
         cfg, shape = self.cfg, (volume.depth, volume.height, volume.width)
