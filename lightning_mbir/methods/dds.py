@@ -14,7 +14,9 @@ from lightning_mbir.methods.admm_tv import admm_tv
 from lightning_mbir.methods.fbp import fbp
 from lightning_mbir.methods.method import PRIOR, RATIO, Count, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
+from lightning_mbir.methods.sirt import sirt
 from lightning_mbir.methods.zero_filled import zero_filled
+from lightning_mbir.physics import ModularBeam
 
 
 @method(needs=("prior",), splits=True, memory=(11, 2, 3))
@@ -50,7 +52,8 @@ def dds(
         eta: share of the noise that is fresh at every level.
         ddim: scale eta as in DDIM, so that many levels give samples of the prior.
         schedule: of the noise levels.
-        start: volume that noise of the highest level is added to: none, the direct inversion, or that of ADMM-TV.
+        start: volume that noise of the highest level is added to: none, the direct inversion (of a modular beam, which
+            has none, 50 steps of SIRT), or that of ADMM-TV.
         correlation: of the noise of neighbouring slices.
     """
     if sigma_y > 0:
@@ -78,6 +81,8 @@ def _start(p: Problem, name: str) -> Tensor | None:
     quiet = replace(p, report=lambda state: None, checkpoint=UNKEPT)
     if name == "admm_tv":
         return admm_tv(quiet, steps=50)
+    if name == "direct" and isinstance(p.physical, ModularBeam):
+        return sirt(quiet, steps=50)
     if name == "direct":
         return zero_filled(quiet) if p.physical.range_complex else fbp(quiet)
     return None

@@ -7,19 +7,25 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_mbir import solvers
+from lightning_mbir.errors import InputError
 from lightning_mbir.methods.method import method
 from lightning_mbir.methods.problem import Problem
-from lightning_mbir.physics import ConeBeam
+from lightning_mbir.physics import ConeBeam, ModularBeam
 
 
 @method(modalities=("ct",), weighted=False, splits=True, memory=(1.5, 8, 0))
 def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp") -> Tensor:
-    """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam.
+    """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam, none for a modular one.
 
     Args:
         p: the problem.
         filter: window of the ramp filter.
     """
+    if isinstance(p.physical, ModularBeam):
+        raise InputError(
+            "fbp has no filter for views that stand anywhere (ModularBeam); take sirt, cgls, admm_tv or dds, or a "
+            "ConeBeam where the source goes around in a circle"
+        )
     if isinstance(p.physical, ConeBeam):
         return solvers.fdk(p.measured, p.physical, filter)
     return solvers.fbp(p.measured, p.physical, filter)  # type: ignore[arg-type]  # which checks it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,12 +12,15 @@ import torch
 
 from lightning_mbir.data.measurements.angles import SAME, from_start, spread_evenly
 from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.measurements.own_layout import COUPLED
+from lightning_mbir.data.measurements.trajectory import travelled
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
     ConeBeam,
     FanBeam,
     FourierSampling,
     LinearOperator,
+    ModularBeam,
     MultiCoilFourier,
     OffResonance,
     ParallelBeam,
@@ -30,7 +34,12 @@ from lightning_mbir.physics import (
 from lightning_mbir.physics.mri.coil_maps import sampled_centre
 from lightning_mbir.physics.noise import kspace_noise, projection_noise
 
-BEAMS: dict[str, Callable[..., LinearOperator]] = {"parallel": ParallelBeam, "fan": FanBeam, "cone": ConeBeam}
+BEAMS: dict[str, Callable[..., LinearOperator]] = {
+    "parallel": ParallelBeam,
+    "fan": FanBeam,
+    "cone": ConeBeam,
+    "modular": ModularBeam,
+}
 
 
 def measured_operator(measurement: Measurement, complex: bool = True) -> LinearOperator:
@@ -71,11 +80,13 @@ def slices_of(measurement: Measurement, start: int, stop: int) -> Measurement:
         start, stop: those that are kept.
 
     Raises:
-        InputError: a cone beam, which measures slices together.
+        InputError: a cone or modular beam, which measures slices together.
     """
     geometry, depth = dict(measurement.geometry), len(measurement.y)
-    if geometry.get("beam") == "cone":
-        raise InputError(f"{measurement.name}: a cone beam measures all slices together; give --split volumes")
+    if geometry.get("beam") in COUPLED:
+        raise InputError(
+            f"{measurement.name}: a {geometry['beam']} beam measures all slices together; give --split volumes"
+        )
     if measurement.modality == "mri" and measurement.y.ndim == 4 and geometry.get("coil_maps") is None:
         geometry["centre"] = sampled_centre(geometry.get("calibration", measurement.y))
     for name, alone in (("mask", 2), ("coil_maps", 3), ("calibration", 3), ("b0", 2)):
@@ -178,17 +189,25 @@ def _is_block(mask: torch.Tensor) -> bool:
 
 
 def _fewer_views(measurement: Measurement, views: int | None = None, angle_range: float | None = None) -> Measurement:
-    beam, angles = measurement.geometry["beam"], np.asarray(measurement.geometry["angles"])
-    places = from_start(angles)
-    inside = np.arange(len(angles)) if angle_range is None else np.flatnonzero(places < max(angle_range - SAME, SAME))
+    geometry, beam = dict(measurement.geometry), measurement.geometry["beam"]
+    # The rays of a parallel beam are the same half a turn later, those of a helix never.
+    period = 180.0 if beam == "parallel" else 360.0
+    if beam == "modular":
+        table = np.asarray(geometry["views"])
+        along = travelled(table)
+        period = period if along is None else math.inf
+        places = from_start(np.degrees(np.arctan2(table[:, 0], -table[:, 1]))) if along is None else along
+    else:
+        places = from_start(np.asarray(geometry["angles"]))
+    inside = np.arange(len(places)) if angle_range is None else np.flatnonzero(places < max(angle_range - SAME, SAME))
     count = len(inside) if views is None else views
     if not 1 <= count <= len(inside):
         most = len(inside)
         raise InputError(f"--views {count}: {measurement.name} has {most} views in that range; give 1 to {most}")
-    # The rays of a parallel beam are the same half a turn later.
-    chosen = inside[spread_evenly(places[inside], count, 180 if beam == "parallel" else 360)]
-    geometry = {**measurement.geometry, "angles": angles[chosen].tolist()}
-    axis = 0 if beam == "cone" else 1
-    y = measurement.y.index_select(axis, torch.from_numpy(chosen).to(measurement.y.device))
-    note = f"{count} of {len(angles)} views"
+    chosen = inside[spread_evenly(places[inside], count, period)]
+    for name in ("angles", "views", "curvature_radius"):
+        if isinstance(geometry.get(name), list):
+            geometry[name] = [geometry[name][view] for view in chosen]
+    y = measurement.y.index_select(0 if beam in COUPLED else 1, torch.from_numpy(chosen).to(measurement.y.device))
+    note = f"{count} of {len(places)} views"
     return replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note))

@@ -25,6 +25,7 @@ from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.methods.tuning import Trial, Tuning
+from lightning_mbir.physics import ModularBeam
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
 from lightning_mbir.reconstruction.logged import run_name
@@ -295,10 +296,13 @@ def _direct(runner: Runner, plan: Plan, case: Case) -> tuple[str, Tensor] | None
     method, name = ("fbp", "FBP") if runner.task.modality == "ct" else ("zero_filled", "zero-filled")
     if runner.task.operator is not None:  # of which no direct inversion is known
         method, name = "cgls", "least squares"
+    operator = case.operator(runner.takes_complex(plan))
+    steps = None
+    if isinstance(operator, ModularBeam):  # which has no filtered back-projection
+        method, name, steps = "sirt", "SIRT, 50 steps", 50
     if plan.method == method:
         return None
-    operator = case.operator(runner.takes_complex(plan))
-    return name, run_method(case.y, operator, method=method, modality=runner.task.modality).image
+    return name, run_method(case.y, operator, method=method, modality=runner.task.modality, steps=steps).image
 
 
 def _dicom_headers(job: Job) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from lightning_mbir.data.measurements.measurement import Measurement
+from lightning_mbir.data.measurements.own_layout import COUPLED
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.fbp_unet import FBPUNet
@@ -123,8 +124,8 @@ def check_split(
             f"{each} processes for a volume of {min(depths)} slices; give --trainer.devices {min(depths)} or fewer"
         )
     reason = ""
-    if isinstance(scan, Measurement) and scan.geometry.get("beam") == "cone":
-        reason = "a cone beam measures all slices together"
+    if isinstance(scan, Measurement) and scan.geometry.get("beam") in COUPLED:
+        reason = f"a {scan.geometry['beam']} beam measures all slices together"
     for plan in plans:
         names = [plan.method] if plan.choice is None else [c.method for c in plan.choice.candidates]
         if not plan.chosen.splits:

@@ -40,7 +40,9 @@ def fbp(
         InputError: unknown filter, sinograms of another shape, or another operator.
     """
     if not isinstance(operator, ParallelBeam | FanBeam):
-        raise InputError(f"fbp is for ParallelBeam and FanBeam, not {type(operator).__name__}; fdk is for ConeBeam")
+        raise InputError(
+            f"fbp is for ParallelBeam and FanBeam, not {type(operator).__name__}; fdk is for ConeBeam, sirt for all"
+        )
     operator.check_range(y)
     if isinstance(operator, FanBeam):
         return _fan(y, operator, filter)

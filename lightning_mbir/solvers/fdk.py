@@ -37,7 +37,9 @@ def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp")
         InputError: unknown filter, projections of another shape, or another operator.
     """
     if not isinstance(operator, ConeBeam):
-        raise InputError(f"fdk is for ConeBeam, not {type(operator).__name__}; fbp is for ParallelBeam and FanBeam")
+        raise InputError(
+            f"fdk is for ConeBeam, not {type(operator).__name__}; fbp is for ParallelBeam and FanBeam, sirt for all"
+        )
     operator.check_range(y)
     source, total = operator.source_distance, operator.source_distance + operator.detector_distance
     v, u = (torch.from_numpy(part) for part in operator.positions)

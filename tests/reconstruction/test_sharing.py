@@ -44,6 +44,7 @@ def measurement(**geometry: Any) -> Measurement:
         (6, "dds", {}, 3, {}, "prior is of 3 neighbouring slices"),
         (2, "l1_wavelet", {"axes": "zyx"}, 1, {}, "wavelets along z"),
         (2, "dds", {}, 1, {"beam": "cone"}, "cone beam measures all slices together; give --split volumes"),
+        (2, "dds", {}, 1, {"beam": "modular"}, "modular beam measures all slices together; give --split volumes"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(

@@ -86,9 +86,9 @@ class Measurement:
     """A measurement and what is needed to build its operator.
 
     Attributes:
-        y: line integrals ``(Z, views, detectors)``, of a cone beam ``(views, rows, columns)``; centred complex k-space
-            ``(Z, Y, X)`` or, of several coils, ``(Z, coils, Y, X)``.
-        geometry: CT: ``beam`` (``parallel``, ``fan`` or ``cone``) and the arguments of its operator. MRI:
+        y: line integrals ``(Z, views, detectors)``, of cone and modular beams ``(views, rows, columns)``; centred
+            complex k-space ``(Z, Y, X)`` or, of several coils, ``(Z, coils, Y, X)``.
+        geometry: CT: ``beam`` (``parallel``, ``fan``, ``cone`` or ``modular``) and the arguments of its operator. MRI:
             ``mask`` ``(Y, X)``, or ``(Z, Y, X)`` where slices differ, and, where they were measured, ``coil_maps``
             ``(coils, Y, X)`` or ``(Z, coils, Y, X)``; of a scanner's file ``phase_axis``, ``"x"`` or ``"y"``, and
             ``calibration``, k-space that only tells the coils; ``partial_fourier`` and ``coil_energy`` where they were

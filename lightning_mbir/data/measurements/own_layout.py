@@ -19,6 +19,7 @@ from lightning_mbir.data.measurements.opposite_rays import Fan
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
 from lightning_mbir.data.measurements.sampling import read_mask
 from lightning_mbir.data.measurements.selection import chosen_slices
+from lightning_mbir.data.measurements.trajectory import check_gaps
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -29,14 +30,18 @@ REQUIRED = {
     "parallel": ("measurement", "angles", "image_size", "pixel_size"),
     "fan": ("measurement", "angles", "image_size", "pixel_size", *SOURCE),
     "cone": ("measurement", "angles", "volume_shape", "pixel_size", *SOURCE),
+    "modular": ("measurement", "views", "volume_shape", "pixel_size"),
 }
+COUPLED = ("cone", "modular")
+"""Beams whose views show all slices at once."""
 NUMBERS = {
     "parallel": {"image_size": 1, "pixel_size": 1, "detector_spacing": 1, "center_offset": 1},
     "cone": {"volume_shape": 3, "pixel_size": 1, "slice_thickness": 1, "detector_spacing": 2, "offsets": 2},
 }
 NUMBERS["fan"] = {**NUMBERS["parallel"], **dict.fromkeys(SOURCE, 1)}
 NUMBERS["cone"] |= dict.fromkeys(SOURCE, 1)
-"""What a beam's geometry consists of beside its angles, and how many values that has."""
+NUMBERS["modular"] = {"volume_shape": 3, "pixel_size": 1, "slice_thickness": 1}
+"""What a beam's geometry consists of beside its angles or views, and how many values that has."""
 
 WHOLE = ("image_size", "volume_shape")
 POSITIVE = (*WHOLE, "pixel_size", "detector_spacing", "slice_thickness", "source_distance")
@@ -79,12 +84,13 @@ def read_own_layout(
 
     Raises:
         InputError: keys that are missing, wrong dimensions, values that are not finite or not what the key stands for,
-            slices of a cone beam, a rotation centre where the file has one or that cannot be found, too little memory.
+            slices of a beam that measures all of them together, views of a helix that are missing, a rotation centre
+            where the file has one or that cannot be found, too little memory.
     """
     path = content.path
     beam = content["beam"].text() if "beam" in content else "parallel"
-    if beam not in ("parallel", "fan", "cone"):
-        raise InputError(f"{path}: beam is {beam}; there are parallel, fan and cone")
+    if beam not in NUMBERS:
+        raise InputError(f"{path}: beam is {beam}; there are parallel, fan, cone and modular")
     required = REQUIRED[beam if modality == "ct" else "mri"]
     missing = [key for key in required if key not in content]
     if missing:
@@ -142,18 +148,18 @@ def noise_std(content: Content, modality: Modality) -> float:
 
 def _projections(content: Content, beam: str, slices: tuple[int, int] | None) -> OwnLayout:
     path, item = content.path, content["measurement"]
-    wanted = "(views, rows, columns)" if beam == "cone" else "(Z, views, bins)"
+    wanted = "(views, rows, columns)" if beam in COUPLED else "(Z, views, bins)"
     flat = item.ndim == 2
     if item.ndim not in (2, 3) or 0 in item.shape or item.dtype.kind not in "iuf":
         kind = f"has {item.ndim} dimensions, {item.shape} of {item.dtype}"
         raise InputError(f"{path}: the measurement {kind}; give real numbers {wanted}")
     shape = (1, *item.shape) if flat else item.shape
-    if beam == "cone" and slices is not None:
+    if beam in COUPLED and slices is not None:
         raise InputError(
-            f"--data.slices {slices[0]}:{slices[1]}: the views of a cone beam show all slices at once; leave it out"
+            f"--data.slices {slices[0]}:{slices[1]}: the views of a {beam} beam show all slices at once; leave it out"
         )
     geometry, notes = _ct_geometry(content, shape, beam)
-    if beam == "cone":
+    if beam in COUPLED:
         chosen = slice(0, shape[0])
         voxels, named = math.prod(geometry["volume_shape"]), f"volume_shape {geometry['volume_shape']}"
     else:
@@ -172,8 +178,8 @@ def _projections(content: Content, beam: str, slices: tuple[int, int] | None) ->
         if not np.isfinite(there[place]).all():
             raise InputError(f"{path}: the measurement has NaN or infinite values (or beyond 3e38); correct them first")
     pixel = geometry["pixel_size"]
-    thickness = geometry.get("slice_thickness", pixel if beam == "cone" else 1.0)
-    first, sized = 0 if beam == "cone" else chosen.start, beam == "cone" or "slice_thickness" in geometry
+    thickness = geometry.get("slice_thickness", pixel if beam in COUPLED else 1.0)
+    first, sized = 0 if beam in COUPLED else chosen.start, beam in COUPLED or "slice_thickness" in geometry
     return OwnLayout(torch.from_numpy(array), geometry, (thickness, pixel, pixel), first, notes, sized)
 
 
@@ -212,20 +218,43 @@ def _coil_maps(item: Item, y: Tensor, chosen: slice, count: int) -> Tensor:
 def _ct_geometry(content: Content, shape: tuple[int, ...], beam: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The beam and the arguments of its operator, and notes; how they go together is for the operator to check."""
     path = content.path
-    angles, notes = read_angles(content["angles"], shape[0] if beam == "cone" else shape[1])
-    geometry: dict[str, Any] = {"beam": beam, "angles": angles.tolist()}
+    notes: tuple[str, ...] = ()
+    if beam == "modular":
+        geometry: dict[str, Any] = {"beam": beam, **_views(content, shape[0])}
+    else:
+        angles, notes = read_angles(content["angles"], shape[0] if beam == "cone" else shape[1])
+        geometry = {"beam": beam, "angles": angles.tolist()}
     for key, count in NUMBERS[beam].items():
         if key in content:
             values = content[key].numbers(count, whole=key in WHOLE)
             if key in POSITIVE and min(values) <= 0:
                 raise InputError(f"{path}: {key} is {', '.join(f'{value:g}' for value in values)}; give more than 0")
             geometry[key] = values[0] if count == 1 else tuple(values)
-    if beam == "cone":
+    if beam in COUPLED:
         geometry["detector_shape"] = shape[1:]
     else:
         geometry["n_detectors"] = shape[2]
         if beam == "parallel":  # a fan's own default is magnified
             geometry.setdefault("detector_spacing", geometry["pixel_size"])
-    if beam == "fan" and "detector" in content:
+    if beam in ("fan", "modular") and "detector" in content:
         geometry["detector"] = content["detector"].text()
     return geometry, notes
+
+
+def _views(content: Content, count: int) -> dict[str, Any]:
+    """The table of a modular beam; what one view alone can be wrong in is for the operator to check."""
+    item = content["views"]
+    if item.shape != (count, 12):
+        raise InputError(
+            f"{content.path}: views are {item.shape}, but the measurement has {count} views; give ({count}, 12): "
+            "source, middle of the detector, step from a column and from a row to the next, x, y, z of each in mm"
+        )
+    table = np.array(item.numbers()).reshape(count, 12)
+    check_gaps(content.path, table)
+    if "volume_center" in content:
+        table[:, :6] -= np.tile(content["volume_center"].numbers(3), 2)
+    geometry: dict[str, Any] = {"views": table.tolist()}
+    if "curvature_radius" in content:
+        radii = content["curvature_radius"].numbers()
+        geometry["curvature_radius"] = radii[0] if len(radii) == 1 else radii
+    return geometry
