@@ -2,6 +2,7 @@
 
     python benchmarks/projectors.py --threads 1 --repeats 3
     python benchmarks/projectors.py --cases 256x60 --packages sparse astra
+    python benchmarks/projectors.py --geometries fan cone --clock cpu --repeats 7
 
 All packages run in one process, by turns, and the least of the repeats counts, so that on a busy machine the ratios
 hold better than the times. So does the processor's time (`--clock cpu`, with one thread) in place of wall time. Others
@@ -9,6 +10,9 @@ get fewer slices (`--others_batch`), for which they take the same time each. The
 `|<A x, y> - <x, A* y>| / <A x, y>` for uniform random `x` and `y` in float32. Packages that are not installed are left
 out with a line. Prints a Markdown table, after the rates of the machine: `limit` is the time that the arithmetic of the
 sparse product, 2 operations a non-zero entry, would take at the rate of a dense matrix product.
+
+``--geometries`` takes fans (against ASTRA's) and volumes (a cone beam, the same one view by view, a helix, a gantry
+that wobbles) instead. There the medians of the repeats count, and ratios are medians of those of each turn.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import ParallelBeam
+from lightning_mbir.physics import ConeBeam, FanBeam, ModularBeam, ParallelBeam, helical_trajectory
 from lightning_mbir.physics.ct.projectors.sparse import SparsePair
 
 Pair = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
@@ -102,9 +106,9 @@ def machine_rates(repeats: int) -> tuple[float, float]:
     return gemm, 3 * 4 * 2**24 / least(lambda: torch.add(b, c, alpha=2.0, out=out), 5 * repeats) / 1e9
 
 
-def gap(pair: Pair, n: int) -> float:
+def gap(pair: Pair, *shape: int) -> float:
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(1, n, n, generator=generator)
+    x = torch.rand(1, *shape, generator=generator)
     ax = pair[0](x)
     y = torch.rand(ax.shape, generator=generator).to(ax.dtype)
     left = (ax.double() * y.double()).sum()
@@ -138,14 +142,86 @@ def run_case(n: int, views: int, packages: list[str], batch: int, others_batch: 
     for name, (forward, adjoint) in best.items():
         faster = f"{reference[0] / forward:.1f} / {reference[1] / adjoint:.1f}" if reference else "-"
         near = f"{forward / limit:.1f} / {adjoint / limit:.1f}" if name == "sparse" else "-"
-        times = f"{forward:.3g} | {adjoint:.3g} | {gap(work[name][0], n):.0e}"
+        times = f"{forward:.3g} | {adjoint:.3g} | {gap(work[name][0], n, n):.0e}"
         print(f"| {n} x {views} | {name} | {times} | {faster} | {near} |", flush=True)
+
+
+SCANNER: dict[str, Any] = {"source_distance": 595.0, "detector_distance": 490.6}
+"""mm; the volume is 256 mm wide."""
+
+
+def fans(n: int, views: int) -> dict[str, Callable[[], tuple[Pair, tuple[int, ...]]]]:
+    def build(backend: Any) -> tuple[Pair, tuple[int, ...]]:
+        angles = [i * 360.0 / views for i in range(views)]
+        operator = FanBeam(n, angles, **SCANNER, pixel_size=256 / n, backend=backend)
+        return (operator, operator.adjoint), (n, n)
+
+    return {name: lambda name=name: build(name) for name in ("sparse", "matrix_free", "astra")}  # type: ignore[misc]
+
+
+def volumes(n: int, views: int) -> dict[str, Callable[[], tuple[Pair, tuple[int, ...]]]]:
+    """A volume of ``n^3`` voxels and a panel of ``1.5 n`` bins along each side, which sees all of it."""
+    angles, bins, spacing = [i * 360.0 / views for i in range(views)], 3 * n // 2, (256 / n * 1.85,) * 2
+    cone: dict[str, Any] = {**SCANNER, "detector_spacing": spacing}
+
+    def modular(pitch: float, wobble: float, curved: bool = False) -> tuple[Pair, tuple[int, ...]]:
+        turns = 3.0 if pitch else 1.0
+        table = helical_trajectory([turns * angle for angle in angles], **cone, pitch=pitch)
+        table[:, :6] += wobble * torch.randn(len(table), 6, dtype=torch.float64)
+        tilt = wobble * torch.randn(len(table), 1, dtype=torch.float64).deg2rad()
+        u, v = table[:, 6:9].clone(), table[:, 9:].clone()
+        table[:, 6:9], table[:, 9:] = tilt.cos() * u + tilt.sin() * v, tilt.cos() * v - tilt.sin() * u
+        options: dict[str, Any] = {"pixel_size": 256 / n, "detector": "curved" if curved else "flat"}
+        operator = ModularBeam((n, n, n), table, detector_shape=(bins, bins), **options)
+        return (operator, operator.adjoint), (n, n, n)
+
+    def circle() -> tuple[Pair, tuple[int, ...]]:
+        operator = ConeBeam((n, n, n), angles, **cone, detector_shape=(bins, bins), pixel_size=256 / n)
+        return (operator, operator.adjoint), (n, n, n)
+
+    return {
+        "ConeBeam": circle,
+        "ModularBeam, the same circle": lambda: modular(0.0, 0.0),
+        "ModularBeam, helix, curved": lambda: modular(256 / 3, 0.0, True),
+        "ModularBeam, wobbling by 1 mm and 1 degree": lambda: modular(0.0, 1.0),
+    }
+
+
+def run_geometry(kind: str, case: str, batch: int, others_batch: int, repeats: int) -> None:
+    """A row for each package, and its ratio to the first."""
+    n, views = map(int, case.split("x"))
+    work: dict[str, tuple[Pair, Tensor, Tensor]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, build in (fans if kind == "fan" else volumes)(n, views).items():
+        try:
+            pair, shapes[name] = build()
+        except (ImportError, InputError) as error:
+            print(f"{name} is left out: {str(error).splitlines()[0]}")
+            continue
+        slices = 1 if kind == "cone" else others_batch if name == "astra" else batch
+        x = torch.rand(slices, *shapes[name])
+        work[name] = pair, x, pair[0](x)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
+    for _ in range(repeats):
+        for name, (pair, x, y) in work.items():
+            each = (least(lambda f=f, a=a: f(a), 1) / len(x) for f, a in zip(pair, (x, y), strict=True))  # type: ignore[misc]
+            times[name].append(tuple(each))  # type: ignore[arg-type]
+    first = np.array(next(iter(times.values())))
+    for name, rows in times.items():
+        own = np.array(rows)
+        forward, adjoint = 1e3 * np.median(own, 0)
+        ratios = np.median(own / first, 0)
+        cells = f"{forward:.3g} | {adjoint:.3g} | {ratios[0]:.2f} / {ratios[1]:.2f}"
+        print(f"| {kind} {case} | {name} | {cells} | {gap(work[name][0], *shapes[name]):.0e} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=["256x8", "256x60", "256x180", "512x180"], metavar="SIZExVIEWS")
     parser.add_argument("--packages", nargs="+", default=list(PACKAGES), choices=PACKAGES)
+    parser.add_argument("--geometries", nargs="+", default=[], choices=["fan", "cone"])
+    parser.add_argument("--fan_case", default="256x60", metavar="SIZExVIEWS")
+    parser.add_argument("--cone_case", default="96x24", metavar="SIZExVIEWS")
     parser.add_argument("--batch", type=int, default=64, help="slices of ours")
     parser.add_argument("--others_batch", type=int, default=2, help="slices of the others")
     parser.add_argument("--repeats", type=int, default=3)
@@ -159,6 +235,12 @@ def main() -> None:
     gemm, triad = machine_rates(arguments.repeats)
     rates = f"sgemm {gemm:.0f} GFLOP/s, triad {triad:.1f} GB/s"
     print(f"{arguments.threads} threads, {arguments.clock} time, {rates}, torch {torch.__version__}\n")
+    if arguments.geometries:
+        print("| case | operator | A, ms | A*, ms | times the first | gap |\n|---|---|---|---|---|---|")
+        for kind in arguments.geometries:
+            case = arguments.fan_case if kind == "fan" else arguments.cone_case
+            run_geometry(kind, case, arguments.batch, arguments.others_batch, arguments.repeats)
+        return
     print("| case | package | A, ms | A*, ms | gap | times ASTRA | time over limit |\n|---|---|---|---|---|---|---|")
     for case in arguments.cases:
         n, views = map(int, case.split("x"))

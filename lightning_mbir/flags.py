@@ -132,7 +132,7 @@ def shared(text: str) -> str:
 
 
 VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
-MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat or .cfl file")
+MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat, .cfl or .xml file, or a folder of TIFF or DICOM-CT-PD")
 NOISE = existing("an MRD (.h5) or TWIX (.dat) file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
 CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
@@ -237,7 +237,7 @@ RECONSTRUCTION_FLAGS = (
     Flag(
         "--data.measurement",
         "--data.measurement",
-        "or a measured sinogram or k-space (.h5, .npz, .mat, .tif, .dat, .cfl)",
+        "or a measured sinogram or k-space (.h5, .npz, .mat, .tif, .dat, .cfl, .xml, a folder of TIFF or DICOM-CT-PD)",
         MEASUREMENT,
     ),
     Flag("--data.correct", "--data.correct", "faults taken from projections: rings,zingers,drift [none]", faults),

@@ -17,12 +17,14 @@ from lightning_mbir.data.measurements.beam_hardening import linearised, subtract
 from lightning_mbir.data.measurements.content import Content, open_content
 from lightning_mbir.data.measurements.corrections import corrected
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
+from lightning_mbir.data.measurements.dicom_ct_pd import read_dicom_ct_pd
 from lightning_mbir.data.measurements.kspace import read_array, read_kspace
 from lightning_mbir.data.measurements.matlab import open_matlab
 from lightning_mbir.data.measurements.mrd import is_mrd, open_mrd
 from lightning_mbir.data.measurements.noise_scan import open_noise_scan
-from lightning_mbir.data.measurements.own_layout import noise_std, read_own_layout
+from lightning_mbir.data.measurements.own_layout import COUPLED, noise_std, read_own_layout
 from lightning_mbir.data.measurements.readouts import parse_select
+from lightning_mbir.data.measurements.rtk import read_rtk
 from lightning_mbir.data.measurements.scanner import Scan, read_scan
 from lightning_mbir.data.measurements.sinogram_layout import read_sinograms, struct_of
 from lightning_mbir.data.measurements.tiff import is_tiff, open_tiff
@@ -30,6 +32,9 @@ from lightning_mbir.data.measurements.twix import read_twix
 from lightning_mbir.data.measurements.vendors import check_vendor
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
+
+SCANS = {".xml": read_rtk}
+"""What reads the geometry of a scan, by the suffix of its file."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,12 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
 
     These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
     (``exchange/data``), ``sinogram`` beside its angles, and fastMRI's (``kspace``), in HDF5 (``.h5``), NumPy
-    (``.npz``) or MATLAB (``.mat``); TIFF pages of projections; MRD (``dataset/data``), TWIX (``.dat``) and BART's
-    (``.cfl`` and ``.hdr``). Datasets that are not needed are not read, nor is anything outside of
-    the file.
+    (``.npz``) or MATLAB (``.mat``); TIFF pages of projections; RTK's (``.xml``) with projections beside it, and
+    DICOM-CT-PD; MRD (``dataset/data``), TWIX (``.dat``) and BART's (``.cfl`` and ``.hdr``). Datasets that are not needed
+    are not read, nor is anything outside of the file.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a scan in DICOM-CT-PD.
         modality: of the task, ``"ct"`` or ``"mri"``; a file that says another is refused.
         options: what the file leaves open.
 
@@ -140,8 +145,13 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     """
     path, options = Path(path), options or MeasurementOptions()
     tiff = path.exists() and is_tiff(path)
+    if not tiff and (path.is_dir() or path.suffix.lower() in SCANS):
+        return _treated(path, _scan(path, modality, options), options)
     if not path.is_file() and not tiff:
-        raise InputError(f"--data.measurement {path}: no such file; give an .h5, .npz, .mat, .tif, .dat or .cfl file")
+        raise InputError(
+            f"--data.measurement {path}: no such file; give an .h5, .npz, .mat, .tif, .dat, .cfl or "
+            f"{' or '.join(SCANS)} file, or a folder of TIFF or DICOM-CT-PD"
+        )
     check_vendor(path)
     name = path.name.rsplit(".", 1)[0]
     if path.suffix.lower() == ".dat" or path.suffix.lower() in SUFFIXES:
@@ -170,13 +180,30 @@ def _opened(path: Path, options: MeasurementOptions, tiff: bool) -> AbstractCont
 def _treated(path: Path, found: Measurement, options: MeasurementOptions) -> Measurement:
     """Projections without the faults that are to be taken away; what was done, and what there may be, is noted."""
     y, notes = found.y.numpy(), list(found.notes)
-    rows = y.transpose(1, 0, 2) if found.geometry["beam"] == "cone" else y
+    rows = y.transpose(1, 0, 2) if found.geometry["beam"] in COUPLED else y
     if options.scatter is not None:
         notes.append(subtract_scatter(rows, *options.scatter))
     notes += corrected(path, rows, options.correct)
     if options.beam_hardening is not None:
         notes.append(linearised(path, rows, options.beam_hardening, found.geometry))
     return replace(found, notes=tuple(notes))
+
+
+def _scan(path: Path, modality: Modality, options: MeasurementOptions) -> Measurement:
+    """Of a CT scanner that tells its geometry view by view, with projections in files of their own."""
+    if not path.exists():
+        raise InputError(f"--data.measurement {path}: no such file")
+    _check_modality(path, "ct", modality)
+    _check_options(path, replace(options, image_size=0), "ct")
+    if options.slices is not None:
+        start, stop = options.slices
+        raise InputError(f"--data.slices {start}:{stop}: the views of {path} show all slices at once; leave it out")
+    if options.rotation_center is not None:
+        raise InputError(f"--data.rotation_center: {path} tells its geometry by itself; leave it out")
+    name = path.name.rsplit(".", 1)[0]
+    read = read_dicom_ct_pd if path.is_dir() else SCANS[path.suffix.lower()]
+    y, geometry, affine, notes = read(path, options.image_size)
+    return Measurement(y, geometry, affine, name, "ct", notes=notes)
 
 
 def _check_modality(path: Path, kind: Modality, wanted: Modality) -> None:

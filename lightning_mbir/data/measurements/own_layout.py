@@ -112,8 +112,8 @@ def _centred(path: Path, read: OwnLayout, wanted: float | str, known: bool) -> O
     """With the rotation axis on the bin that is ``wanted``, or searched for."""
     geometry = read.geometry
     flag, bins = f"--data.rotation_center {wanted}", read.y.shape[-1]
-    if known or geometry["beam"] == "cone":
-        where = "tells its geometry by itself" if known else "is of a cone beam, which has offsets"
+    if known or geometry["beam"] in COUPLED:
+        where = "tells its geometry by itself" if known else f"is of a {geometry['beam']} beam, which has offsets"
         raise InputError(f"{flag}: {path} {where}; leave it out")
     total = geometry.get("source_distance", 0.0) + geometry.get("detector_distance", 0.0)
     # A fan's own default is a pixel, magnified.

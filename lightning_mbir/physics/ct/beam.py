@@ -52,7 +52,7 @@ class Beam(LinearOperator):
     @property
     def outer_bins(self) -> tuple[int, ...]:
         """The ends of the detector, 0 and -1 along its bins, that no object may reach beyond."""
-        return outer_bins(self._geometry.angles, self._geometry.columns)
+        return outer_bins(self._geometry.goes_around, self._geometry.columns)
 
     @property
     def geometry(self) -> dict[str, Any]:

@@ -82,6 +82,11 @@ class PlaneGeometry(ABC):
         """The same as ``positions``: a slice has no rows."""
         return self.positions
 
+    @property
+    def goes_around(self) -> bool:
+        """Whether views are all around."""
+        return full_turn(self.angles)
+
     def of_views(self, chosen: Sequence[int]) -> PlaneGeometry:
         """The geometry of the views of these numbers."""
         return replace(self, angles=tuple(self.angles[i] for i in chosen))
@@ -161,6 +166,11 @@ class VolumeGeometry(ABC):
     def range_shape(self) -> tuple[int, int, int]:
         """``(views, rows, columns)``."""
         return len(self.angles), *self.detector_shape
+
+    @property
+    def goes_around(self) -> bool:
+        """Whether views are all around."""
+        return full_turn(self.angles)
 
     @property
     @abstractmethod
@@ -298,11 +308,11 @@ def warn_cut_slices(name: str, seen: float, half_height: float) -> None:
         )
 
 
-def outer_bins(angles: Sequence[float], positions: Array) -> tuple[int, ...]:
-    """The ends of a detector that no object may reach beyond: both or, where it was moved aside by more than a tenth in
-    a full turn, that of its longer side. ``positions`` as those of a geometry."""
+def outer_bins(around: bool, positions: Array) -> tuple[int, ...]:
+    """The ends of a detector that no object may reach beyond: both or, where it was moved aside by more than a tenth
+    and views are all around, that of its longer side. ``positions`` as the columns of a geometry."""
     below, above = -float(positions[0]), float(positions[-1])
-    if min(below, above) >= 0.9 * max(below, above) or not full_turn(angles):
+    if min(below, above) >= 0.9 * max(below, above) or not around:
         return 0, -1
     return (0,) if below > above else (-1,)
 

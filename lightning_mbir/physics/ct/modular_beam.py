@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
-from lightning_mbir.physics.ct.geometry import Array, check_positive, full_turn, warn_truncated
+from lightning_mbir.physics.ct.geometry import Array, check_positive, warn_truncated
 from lightning_mbir.physics.ct.modular_geometry import ModularGeometry, check_sources, view_table
 from lightning_mbir.physics.ct.projectors.joseph_3d import Joseph3D
 from lightning_mbir.physics.ct.volume_beam import VolumeBeam
@@ -139,7 +139,7 @@ def _warn_cut(name: str, geometry: ModularGeometry) -> None:
         return
     ends = np.array([geometry.passed(view) for view in range(len(geometry.views))])
     sides = np.stack((-ends[:, 0], ends[:, 1]))
-    seen = float((sides.max(0) if full_turn(geometry.angles) else sides.min(0)).min())
+    seen = float((sides.max(0) if geometry.goes_around and sides.min() > 0 else sides.min(0)).min())
     radius = min(geometry.volume_shape[1:]) * geometry.pixel_size / 2
     warn_truncated(name, seen, radius, level=4)
     low, high = geometry.height()

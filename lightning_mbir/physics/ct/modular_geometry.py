@@ -46,6 +46,14 @@ class ModularGeometry(VolumeGeometry):
         return np.linspace(passed[0], passed[1], self.detector_shape[1])
 
     @property
+    def goes_around(self) -> bool:
+        """Whether views are all around, those of several turns taken together."""
+        ordered = np.sort(np.mod(self.angles, 360))
+        gaps = np.diff(ordered, append=ordered[0] + 360)
+        step = float(np.median(np.abs(np.diff(self.travelled)))) if len(gaps) > 1 else 360.0
+        return len(gaps) > 2 and bool(gaps.max() <= 3 * max(min(step, 20.0), 360 / len(gaps)))
+
+    @property
     def travelled(self) -> Array:
         """``(views,)`` degrees that the source has gone around since the first view, which may be many turns."""
         return np.asarray(np.unwrap(self.angles, period=360) - self.angles[0])
@@ -55,9 +63,24 @@ class ModularGeometry(VolumeGeometry):
         return replace(self, views=tuple(self.views[i] for i in chosen), radii=radii)
 
     def rays(self, start: int, stop: int) -> tuple[Float[Tensor, "3 views"], Float[Tensor, "3 views rows columns"]]:
+        rows, columns = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in self.detector_shape)
+        return self._points(start, stop, rows, columns)
+
+    def passed(self, view: int) -> tuple[float, float]:
+        """How far from the axis, in mm and signed, the rays to both ends of a view's detector pass in the plane."""
+        edges = torch.tensor([-0.5, 0.5], dtype=torch.float64) * self.detector_shape[1]
+        source, points = self._points(view, view + 1, torch.zeros(1, dtype=torch.float64), edges)
+        source, ends = source[:, 0].numpy(), points[:, 0, 0].numpy()
+        direction = ends[:2] - source[:2, None]
+        first, last = (direction[1] * source[0] - direction[0] * source[1]) / np.maximum(np.hypot(*direction), 1e-30)
+        return (float(first), float(last)) if last >= first else (float(-first), float(-last))
+
+    def _points(
+        self, start: int, stop: int, rows: Float[Tensor, " rows"], columns: Float[Tensor, " columns"]
+    ) -> tuple[Float[Tensor, "3 views"], Float[Tensor, "3 views rows columns"]]:
+        """Source, and points of the detector so many rows and columns from its middle."""
         table = torch.tensor(self.views[start:stop], dtype=torch.float64).view(-1, 4, 3).permute(1, 2, 0)
         source, middle, u, v = table
-        rows, columns = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in self.detector_shape)
         across = u[..., None] * columns
         if self.radii:
             # Columns go along an arc that touches the flat detector in its middle, on the side of the source.
@@ -69,14 +92,6 @@ class ModularGeometry(VolumeGeometry):
             across = u[..., None] * (radius / width)[:, None] * arc.sin()
             across = across + normal[..., None] * radius[:, None] * (2 * (arc / 2).sin().square())
         return source, (middle[..., None] + across)[:, :, None] + v[..., None, None] * rows[:, None]
-
-    def passed(self, view: int) -> tuple[float, float]:
-        """How far from the axis, in mm and signed, the rays to both ends of a view's middle row pass in the plane."""
-        source, bins = (part[:, 0].numpy() for part in self.rays(view, view + 1))
-        ends = bins[:2, self.detector_shape[0] // 2][:, [0, -1]]
-        direction = ends - source[:2, None]
-        first, last = (direction[1] * source[0] - direction[0] * source[1]) / np.maximum(np.hypot(*direction), 1e-30)
-        return (float(first), float(last)) if last >= first else (float(-first), float(-last))
 
     def height(self) -> tuple[float, float]:
         """From where to where along z, in mm, rays of any view pass the axis: those of the middle column."""

@@ -28,19 +28,15 @@ def bead(sources: NDArray, bins: NDArray, place: tuple[float, float, float], rad
 
 
 def found(measurement: Measurement, steps: int = 30) -> tuple[tuple[float, float, float], float]:
-    """Where the bead is in the reconstruction, ``(x, y, z)`` mm from the middle of the volume, and its volume times
-    its value, in mm^2."""
+    """Where the bead is in the reconstruction, ``(x, y, z)`` mm in the axes of its affine, and its volume times its
+    value, in mm^2."""
     operator = measured_operator(measurement)
     image = sirt(measurement.y, operator, iterations=steps, nonnegative=True).double()
-    thickness, pixel = operator.slice_thickness, operator.pixel_size
-    sizes = (thickness, pixel, pixel)
-    places = [
-        (torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * size for n, size in zip(image.shape, sizes, strict=True)
-    ]
     image = torch.where(image > 0.2 * image.max(), image, 0)
     total = float(image.sum())
-    z, y, x = (
-        float((image.sum([a for a in range(3) if a != axis]) * place).sum() / total)
-        for axis, place in enumerate(places)
-    )
-    return (x, y, z), total * thickness * pixel**2
+    voxel = [
+        float((image.sum([a for a in range(3) if a != axis]) * torch.arange(image.shape[axis])).sum() / total)
+        for axis in (2, 1, 0)
+    ]
+    x, y, z, _ = (float(value) for value in measurement.affine @ np.array([*voxel, 1.0]))
+    return (x, y, z), total * abs(float(np.linalg.det(measurement.affine[:3, :3])))
