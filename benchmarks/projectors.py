@@ -236,7 +236,7 @@ def main() -> None:
     rates = f"sgemm {gemm:.0f} GFLOP/s, triad {triad:.1f} GB/s"
     print(f"{arguments.threads} threads, {arguments.clock} time, {rates}, torch {torch.__version__}\n")
     if arguments.geometries:
-        print("| case | operator | A, ms | A*, ms | times the first | gap |\n|---|---|---|---|---|---|")
+        print("| case | operator | A, ms | A*, ms | time over the first, A / A* | gap |\n|---|---|---|---|---|---|")
         for kind in arguments.geometries:
             case = arguments.fan_case if kind == "fan" else arguments.cone_case
             run_geometry(kind, case, arguments.batch, arguments.others_batch, arguments.repeats)
