@@ -98,8 +98,8 @@ def read_rtk_geometry(path: Path) -> tuple[NDArray[Any], float | None]:
         raise InputError(
             f"{path}: view {parallel[0]} has parallel rays (SourceToDetectorDistance 0), which are not read"
         )
-    element = root.find("RadiusCylindricalDetector")
-    radius = 0.0 if element is None else _number(path, element, "RadiusCylindricalDetector")
+    curved = root.find("RadiusCylindricalDetector")
+    radius = 0.0 if curved is None else _number(path, curved, "RadiusCylindricalDetector")
     return values, radius or None
 
 

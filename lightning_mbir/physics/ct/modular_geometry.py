@@ -55,8 +55,13 @@ class ModularGeometry(VolumeGeometry):
 
     @property
     def travelled(self) -> Array:
-        """``(views,)`` degrees that the source has gone around since the first view, which may be many turns."""
-        return np.asarray(np.unwrap(self.angles, period=360) - self.angles[0])
+        """``(views,)`` degrees that the side which the detector faces has gone around since the first view, which may
+        be many turns; a focal spot that flies turns the source back and forth."""
+        source, middle, u, v = self.table
+        facing = np.cross(u, v)
+        facing *= np.sign(((source - middle) * facing).sum(1))[:, None]
+        around = np.unwrap(np.degrees(np.arctan2(facing[:, 0], -facing[:, 1])), period=360)
+        return np.asarray(around - around[0])
 
     def of_views(self, chosen: Sequence[int]) -> ModularGeometry:
         radii = tuple(self.radii[i] for i in chosen) if self.radii else ()
@@ -69,8 +74,8 @@ class ModularGeometry(VolumeGeometry):
     def passed(self, view: int) -> tuple[float, float]:
         """How far from the axis, in mm and signed, the rays to both ends of a view's detector pass in the plane."""
         edges = torch.tensor([-0.5, 0.5], dtype=torch.float64) * self.detector_shape[1]
-        source, points = self._points(view, view + 1, torch.zeros(1, dtype=torch.float64), edges)
-        source, ends = source[:, 0].numpy(), points[:, 0, 0].numpy()
+        points = self._points(view, view + 1, torch.zeros(1, dtype=torch.float64), edges)
+        source, ends = points[0][:, 0].numpy(), points[1][:, 0, 0].numpy()
         direction = ends[:2] - source[:2, None]
         first, last = (direction[1] * source[0] - direction[0] * source[1]) / np.maximum(np.hypot(*direction), 1e-30)
         return (float(first), float(last)) if last >= first else (float(-first), float(-last))

@@ -171,6 +171,9 @@ def test_views_of_a_helix_lie_along_it() -> None:
     op = ModularBeam((6, 12, 12), views, detector_shape=(4, 40))
     assert op.parts.place.tolist() == pytest.approx(HELIX)
     assert not op.parts.open
+    flying = views.clone()
+    flying[1::2, :2] += 0.7 * views[1::2, :2].flip(1) * torch.tensor([-1.0, 1.0])  # by more than a step
+    assert ModularBeam((6, 12, 12), flying, detector_shape=(4, 90)).parts.place.tolist() == pytest.approx(HELIX)
     part = op.of_parts(torch.tensor([3, 20]))
     x = random(6, 12, 12).float()
     torch.testing.assert_close(part(x), op(x)[[3, 20]])
