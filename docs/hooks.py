@@ -16,11 +16,13 @@ EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """They stand in the root, where repositories have them, and are pages of the site all the same."""
+    """Pages that stand in the root, where repositories have them, and the notebooks of the gallery."""
     for name in FROM_ROOT:
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, name, content=text))
     files.append(File.generated(config, "options.md", content=options_page()))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
     return files
 
 
@@ -55,6 +57,7 @@ def options_page() -> str:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links to them from ``docs`` lead out of it; the site has them beside the rest."""
+    markdown = markdown.replace("](../../notebooks/", "](../notebooks/")
     return re.sub(rf"\]\(\.\./({'|'.join(map(re.escape, FROM_ROOT))})", r"](\1", markdown)
 
 

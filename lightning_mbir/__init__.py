@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from lightning_mbir.reconstruction.pages import write_report as write_report
     from lightning_mbir.reconstruction.record import VolumeRecord as VolumeRecord
     from lightning_mbir.report.calibration import calibrate as calibrate
+    from lightning_mbir.report.figures import calibration_figure as calibration_figure
+    from lightning_mbir.report.figures import volumes_figure as volumes_figure
     from lightning_mbir.report.metrics import image_metrics as image_metrics
     from lightning_mbir.report.montage import montage as montage
     from lightning_mbir.report.scale import Scale as Scale

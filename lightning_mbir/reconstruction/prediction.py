@@ -264,7 +264,8 @@ def _written(
     runner, plan, modality, image = job.runner, job.plan, job.runner.task.modality, result.image
     window = picture_window(image if case.truth is None else case.truth, modality, case.calibrated)
     scale, volume = Scale.of(modality, window, case.calibrated), placed(job.scan, image, case)
-    place, spread = Place.of(image, volume.affine, volume.sided), None
+    place = Place.of(image, volume.affine, volume.sided, case.sized and case.calibrated)
+    spread = None
     if isinstance(result, PosteriorSamples):
         spread = spread_of(runner, job.scan, case, plan, result, job.off_by)
         metrics |= {"samples": running.scores, **spread.metrics}

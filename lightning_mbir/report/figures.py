@@ -1,7 +1,8 @@
-"""Figures of several results: methods beside each other, and the spread of samples beside the error."""
+"""Figures of several results: volumes beside each other, and the spread of samples beside the error."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,15 +31,54 @@ def comparison_figure(
         place: where the voxels lie.
         scale: window of all pictures, and the unit of errors.
     """
-    wanted = middle_planes(truth)
-    above: list[Picture | None] = [Picture("ground truth", wanted)]
+    columns = [(row["method"], planes, None if planes is None else row) for row, planes in results]
+    return planes_sheet(title, _with_errors("ground truth", middle_planes(truth), columns), place, scale, SCORES).figure
+
+
+def volumes_figure(
+    title: str,
+    volumes: Mapping[str, Tensor],
+    place: Place,
+    scale: Scale,
+    truth: Tensor | None = None,
+    metrics: Mapping[str, dict[str, Any]] | None = None,
+    truth_name: str = "ground truth",
+) -> Figure:
+    """Volumes beside each other, the middle slice of each plane; with a truth, their errors below them.
+
+    Args:
+        title: what they are.
+        volumes: ``(Z, Y, X)`` in physical unit by what stands above them; of complex ones the magnitude is shown.
+        place: where the voxels lie.
+        scale: window and unit, the same everywhere.
+        truth: the true volume, which becomes the first column.
+        metrics: of ``image_metrics``, by the names of ``volumes``; they stand under the pictures.
+        truth_name: what stands above the truth, or above what is taken for it.
+    """
+    images = {name: volume.abs() if volume.is_complex() else volume for name, volume in volumes.items()}
+    columns = [(name, middle_planes(image), (metrics or {}).get(name)) for name, image in images.items()]
+    if truth is None:
+        rows: list[list[Picture | None]] = [[Picture(*column[:2], captions=_scores(column[2])) for column in columns]]
+    else:
+        rows = _with_errors(truth_name, middle_planes(truth.abs() if truth.is_complex() else truth), columns)
+    return planes_sheet(title, rows, place, scale, SCORES if metrics else "").figure
+
+
+def _with_errors(
+    truth_name: str, wanted: Planes, columns: list[tuple[str, Planes | None, dict[str, Any] | None]]
+) -> list[list[Picture | None]]:
+    """The truth and what is held against it, by name, planes and scores; and below each its error."""
+    above: list[Picture | None] = [Picture(truth_name, wanted)]
     below: list[Picture | None] = [None]
-    for row, planes in results:
-        captions = {} if planes is None else {plane: score_text(row[plane]) for plane in PLANES}
-        above.append(Picture(row["method"], planes, captions=captions))
+    for name, planes, scores in columns:
+        above.append(Picture(name, planes, captions=_scores(scores)))
         error = None if planes is None else {plane: planes[plane] - wanted[plane] for plane in PLANES}
         below.append(None if error is None else Picture("", error, "error"))
-    return planes_sheet(title, [above, below], place, scale, SCORES).figure
+    return [above, below]
+
+
+def _scores(metrics: dict[str, Any] | None) -> dict[str, str]:
+    return {} if metrics is None else {plane: score_text(metrics[plane]) for plane in PLANES}
 
 
 def calibration_figure(

@@ -57,22 +57,24 @@ class Place:
         shape: ``(Z, Y, X)``.
         spacing: voxel size ``(z, y, x)`` in mm.
         sides: what the upper ends of x and y are, such as ``RA``; none where left and right are not known.
+        sized: whether ``spacing`` is known; else no length is drawn.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     sides: str | None = None
+    sized: bool = True
 
     @classmethod
-    def of(cls, data: Tensor, affine: np.ndarray, sided: bool = True) -> Place:
+    def of(cls, data: Tensor, affine: np.ndarray, sided: bool = True, sized: bool = True) -> Place:
         """The place of a volume ``(Z, Y, X)`` with an affine ``(4, 4)`` from ``(x, y, z)`` to RAS mm; ``sided`` says
-        whether that can be trusted to tell left from right."""
+        whether that can be trusted to tell left from right, ``sized`` whether its lengths are mm."""
         from nibabel.orientations import aff2axcodes
 
         x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
         codes = aff2axcodes(affine)
         sides = "".join(codes[:2]) if sided and codes[0] in ENDS and codes[1] in ENDS else None
-        return cls((data.shape[0], data.shape[1], data.shape[2]), (z, y, x), sides)
+        return cls((data.shape[0], data.shape[1], data.shape[2]), (z, y, x), sides, sized)
 
     @property
     def planes(self) -> list[str]:
@@ -237,7 +239,7 @@ def mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> Non
     if ends is not None and height >= MARKED:
         ax.text(0.015, 0.5, ends[0], ha="left", **options)
         ax.text(0.985, 0.5, ends[1], ha="right", **options)
-    if measure and height >= 0.5:
+    if measure and place.sized and height >= 0.5:
         wide = place.size(plane)[1]
         length = nice(wide / 4)
         ax.plot([0.04, 0.04 + length / wide], [0.04, 0.04], transform=ax.transAxes, color=MARK, linewidth=1.5)
@@ -252,11 +254,9 @@ def nice(length: float) -> float:
 
 def new_figure(size: tuple[float, float], **options: Any) -> Figure:
     """An empty figure on black, ``(width, height)`` in inches; matplotlib is imported for the first one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from lightning_mbir.report.shown_figure import ShownFigure
 
-    figure = Figure(figsize=size, facecolor="black", dpi=DPI, **options)
-    FigureCanvasAgg(figure)
+    figure: Figure = ShownFigure(figsize=size, facecolor="black", dpi=DPI, **options)
     return figure
 
 

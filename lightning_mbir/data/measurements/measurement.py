@@ -131,8 +131,8 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
     (``exchange/data``), ``sinogram`` beside its angles, and fastMRI's (``kspace``), in HDF5 (``.h5``), NumPy
     (``.npz``) or MATLAB (``.mat``); TIFF pages of projections; RTK's (``.xml``) with projections beside it, and
-    DICOM-CT-PD; MRD (``dataset/data``), TWIX (``.dat``) and BART's (``.cfl`` and ``.hdr``). Datasets that are not needed
-    are not read, nor is anything outside of the file.
+    DICOM-CT-PD; MRD (``dataset/data``), TWIX (``.dat``) and BART's (``.cfl`` and ``.hdr``). Datasets that are not
+    needed are not read, nor is anything outside of the file.
 
     Args:
         path: the file, or the folder of a scan in DICOM-CT-PD.
