@@ -81,12 +81,20 @@ def executed(name: str, data: Path | None) -> NotebookNode:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     notebook.metadata.gallery = {"seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)}
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "text" in output:
-                output.text = told(output.text, folder)
-            if picture := output.get("data", {}).get("image/png"):
-                output.data = NotebookNode({"image/png": base64.b64encode(small(base64.b64decode(picture))).decode()})
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if shown(output, folder)]
     return notebook
+
+
+def shown(output: NotebookNode, folder: str) -> bool:
+    """Whether an output is kept, all but progress bars and warnings; its picture is made small, its text told."""
+    if picture := output.get("data", {}).get("image/png"):
+        output.data = NotebookNode({"image/png": base64.b64encode(small(base64.b64decode(picture))).decode()})
+        return True
+    if output.output_type == "stream":
+        output.text = told(output.text, folder)
+        return bool(output.text)
+    return bool(output.output_type == "execute_result")
 
 
 def told(text: str, folder: str) -> str:
@@ -143,8 +151,8 @@ def page(name: str, notebook: NotebookNode) -> str:
             if "image/png" in output.get("data", {}):
                 parts.append(f"![{title(notebook)}]({next(names)})")
             else:
-                text = (output.text if "text" in output else output.data["text/plain"]).rstrip()
-                parts += [f"```text\n{text}\n```"] * bool(text)
+                text = output.text if "text" in output else output.data["text/plain"]
+                parts.append(f"```text\n{text.rstrip()}\n```")
     parts.append(
         f"[The script]({name}.py), [the notebook](../../notebooks/{name}.ipynb). "
         f"`python docs/gallery.py --only {name}` took {notebook.metadata.gallery['seconds']} s of one core."

@@ -1,5 +1,6 @@
 """Figures of volumes: in the unit of the file, with the right side marked, nothing on top of each other."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning_mbir.data.units import MU_WATER
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.reconstruction.writer import write_figure
+from lightning_mbir.report.figures import volumes_figure
 from lightning_mbir.report.montage import montage
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import DPI, Picture, Place, middle, middle_planes, nice, planes_sheet
@@ -118,3 +120,32 @@ def test_fewer_slices_than_four_are_one_plane_and_what_failed_has_a_place() -> N
 
 def test_lengths_are_round() -> None:
     assert [nice(x) for x in (0.3, 1.0, 4.9, 99.0, 100.0)] == [0.2, 1.0, 2.0, 50.0, 100.0]
+
+
+def test_volumes_beside_each_other_with_their_errors_below() -> None:
+    truth = smooth_volume((16, 32, 32), scale=MU_WATER)
+    place = Place(tuple(truth.shape), (3.0, 2.0, 2.0), "RA")
+    volumes = {"half": truth * 0.5, "turned": truth * torch.exp(torch.tensor(2.0j))}  # of which the magnitude is shown
+    figure = volumes_figure("a ball", volumes, place, HU, truth, {"half": SCORES}, truth_name="everything")
+    pictures = [ax.images[0] for ax in figure.axes if ax.images]
+    assert len(pictures) == 15  # five a plane
+    limit = [picture for picture in pictures if picture.get_clim() == (-400.0, 400.0)]
+    assert len(limit) == 6 and float(abs(limit[1].get_array()).max()) < 1e-2
+    assert float(limit[0].get_array().min()) == pytest.approx(-500.0, abs=1.0)
+    told = texts(figure)
+    assert {"everything", "half", "turned"} <= set(told) and told.count("31.00 dB, SSIM 0.900") == 3
+    alone = volumes_figure("a ball", volumes, place, HU)
+    assert sum(bool(ax.images) for ax in alone.axes) == 6 and "error (HU)" not in texts(alone)
+
+
+def test_figures_show_themselves_in_notebooks() -> None:
+    picture = drawn((16, 32, 32))._repr_png_()
+    assert picture[1:4] == b"PNG" and matplotlib.image.imread(io.BytesIO(picture))[0, 0, :3].max() == 0
+
+
+def test_no_length_is_drawn_where_none_is_known() -> None:
+    shape, affine = (16, 32, 32), np.diag([2.0, 2.0, 3.0, 1.0])
+    volume = smooth_volume(shape)
+    for sized in (True, False):
+        figure = drawn(shape, place=Place.of(volume, affine, sized=sized))
+        assert any(text.endswith(" mm") for text in texts(figure)) == sized
