@@ -51,7 +51,7 @@ network: the volumes are drawn, or yours. Each is a script and a notebook too.
 
 ```sh
 pip install -c constraints.txt -e '.[docs]'
-python docs/gallery.py --only sparse_views   # runs it, and writes its page and its notebook anew
+python docs/gallery.py --only sparse_views   # its page and notebook anew
 ```
 """
 

@@ -97,7 +97,8 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             if "parameters" in cell.metadata.get("tags", []):
                 assert set(parameters) <= set(given)
                 given |= parameters
-        assert given["shown"]._repr_png_()[1:4] == b"PNG"
+        shown = given["shown"]  # a figure, or an image from a file
+        assert (shown.data if hasattr(shown, "data") else shown._repr_png_())[1:4] == b"PNG"
         return given
 
     return run
@@ -114,7 +115,7 @@ def rises(values: list[float]) -> bool:
 
 
 def test_sparse_views(ran: Any) -> None:
-    given = ran("sparse_views", slices="14:18", size=64, steps=8)
+    given = ran("sparse_views", slices="15:17", size=96, steps=10)
     assert rises(psnr(given, "FBP", "ADMM-TV", "dds"))
 
 
@@ -136,7 +137,7 @@ def test_measured_kspace_without_a_file(ran: Any, tmp_path: Path, capsys: pytest
 
 
 def test_measured_kspace(ran: Any, shared: Path) -> None:
-    given = ran("measured_kspace", path=str(shared / "data" / "raw" / "brain_gre_16ch_128x128.npz"))
+    given = ran("measured_kspace", path=str(shared / "data" / "raw" / "brain_gre_16ch_128x128.npz"), steps=10)
     sense, tv, wavelets = psnr(given, "SENSE", "ADMM-TV", "wavelets")
     assert wavelets == max(psnr(given, *given["results"])) and min(sense, tv) > 25
 
@@ -152,7 +153,10 @@ def test_measured_ct_without_a_file(ran: Any, tmp_path: Path, capsys: pytest.Cap
 def test_measured_ct(ran: Any, shared: Path) -> None:
     given = ran("measured_ct", path=str(shared / "data" / "raw" / "tooth_parallel_projections.h5"), size=96, steps=8)
     assert not given["calibrated"]
-    assert psnr(given, "ADMM-TV")[0] == max(psnr(given, *given["results"]))
+    residual = {name: result.residual for name, result in given["results"].items()}
+    chests, none = "dds, chests", "dds, no anatomy"
+    assert 2 * max(residual[chests], residual[none]) < residual["ADMM-TV"]  # the noise, whichever prior
+    assert psnr(given, chests) == pytest.approx(psnr(given, none), abs=1)
 
 
 def test_samples(ran: Any) -> None:

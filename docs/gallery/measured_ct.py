@@ -83,9 +83,7 @@ results = {
 window = picture_window(everything, "ct", calibrated)
 scores = {name: image_metrics(result.volume, everything, window[1]) for name, result in results.items()}
 for name, result in results.items():
-    print(
-        f"{name:16} {scores[name]['axial']['psnr']:.1f} dB, data residual {result.residual:.3f}, {result.seconds:.0f} s"
-    )
+    print(f"{name:16} {scores[name]['axial']['psnr']:.1f} dB, data residual {result.residual:.3f}")
 
 # %%
 volumes_figure(

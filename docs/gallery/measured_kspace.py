@@ -78,9 +78,7 @@ results = {
 window = picture_window(everything, "mri")
 scores = {name: image_metrics(result.image, everything, window[1]) for name, result in results.items()}
 for name, result in results.items():
-    print(
-        f"{name:9} {scores[name]['axial']['psnr']:.1f} dB, data residual {result.residual:.3f}, {result.seconds:.0f} s"
-    )
+    print(f"{name:9} {scores[name]['axial']['psnr']:.1f} dB, data residual {result.residual:.3f}")
 
 # %%
 volumes_figure(

@@ -59,9 +59,7 @@ results = {
 }
 scores = {name: image_metrics(result.volume, truth, TASKS["sv_ct"].data_range) for name, result in results.items()}
 for name, result in results.items():
-    print(
-        f"{name:14} {scores[name]['axial']['psnr']:.1f} dB, data residual {result.residual:.1e}, {result.seconds:.0f} s"
-    )
+    print(f"{name:14} {scores[name]['axial']['psnr']:.1f} dB, data residual {result.residual:.1e}")
 
 # %%
 volumes_figure(

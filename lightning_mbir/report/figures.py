@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def volumes_figure(
 
 
 def _with_errors(
-    truth_name: str, wanted: Planes, columns: list[tuple[str, Planes | None, dict[str, Any] | None]]
+    truth_name: str, wanted: Planes, columns: Sequence[tuple[str, Planes | None, dict[str, Any] | None]]
 ) -> list[list[Picture | None]]:
     """The truth and what is held against it, by name, planes and scores; and below each its error."""
     above: list[Picture | None] = [Picture(truth_name, wanted)]

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-class ShownFigure(Figure):  # type: ignore[misc]
+class ShownFigure(Figure):
     """A figure that is shown where it is the last line of a notebook's cell, without ``%matplotlib inline``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
