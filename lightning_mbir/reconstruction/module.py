@@ -26,9 +26,10 @@ from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS
 from lightning_mbir.reconstruction.comparison import COMPARISON, compare_volume
+from lightning_mbir.reconstruction.job import Job
 from lightning_mbir.reconstruction.logged import VolumeBoard, mean_scalars
 from lightning_mbir.reconstruction.measured import part_of
-from lightning_mbir.reconstruction.prediction import Job, predict_volume
+from lightning_mbir.reconstruction.prediction import predict_volume
 from lightning_mbir.reconstruction.record import VolumeRecord, record_of, summary
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.reconstruction.scoring import SCORES, gathered_rows, score_volume

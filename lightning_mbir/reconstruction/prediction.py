@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir.checkpointing import StateFolder
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
-from lightning_mbir.data.volumes.volume import ASSUMED, Volume
-from lightning_mbir.data.volumes.writing import write_volume
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError, WriteError
-from lightning_mbir.files import check_room, unfinished, whole_folder, write_whole, writing
+from lightning_mbir.files import check_room, unfinished, whole_folder, write_whole
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
@@ -28,6 +23,8 @@ from lightning_mbir.methods.tuning import Trial, Tuning
 from lightning_mbir.physics import ModularBeam
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
+from lightning_mbir.reconstruction.job import Job, placed
+from lightning_mbir.reconstruction.kept import kept_samples, state_folder, tried
 from lightning_mbir.reconstruction.logged import run_name
 from lightning_mbir.reconstruction.pages import prediction_page
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
@@ -37,7 +34,6 @@ from lightning_mbir.reconstruction.writer import (
     DICOM,
     KEPT,
     REPORT,
-    STATE,
     STATES,
     TRIED,
     check_replaceable,
@@ -53,51 +49,10 @@ from lightning_mbir.report.page import write_page
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place
 from lightning_mbir.report.tables import measured_text, method_text, to_json
-from lightning_mbir.slabs import WHOLE, Slab, current, every, from_first, gathered, holding, of_all
+from lightning_mbir.slabs import current, every, from_first, gathered, holding, of_all
 from lightning_mbir.version import __version__
 
 log = logging.getLogger(__name__)
-
-UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to become of one volume.
-
-    Attributes:
-        runner: what runs the method.
-        scan: the volume, or a measurement, on the device to work on.
-        plan: the method.
-        folder: of the results.
-        title: what stands before the progress bar.
-        config: of the run, to be kept with the results.
-        source: the file that ``scan`` was read from, where it is one.
-        overwrite: whether it is done again where it is finished.
-        write: ``nifti``, or ``dicom`` to write a derived series too.
-        off_by: of samples: what a voxel may be off by, in HU or shares of the peak; none for no map of that.
-        report: whether a page to look at it is written.
-        minutes: between two states that are kept, from which a run that is stopped goes on; 0 for none.
-        slab: where several processes share the volume, which of its slices ``scan`` has.
-        volume: what ``Runner.volume_identity`` tells of all slices then.
-        course: follows the volume as it forms, for TensorBoard, and has its result drawn.
-    """
-
-    runner: Runner
-    scan: Volume | Measurement
-    plan: Plan
-    folder: Path
-    title: str
-    config: str | None = None
-    source: Path | None = None
-    overwrite: bool = False
-    write: str = "nifti"
-    off_by: float | None = None
-    report: bool = True
-    minutes: float = 5.0
-    slab: Slab = WHOLE
-    volume: dict[str, Any] | None = None
-    course: Course | None = None
 
 
 def predict_volume(job: Job) -> tuple[dict[str, Any], bool]:
@@ -145,10 +100,10 @@ def _predict(job: Job) -> tuple[dict[str, Any], bool]:
             plan, tuning = _chosen(job, case, new, key)
             job = replace(job, plan=plan)
             if plan.samples > 1:
-                running, each = _kept_samples(job, identity, case, new / "samples")
+                running, each = kept_samples(job, identity, case, new / "samples")
             elif first:
                 shutil.rmtree(new / "samples", ignore_errors=True)
-            kept, course = _state(job, identity, new / KEPT), _course(job, key, case)
+            kept, course = state_folder(job, identity, new / KEPT), _course(job, key, case)
             result = runner.run(case, plan, job.title, running, each, kept, course)
             figures = runner.metrics(scan, case, plan, result)
             direct = _direct(runner, plan, case)
@@ -213,28 +168,8 @@ def _chosen(job: Job, case: Case, folder: Path, key: str) -> tuple[Plan, Tuning 
     def keep(trials: list[Trial]) -> None:
         write_whole(path, to_json({"key": key, "trials": [asdict(trial) for trial in trials]}))
 
-    known = from_first(_tried(path, key) if first else [])
+    known = from_first(tried(path, key) if first else [])
     return job.runner.choose(case, job.plan, job.title, known, keep if first else None)
-
-
-def _tried(path: Path, key: str) -> list[Trial]:
-    """The trials that a run of the same settings has made before it was stopped."""
-    try:
-        kept = json.loads(path.read_text())
-        if kept["key"] != key:
-            return []
-        return [Trial.read(trial) for trial in kept["trials"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _state(job: Job, identity: dict[str, Any], folder: Path) -> StateFolder:
-    """What keeps the state of the method that is run, which is that of a single one of the samples."""
-    plan = job.plan
-    run = {"options": {**plan.chosen.options, **plan.options}, "steps": plan.steps}
-    own = {**identity, "samples": None, "spread": None, "method": plan.method, "named_prior": plan.prior, **run}
-    tell = partial(print, flush=True)
-    return StateFolder(folder, own, digest(own), job.minutes, job.scan.name, tell)
 
 
 def _write_choice(job: Job, folder: Path, tuning: Tuning, metrics: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -318,13 +253,6 @@ def _dicom_headers(job: Job) -> list[Any]:
     )
 
 
-def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
-    """An image ``(Z, Y, X)`` where the scan lies, on the host."""
-    if isinstance(scan, Volume):
-        return scan.with_data(image.cpu())
-    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated, notes=(UNPLACED,))
-
-
 def _identity(job: Job) -> dict[str, Any]:
     """What the files of a result depend on: beside what the voxels do, where they lie, and what is made of samples."""
     runner, scan, plan = job.runner, job.scan, job.plan
@@ -360,51 +288,3 @@ def _bytes(job: Job) -> int:
     if scan.grid is None and job.slab.split:
         i = job.slab.depth
     return i * j * k * (1 if samples == 1 else samples + 3)
-
-
-def _kept_samples(
-    job: Job, identity: dict[str, Any], case: Case, folder: Path
-) -> tuple[Running, Callable[[int, Reconstruction], None]]:
-    """The samples that were taken with the same settings, in ``folder``, and what writes another.
-
-    They are of a run that was killed, or of results with fewer samples, which are copied. Mean and spread are kept
-    beside the samples rather than read from these: files hold magnitudes, in HU where CT, from which a complex mean
-    cannot be had, nor the very bits of a run that was not interrupted.
-    """
-    runner, most, first = job.runner, job.plan.samples, job.slab.first
-    key, state = digest({**identity, "samples": None, "spread": None}), Path(STATE).name
-
-    def kept(place: Path) -> Running:
-        known = Running.load(place / state, key, most, case.y.device) if first else Running()
-        return known if all((place / _sample(k)).is_file() for k in range(known.count)) else Running()
-
-    running, before = kept(folder), job.folder / "samples"
-    earlier = Running() if job.overwrite else kept(before)
-    if first and (max(running.count, earlier.count) == 0 or earlier.count > running.count):
-        shutil.rmtree(folder, ignore_errors=True)  # of other settings, or fewer
-    with writing(job.folder):
-        if first:
-            folder.mkdir(exist_ok=True)
-        if earlier.count > running.count:
-            running = earlier
-            for name in (*map(_sample, range(running.count)), state):
-                write_whole(folder / name, (before / name).read_bytes())
-
-    if job.slab.split:
-        running = running.dealt(case.y.device)
-    truth = None if case.truth is None else gathered(case.truth)
-
-    def each(k: int, result: Reconstruction) -> None:
-        image, work = gathered(result.image), {"nfe": result.nfe, "seconds": round(result.seconds, 3)}
-        scores = runner.scores(replace(case, truth=truth), image) if first else {}
-        running.scores.append({"sample": k, **work, "residual": result.residual, **scores})
-        whole = running.gathered() if job.slab.split else running
-        if first:
-            write_volume(folder / _sample(k), placed(job.scan, image, case))
-            whole.save(folder / state, key)
-
-    return running, each
-
-
-def _sample(k: int) -> str:
-    return f"sample_{k:02d}.nii.gz"

@@ -24,7 +24,8 @@ from lightning_mbir.errors import InputError, WriteError
 from lightning_mbir.files import sha256, whole_folder
 from lightning_mbir.methods.run import run_method as reconstruct
 from lightning_mbir.reconstruction import ReconstructionModule
-from lightning_mbir.reconstruction.prediction import Job, _identity
+from lightning_mbir.reconstruction.job import Job
+from lightning_mbir.reconstruction.prediction import _identity
 from lightning_mbir.reconstruction.provenance import digest, tensor_sha256
 from lightning_mbir.reconstruction.writer import STATE, finished
 from tests.helpers import demo, smooth_volume
