@@ -133,7 +133,8 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
             psnr = -20 * torch.log10((image - reference).square().mean().sqrt() / white)
             ax = axes[row, column]
             shown(ax, image.flip(0), white)
-            ax.set_xlabel(f"{psnr:.1f} dB, residual {done[method].residual:.3f}", color="white")
+            told = "reference" if torch.isinf(psnr) else f"{psnr:.1f} dB"
+            ax.set_xlabel(f"{told}, residual {done[method].residual:.3f}", color="white")
             if row == 0:
                 ax.set_title(method, color="white")
             if column == 0:

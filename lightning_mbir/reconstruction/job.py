@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.slabs import WHOLE, Slab
-
-log = logging.getLogger(__name__)
 
 UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
 
