@@ -139,7 +139,7 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
                 ax.set_title(method, color="white")
             if column == 0:
                 ax.set_ylabel(label, color="white")
-            cells = f"{psnr:.2f} | {done[method].residual:.4f} | {done[method].seconds:.0f}"
+            cells = f"{'reference' if torch.isinf(psnr) else f'{psnr:.2f}'} | {done[method].residual:.4f} | {done[method].seconds:.0f}"
             print(f"| {label} | {method} | {cells} |", flush=True)
     figure.savefig(file, dpi=100 if len(scan.parts) < 4 else 60, facecolor="black")
 
