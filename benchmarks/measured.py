@@ -133,13 +133,15 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
             psnr = -20 * torch.log10((image - reference).square().mean().sqrt() / white)
             ax = axes[row, column]
             shown(ax, image.flip(0), white)
-            told = "reference" if torch.isinf(psnr) else f"{psnr:.1f} dB"
-            ax.set_xlabel(f"{told}, residual {done[method].residual:.3f}", color="white")
+            told = "reference" if torch.isinf(psnr) else f"{psnr:.2f}"
+            ax.set_xlabel(
+                f"{told}{'' if torch.isinf(psnr) else ' dB'}, residual {done[method].residual:.3f}", color="white"
+            )
             if row == 0:
                 ax.set_title(method, color="white")
             if column == 0:
                 ax.set_ylabel(label, color="white")
-            cells = f"{'reference' if torch.isinf(psnr) else f'{psnr:.2f}'} | {done[method].residual:.4f} | {done[method].seconds:.0f}"
+            cells = f"{told} | {done[method].residual:.4f} | {done[method].seconds:.0f}"
             print(f"| {label} | {method} | {cells} |", flush=True)
     figure.savefig(file, dpi=100 if len(scan.parts) < 4 else 60, facecolor="black")
 
