@@ -146,6 +146,8 @@ def parser_line(message: str, options: Iterable[str] = ()) -> str:
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     if lines and (key := re.fullmatch(r'Parser key "([^"]+)":', lines[0])) and len(lines) > 1:
         return f"--{key[1]}: {lines[1]}"
+    if lines and (own := re.fullmatch(r'Parser key "([^"]+)": (.+)', lines[0])):
+        return f"--{own[1]}: {own[2]}"
     return "; ".join(lines[:2]) if lines else "the arguments cannot be used"
 
 

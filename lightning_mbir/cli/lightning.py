@@ -187,7 +187,7 @@ class CLI(LightningCLI):
         parser.description = SUBCOMMANDS[self.defaults][0]
         if self.chosen != "fit":  # null, in configurations of before
             for name in ("optimizer", "lr_scheduler"):
-                parser.add_argument(f"--{name}", type=type(None), default=None)
+                parser.add_argument(f"--{name}", type=_of_fit, default=None)
         if self.defaults in ("predict", "test", "fit_unet"):
             parser.link_arguments("model.task", "data.modality", compute_fn=_modality)
         else:
@@ -250,6 +250,10 @@ class CLI(LightningCLI):
             own = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
             trainer.callbacks = [*own, StepProgress()]  # type: ignore[attr-defined]
         return trainer
+
+
+def _of_fit(value: object) -> None:
+    raise ValueError(f"{value} means nothing here, where nothing is trained; leave it out")
 
 
 def run(subcommand: str, args: Sequence[str], flags: Sequence[Flag], trusted: Iterable[str] = ()) -> int:

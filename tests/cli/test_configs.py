@@ -125,8 +125,6 @@ EVIL = [
     "model:\n  operator: evil.Thing\n",
     "model:\n  prior: evil.run\n",
     "model:\n  prior_network: evil.Thing\n",
-    "optimizer: evil.Thing\n",
-    "lr_scheduler: {class_path: evil.Thing}\n",
 ]
 
 
@@ -134,6 +132,15 @@ EVIL = [
 def test_class_paths_of_others_are_not_imported(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     args = [arg for arg in config(text) if arg not in ("--method", "fbp")]  # which would come before that of the text
     assert "if you trust it, add --trust evil" in refused(args, capsys)
+    assert not Path("pwned").exists() and "evil" not in sys.modules
+
+
+@pytest.mark.parametrize("text", ["optimizer: evil.Thing\n", "lr_scheduler: {class_path: evil.Thing}\n"])
+def test_optimizers_of_others_mean_nothing_where_nothing_is_trained(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"--{text.partition(':')[0]}: " in (told := refused(config(text), capsys))
+    assert "means nothing here, where nothing is trained; leave it out" in told
     assert not Path("pwned").exists() and "evil" not in sys.modules
 
 
