@@ -1,5 +1,6 @@
 """Parts of a measurement that are held out, and what a reconstruction predicts of them."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -64,7 +65,7 @@ CASES: dict[str, LinearOperator] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_truth_predicts_what_was_held_out_and_nothing_predicts_nothing_of_it(name: str) -> None:
-    operator = CASES[name]
+    operator = copy.deepcopy(CASES[name]).double()  # lines of high frequency are small beside the rounding of the rest
     x = VOLUME.to(operator.dtype)
     for fold in hold_out(operator, operator(x)):
         assert sum(fold.errors(x)) < 1e-10

@@ -63,7 +63,7 @@ def test_a_noise_that_is_known_goes_into_the_deviation_of_k_space(complex: bool)
     [
         ({"sigma_y": 0.0}, "pula: sigma_y is 0.0; give a positive number"),
         ({"gamma": 0.0}, "pula: gamma is 0.0; give a positive number"),
-        ({"gamma": 1.5}, "pula: gamma is 1.5; give 0 to 1"),
+        ({"gamma": 1.5}, "pula: gamma is 1.5; give above 0 to 1"),
         ({"noise_share": 2.0}, "pula: noise_share is 2.0; give 0 to 1"),
         ({"cg_iterations": 0}, "pula: cg_iterations is 0; give at least 1"),
     ],

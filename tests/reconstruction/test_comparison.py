@@ -135,10 +135,14 @@ def test_tables_agree_with_the_rows(tmp_path: Path) -> None:
 
 
 def test_a_method_that_fails_is_a_row_with_its_reason_and_is_tried_again(
-    tmp_path: Path, calls: Calls, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, calls: Calls, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise InputError("sirt: relaxation is 9; give less")
+
+    monkeypatch.setattr("lightning_mbir.solvers.sirt", fails)
     args = ["test", "--task", "sv_ct", "--methods", "sirt,fbp", "--data.image_size", "32", "--data.slices", "4:20"]
-    args += ["--model.method_options", '{"sirt": {"relaxation": 9.0}}', "--output_dir", str(tmp_path)]
+    args += ["--output_dir", str(tmp_path)]
     assert main(args) == 1
     assert "error: failed: sirt on demo_chest_0: sirt: relaxation is 9" in capfd.readouterr().err
     folder = tmp_path / "sv_ct/comparison"

@@ -65,7 +65,7 @@ def test_the_same_command_goes_on(
     capsys.readouterr()
     assert main([*BASE, str(out), *options]) == 0
     said = capsys.readouterr()
-    assert "goes on after 3 steps" in said.out
+    assert "goes on after 3 steps" in said.err
     assert "4/6" in said.err and "left)" in said.err and (after > 6 or "3/6" not in said.err)
     assert np.array_equal(voxels(out), voxels(whole))
     if "--samples" in options:
@@ -83,7 +83,7 @@ def test_a_state_of_other_settings(
     stopped([*BASE, str(tmp_path), "--method", "sirt"], monkeypatch, 4)
     assert main([*BASE, str(tmp_path), "--method", "sirt", "--views", "9", "--seed", "1"]) == 0
     told = "demo_chest_0: the state that was kept is of other settings (seed, settings) and not used; starting again"
-    assert told in capsys.readouterr().out
+    assert told in capsys.readouterr().err
     assert not states(tmp_path)
 
 

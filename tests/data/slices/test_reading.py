@@ -59,10 +59,12 @@ def test_a_cache_is_used_again_and_knows_its_settings(tmp_path: Path, monkeypatc
 def test_a_cache_that_was_cut_short_is_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float
 ) -> None:
-    folder_of_volumes(tmp_path)
+    (tmp_path / "volumes").mkdir()
+    folder_of_volumes(tmp_path / "volumes")
 
     def slices() -> torch.Tensor:
-        data = SliceDataModule(tmp_path, image_size=24, phantom_fraction=0.0, cache_dir=tmp_path / "cache")
+        cache = {"cache_dir": tmp_path / "cache"}
+        data = SliceDataModule(tmp_path / "volumes", image_size=24, phantom_fraction=0.0, **cache)
         data.setup("fit")
         assert data._train is not None
         return torch.stack(data._train[0])
