@@ -75,8 +75,7 @@ class Course:
         self.case, self.operator, self.modality, self.first = case, operator, modality, slab.first
         z, y, x = operator.domain_shape if not operator.separable else (len(case.y), *operator.domain_shape)
         self.shape = (slab.depth if slab.split else z, y, x)
-        sided = isinstance(scan, Volume) and scan.sided
-        self.place = Place.of(torch.empty(self.shape, device="meta"), scan.affine, sided)
+        self.place = Place.of(torch.empty(self.shape, device="meta"), scan.affine, scan.sided)
         self.peak = peak
         if case.truth is not None and peak is None:
             truth = gathered(case.truth)

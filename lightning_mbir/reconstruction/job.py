@@ -62,4 +62,5 @@ def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
     """An image ``(Z, Y, X)`` where the scan lies, on the host."""
     if isinstance(scan, Volume):
         return scan.with_data(image.cpu())
-    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated, notes=(UNPLACED,))
+    notes = () if scan.sided else (UNPLACED,)
+    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated, notes=notes)

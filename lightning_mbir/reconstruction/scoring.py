@@ -57,7 +57,7 @@ def score_volume(runner: Runner, scan: Volume | Measurement, plan: Plan, title: 
         course.run = run_name(row["task"], case.name, row["method"], key)
         shown, modality = result.image if case.truth is None else case.truth, runner.task.modality
         scale = Scale.of(modality, picture_window(shown, modality, case.calibrated), case.calibrated)
-        place = Place.of(shown, scan.affine, isinstance(scan, Volume) and scan.sided)
+        place = Place.of(shown, scan.affine, scan.sided)
         told = f"{measured_text(case.name, row['task'], row['settings'])}; {method_text(row)}"
         course.finish(told, plan.method.rpartition(".")[2], result.image, case.truth, place, scale)
     return finite(row)

@@ -38,7 +38,9 @@ SAME = (SPACING_ACROSS, SPACING_ALONG, ROWS, COLUMNS, TO_DETECTOR)
 """Tags that are one for the scan."""
 
 
-def read_dicom_ct_pd(folder: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], NDArray[Any], tuple[str, ...]]:
+def read_dicom_ct_pd(
+    folder: Path, image_size: int = 0
+) -> tuple[Tensor, dict[str, Any], NDArray[Any], tuple[str, ...], bool]:
     """A scan in DICOM-CT-PD (Chen et al., Med. Phys. 42(12), 2015; user manual, version 3, 2020), such as the Mayo
     clinic's low-dose data.
 
@@ -57,7 +59,7 @@ def read_dicom_ct_pd(folder: Path, image_size: int = 0) -> tuple[Tensor, dict[st
 
     Returns:
         ``(views, rows, columns)`` line integrals, the arguments of ``ModularBeam``, an affine ``(4, 4)`` from
-        ``(x, y, z)`` to RAS mm, and notes.
+        ``(x, y, z)`` to RAS mm, notes, and whether the file tells how the patient lies.
 
     Raises:
         InputError: files that are not of one scan, tags that are missing or not finite, a spherical detector, several
@@ -96,12 +98,12 @@ def read_dicom_ct_pd(folder: Path, image_size: int = 0) -> tuple[Tensor, dict[st
     flown = int((np.abs(values[:, 8:]) > 1e-6).any(1).sum())
     if flown:
         notes = (*notes, f"the focal spot is off the centre of the detector's arc in {flown} of {len(y)} views")
-    lies = str(first.get("PatientPosition", "") or "HFS")
-    if lies == "HFS":
+    lies = str(first.get("PatientPosition", "") or "is not there")
+    if sided := lies == "HFS":
         affine[:2] *= -1  # left and back are minus R and minus A
     else:
         notes = (*notes, f"PatientPosition {lies}: sides are not told")
-    return torch.from_numpy(y), geometry, affine, notes
+    return torch.from_numpy(y), geometry, affine, notes, sided
 
 
 def _check_scan(folder: Path, files: list[tuple[int, Path, Any]]) -> None:

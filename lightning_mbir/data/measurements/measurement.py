@@ -107,6 +107,7 @@ class Measurement:
         noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where the file does not tell.
         question: what the file leaves open and has to be told before anything is reconstructed; empty where nothing is.
         sized: whether the distance of the slices in ``affine`` is known.
+        sided: whether ``affine`` tells left from right, front from back and foot from head.
     """
 
     y: Tensor
@@ -119,6 +120,7 @@ class Measurement:
     noise_std: float = 0.0
     question: str = ""
     sized: bool = True
+    sided: bool = False
 
     def to(self, device: torch.device) -> Measurement:
         """The same with what was measured on a device, by which Lightning moves a batch."""
@@ -202,8 +204,8 @@ def _scan(path: Path, modality: Modality, options: MeasurementOptions) -> Measur
         raise InputError(f"--data.rotation_center: {path} tells its geometry by itself; leave it out")
     name = path.name.rsplit(".", 1)[0]
     read = read_dicom_ct_pd if path.is_dir() else SCANS[path.suffix.lower()]
-    y, geometry, affine, notes = read(path, options.image_size)
-    return Measurement(y, geometry, affine, name, "ct", notes=notes)
+    y, geometry, affine, notes, sided = read(path, options.image_size)
+    return Measurement(y, geometry, affine, name, "ct", notes=notes, sided=sided)
 
 
 def _check_modality(path: Path, kind: Modality, wanted: Modality) -> None:
@@ -255,8 +257,8 @@ def _of_scan(scan: Scan, name: str) -> Measurement:
     geometry: dict[str, Any] = {"mask": scan.mask, "phase_axis": scan.phase_axis}
     if scan.calibration is not None:
         geometry["calibration"] = scan.calibration
-    given = (scan.y, geometry, scan.affine, name, "mri", True, scan.notes, scan.noise_std, scan.question, scan.sized)
-    return Measurement(*given)  # type: ignore[arg-type]
+    told = {"noise_std": scan.noise_std, "question": scan.question, "sized": scan.sized, "sided": scan.sided}
+    return Measurement(scan.y, geometry, scan.affine, name, "mri", notes=scan.notes, **told)  # type: ignore[arg-type]
 
 
 def _averaged(found: Measurement) -> Measurement:

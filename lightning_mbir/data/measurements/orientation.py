@@ -25,11 +25,13 @@ class Stack(NamedTuple):
             patient's right, front and head.
         sized: whether the distance of the slices is known.
         notes: what is not known.
+        sided: whether the file tells how the slices lie in the patient.
     """
 
     affine: np.ndarray
     sized: bool
     notes: tuple[str, ...] = ()
+    sided: bool = True
 
 
 def upwards(normal: np.ndarray) -> np.ndarray:
@@ -67,7 +69,7 @@ def slice_stack(
     frame = directions[0] @ directions[0].T
     if not np.isfinite(directions).all() or not np.allclose(frame, np.eye(3), atol=0.01):
         plain = np.diag([pixel[1], pixel[0], thickness, 1.0])
-        return Stack(plain, count == 1, ("the file tells no directions: where the volume lies is open",))
+        return Stack(plain, count == 1, ("the file tells no directions: where the volume lies is open",), False)
     if not np.allclose(directions, directions[:1], atol=SAME):
         raise InputError(f"{path}: its slices lie in several directions; choose those of one stack with --data.slices")
     read, phase, normal = directions[0]

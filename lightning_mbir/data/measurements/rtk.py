@@ -27,7 +27,7 @@ LARGEST = 1 << 28
 """Bytes of an XML file."""
 
 
-def read_rtk(path: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], NDArray[Any], tuple[str, ...]]:
+def read_rtk(path: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], NDArray[Any], tuple[str, ...], bool]:
     """Projections of RTK: the geometry, and line integrals in a MetaImage or NRRD file of the same name.
 
     Conventions are those of RTK's page "3D circular projection geometry". With all at 0 the source is at
@@ -43,7 +43,7 @@ def read_rtk(path: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], N
 
     Returns:
         ``(views, rows, columns)``, the arguments of ``ModularBeam``, an affine ``(4, 4)`` from voxels ``(x, y, z)`` to
-        our axes in mm from the isocentre, and notes.
+        our axes in mm from the isocentre, notes, and that sides are not known.
 
     Raises:
         InputError: a file of another kind, no projections beside it or another number of them, parallel rays,
@@ -58,7 +58,7 @@ def read_rtk(path: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], N
     middle = [start + (n - 1) / 2 * step for start, n, step in zip(origin, (columns, rows), spacing, strict=True)]
     views = rtk_views(values, (middle[0], middle[1]), spacing, radius)
     geometry, affine, notes = modular_geometry(path, views, (rows, columns), radius, image_size)
-    return y, geometry, affine, (f"line integrals of {stack.name}", *notes)
+    return y, geometry, affine, (f"line integrals of {stack.name}", *notes), False
 
 
 def read_rtk_geometry(path: Path) -> tuple[NDArray[Any], float | None]:

@@ -32,6 +32,7 @@ class Scan:
         notes: what was done.
         noise_std: standard deviation of the noise in each part; 0 where it is not known.
         question: what the file leaves open.
+        sided: whether the affine tells left from right.
     """
 
     y: Tensor
@@ -43,6 +44,7 @@ class Scan:
     notes: tuple[str, ...]
     noise_std: float
     question: str
+    sided: bool
 
 
 def read_scan(
@@ -138,9 +140,8 @@ def _laid(
     # E |n|^2 = 1 of white noise, over the number of averages.
     std = math.sqrt(float((1 / counts[by_slice]).double().mean()) / 2) if white else 0.0
     other = None if calibration is None else arrays[2]
-    return Scan(
-        y, mask.float(), axis, other, affine, stack.sized, (*notes, told_sampling(mask), *stack.notes), std, question
-    )
+    told = (*notes, told_sampling(mask), *stack.notes)
+    return Scan(y, mask.float(), axis, other, affine, stack.sized, told, std, question, stack.sided)
 
 
 def _question(image: Readouts, oversampling: float | None) -> str:

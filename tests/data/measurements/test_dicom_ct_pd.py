@@ -49,6 +49,7 @@ def scan(
     folder: Path, *, shape: str = "CYLINDRICAL", flying: bool = False, stored: str = "columns", **options: Any
 ) -> Path:
     """A helix of three turns, with the focal spot in two places by turns."""
+    folder.mkdir(exist_ok=True)
     views, mangled = options.get("views", 60), options.get("bytes", False)
     for view in range(views):
         phi, z = 0.4 - 2 * np.pi * view / 20, 40.0 - 8.0 * view / 20  # clockwise, into the table
@@ -127,7 +128,10 @@ def test_a_flying_focal_spot_that_is_not_heeded_blurs(tmp_path: Path) -> None:
 def test_sides_are_told_only_where_they_are_known(tmp_path: Path) -> None:
     read = read_measurement(scan(tmp_path, lies="FFS"), "ct", MeasurementOptions(image_size=24))
     assert "PatientPosition FFS: sides are not told" in read.notes
-    assert read.affine[0, 0] > 0
+    assert read.affine[0, 0] > 0 and not read.sided
+    read = read_measurement(scan(tmp_path / "silent", lies=""), "ct", MeasurementOptions(image_size=24))
+    assert "PatientPosition is not there: sides are not told" in read.notes and not read.sided
+    assert read_measurement(scan(tmp_path / "head_first"), "ct", MeasurementOptions(image_size=24)).sided
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ def test_the_brain_is_the_same_from_its_twix_file(shared: Path) -> None:
     found = read_measurement(shared / TWIX, "mri", MeasurementOptions(oversampling=1.0))
     other = read_measurement(shared / NPZ, "mri", MeasurementOptions(axes="coil y x"))
     torch.testing.assert_close(found.y, mirrored(other.y, -2), rtol=0, atol=0)
+    assert found.sided and not other.sided  # by the header; an array has none
     np.testing.assert_allclose(np.linalg.norm(found.affine[:3, :3], axis=0), [2, 2, 3], rtol=1e-6)
     np.testing.assert_allclose(found.affine @ [64, 64, 0, 1], [0, 0, 0, 1], atol=1e-4)
     volumes = [measured_operator(one).adjoint(one.y).abs()[0] for one in (found, other)]
