@@ -1,5 +1,6 @@
 """What ships: one version, a conda recipe that asks for what pyproject.toml does, an sdist that holds its tests."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -16,7 +17,7 @@ CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 
 def test_the_version_stands_in_one_place_and_what_repeats_it_agrees() -> None:
-    assert PROJECT["dynamic"] == ["version"] and re.fullmatch(r"\d+\.\d+\.\d+(?:[a-z.]+\d+)?", __version__)
+    assert "version" in PROJECT["dynamic"] and re.fullmatch(r"\d+\.\d+\.\d+(?:[a-z.]+\d+)?", __version__)
     assert yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())["context"]["version"] == __version__
     assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]) == __version__
 
@@ -48,3 +49,22 @@ def test_the_sdist_holds_what_its_tests_read() -> None:
         read = (file for file in (ROOT / folder).rglob("*") if file.suffix in (".md", ".py", ".yaml", ".ipynb", ".png"))
         wanted += [str(file.relative_to(ROOT)) for file in read]
     assert not set(wanted) - names
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/us/project/"])
+def test_a_package_has_the_addresses_of_who_publishes_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = pytest.importorskip("hatchling.metadata.core", reason="hatchling is in the test extra")
+    manager = importlib.import_module("hatchling.plugin.manager")
+    monkeypatch.setenv("PROJECT_URL", address)
+    core = metadata.ProjectMetadata(str(ROOT), manager.PluginManager()).core
+    links = re.findall(r"\]\(([^)\s]+)\)", core.readme)
+    assert len(links) > 15
+    if not address:
+        assert core.urls == {} and core.readme == (ROOT / "README.md").read_text()
+        return
+    at = f"https://example.org/us/project/blob/v{__version__}"
+    assert core.urls["Homepage"] == address.rstrip("/") and core.urls["Changelog"] == f"{at}/CHANGELOG.md"
+    assert all(link.startswith("https://") for link in links)
+    own = [link.removeprefix(f"{at}/").partition("#")[0] for link in links if link.startswith(at)]
+    assert own and all((ROOT / path).is_file() for path in own)
+    assert f"https://example.org/us/project/raw/v{__version__}/docs/figures/start.png" in links
