@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_mbir.checkpointing import UNKEPT
+from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.units import Modality
 from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
@@ -20,6 +20,7 @@ from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
 from lightning_mbir.methods.settings import AUTO
 from lightning_mbir.methods.tuning import tune as choose
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.samplers import Callback
 
 
 def reconstruct(
@@ -31,39 +32,83 @@ def reconstruct(
     modality: Modality | None = None,
     steps: int | None = None,
     tune: bool | Budget = False,
-    **arguments: Any,
+    seed: int = 0,
+    volume: int | str = 0,
+    sample: int = 0,
+    weights: Tensor | None = None,
+    noise_std: float = 0.0,
+    spacing: tuple[float, float, float] | None = None,
+    calibrated: bool = True,
+    second_prior: Prior | str | Path | None = None,
+    network: str | Path | None = None,
+    callback: Callback | None = None,
+    checkpoint: Checkpoint = UNKEPT,
+    scale: float | None = None,
+    **options: Any,
 ) -> Reconstruction:
-    """Reconstruct a volume, with all of ``run_method`` and a choice by the measurement itself.
+    """Reconstruct a volume from a measurement, with the options that are given or those that the measurement chooses.
 
     Args:
-        y, operator, prior: see ``run_method``.
-        method: see there; or ``auto``: what predicts best what is held out of the measurement.
+        y: measurement in physical unit: ``(Z, *range_shape)`` of an operator on slices, ``range_shape`` of one on
+            volumes (``separable`` false).
+        operator: ``A``, in physical unit; it may have any norm.
+        prior: a denoiser ``(x, sigma) -> x0`` with its ``unit``, or what ``load_prior`` takes; by default the
+            bundled one of the modality. Methods without a prior do not look at it.
+        method: a name in ``METHODS``, a class path (``package.module.name``), or a function of a ``Problem``; or
+            ``auto``: what predicts best what is held out of the measurement.
         modality: ``"ct"`` or ``"mri"``; by default ``"mri"`` where the measurement is complex, else ``"ct"``.
         steps: noise levels or iterations.
         tune: whether options of the method are searched, by how well they predict what is held out of the measurement;
             a ``Budget`` says how much that may cost, and ``auto`` has one anyway. What is given is not searched.
-        **arguments: further ones of ``run_method``, options of the method among them; with ``auto``, no options.
+        seed, volume, sample: key of the noise; the same key gives the same volume.
+        weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``, which the data term is weighted
+            by; ``residual`` stays unweighted.
+        noise_std: standard deviation of the noise of ``y``, of a complex one in each part; 0 where it is not known.
+        spacing: size ``(z, y, x)`` of a voxel in mm, which priors and networks of neighbouring slices need.
+        calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
+        second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
+        network: file of a trained network; of methods that need one.
+        callback: called after each level or iteration with a ``SamplerState``.
+        checkpoint: keeps the state between them, and goes on from one that is there.
+        scale: what ``measured_scale`` gave for a measurement that this one is a part of; else that of ``y``.
+        **options: of the method; their defaults are in its signature, and in its help. None with ``auto``.
 
     Returns:
         the reconstruction; where something was chosen, with ``tuning``: what was tried, what was chosen, and why.
 
     Raises:
-        InputError: see ``run_method`` and ``tune``.
+        InputError: unknown method or option, a measurement, weights, a ``noise_std`` or ``spacing`` that cannot be,
+            something that the method needs and that is missing, options with which it diverges; of a choice, too
+            little measured to hold any of it out.
     """
     modality = modality or modality_of(operator)
+    arguments: dict[str, Any] = {
+        "seed": seed,
+        "volume": volume,
+        "sample": sample,
+        "weights": weights,
+        "noise_std": noise_std,
+        "spacing": spacing,
+        "calibrated": calibrated,
+        "second_prior": second_prior,
+        "network": network,
+        "scale": scale,
+    }
+    kept: dict[str, Any] = {"modality": modality, "callback": callback, "checkpoint": checkpoint}
     if tune is False and method != AUTO:
-        return run_method(y, operator, prior, method, modality=modality, steps=steps, **arguments)
-    own = {key: arguments.pop(key) for key in list(arguments) if key not in SHARED}
-    y = as_measured(y, operator, arguments.get("volume", 0))
+        return run_method(y, operator, prior, method, steps=steps, **kept, **arguments, **options)
+    y = as_measured(y, operator, volume)
 
     def defaults(_: str) -> dict[str, Any]:
         return {}
 
     if method == AUTO:
-        candidates = auto_candidates(modality, own, defaults, generic=not operator.domain_complex and prior != GENERIC)
+        candidates = auto_candidates(
+            modality, options, defaults, generic=not operator.domain_complex and prior != GENERIC
+        )
     else:
-        chosen = check_method(method, modality, own, steps)
-        settings = own if steps is None else {**own, "steps": steps}
+        chosen = check_method(method, modality, options, steps)
+        settings = options if steps is None else {**options, "steps": steps}
         candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
     priors: dict[str | None, Prior | str | Path | None] = {None: prior}
     for candidate in candidates:
@@ -71,7 +116,6 @@ def reconstruct(
             given = priors.get(candidate.prior, candidate.prior)
             priors[candidate.prior] = as_prior(given, modality, operator.domain_complex, y.device)
     choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget(), insists=tune is not False)
-    callback, checkpoint = arguments.pop("callback", None), arguments.pop("checkpoint", UNKEPT)
     tuning = choose(y, operator, choice, priors.__getitem__, modality=modality, **arguments)
     best: Candidate = tuning.candidate
     result = run_method(
@@ -79,13 +123,7 @@ def reconstruct(
         operator,
         priors[best.prior] if best.chosen.needs_prior else None,
         best.method,
-        modality=modality,
-        callback=callback,
-        checkpoint=checkpoint,
+        **kept,
         **{**arguments, **best.settings},
     )
     return replace(result, tuning=tuning)
-
-
-SHARED = frozenset(run_method.__kwdefaults__ or {})
-"""Arguments that are of every method; all others are options."""
