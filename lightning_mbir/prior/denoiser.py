@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,6 +262,12 @@ class SliceDenoiser:
 
     def _cost(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
         """Bytes that a slice takes, or a group of neighbouring ones."""
+        with torch.inference_mode(False) if gradients else nullcontext():  # as ``vjp`` has it
+            if gradients:
+                _leave_inference(self.network)
+            return self._outputs(rows, columns, device, gradients)
+
+    def _outputs(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
         kind = torch.complex64 if self.complex else torch.float32
         one = torch.zeros(1, self.slices, rows, columns, dtype=kind, device=device)
         with torch.no_grad(), Outputs(self.network) as outputs:

@@ -101,6 +101,9 @@ def test_a_network_takes_what_was_told() -> None:
     x = torch.zeros(9, 64, 64)
     prior(x, 1.0)
     assert prior.bytes_for(x.shape, "cpu") == pytest.approx(peak_bytes(lambda: prior(x, 1.0)), rel=0.3)
+    with torch.inference_mode():  # as of ``predict``
+        loaded = load_prior("ct", slice_batch=4)
+        assert loaded.bytes_for(x.shape, "cpu", gradients=True) > 2 * loaded.bytes_for(x.shape, "cpu")
     assert 3 * prior.bytes_for((2, 64, 64), "cpu") == 2 * prior.bytes_for(x.shape, "cpu")  # 3, 3 and 3 of the nine
 
 

@@ -1,6 +1,7 @@
 """From Python: what ``predict`` and ``test`` give back, a folder in one call, and batches of MONAI's loaders."""
 
 import json
+import logging
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -207,13 +208,14 @@ def test_what_a_batch_lacks_is_refused_in_one_line(batch: dict[str, Any], words:
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_without_a_voxel_size_only_what_needs_none_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_voxel_size_only_what_needs_none_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     loader: Any = torch.utils.data.DataLoader(
         [{"image": image((1, 1, 16, 16, 4), np.eye(4))}], collate_fn=lambda b: b[0]
     )
     module = ReconstructionModule("cs_mri", output_dir=tmp_path / "out", steps=2)
-    (record,) = trainer(tmp_path).predict(module, dataloaders=loader)  # type: ignore[misc]
-    assert "no affine: the size of its voxels is not known" in capsys.readouterr().out
+    with caplog.at_level(logging.INFO):
+        (record,) = trainer(tmp_path).predict(module, dataloaders=loader)  # type: ignore[misc]
+    assert "no affine: the size of its voxels is not known" in caplog.text
     assert record.metrics["method"] == "dds"
     module = ReconstructionModule("cs_mri", output_dir=tmp_path / "none", steps=2)
     assert module.runner.prior is not None

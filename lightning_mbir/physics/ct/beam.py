@@ -38,7 +38,8 @@ class Beam(LinearOperator):
         self.backend = default if backend == "auto" else backend
         self._projector = self.BACKENDS[self.backend](geometry)
         inexact = "" if self._projector.exact_adjoint else ", whose adjoint is not exact: adjoint_gap tells by how much"
-        log.debug("%s uses backend %s%s", type(self).__name__, self.backend, inexact)
+        level = logging.INFO if inexact else logging.DEBUG
+        log.log(level, "%s uses backend %s%s", type(self).__name__, self.backend, inexact)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(self._geometry, name):

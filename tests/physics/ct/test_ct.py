@@ -184,7 +184,7 @@ def test_a_cone_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_takes_the_matrix_while_it_fits_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert ParallelBeam(16, VIEWS).backend == "sparse"
         assert FanBeam(16, VIEWS, **FAN, max_memory_gb=1e-5).backend == "matrix_free"
         assert ConeBeam((2, 8, 8), VIEWS, **FAN).backend == "matrix_free"
