@@ -16,6 +16,8 @@ from lightning_mbir.reconstruction.course import Course
 from lightning_mbir.reconstruction.runner import Runner
 from lightning_mbir.slabs import WHOLE, Slab
 
+MINUTES = 5.0
+"""Between two states that are kept, unless it is said otherwise."""
 UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
 
 
@@ -52,7 +54,7 @@ class Job:
     write: str = "nifti"
     off_by: float | None = None
     report: bool = True
-    minutes: float = 5.0
+    minutes: float = MINUTES
     slab: Slab = WHOLE
     volume: dict[str, Any] | None = None
     course: Course | None = None

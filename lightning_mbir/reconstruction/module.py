@@ -26,7 +26,7 @@ from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS
 from lightning_mbir.reconstruction.comparison import COMPARISON, compare_volume
-from lightning_mbir.reconstruction.job import Job
+from lightning_mbir.reconstruction.job import MINUTES, Job
 from lightning_mbir.reconstruction.logged import VolumeBoard, mean_scalars
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import predict_volume
@@ -135,7 +135,7 @@ class ReconstructionModule(L.LightningModule):
         write: str = "nifti",
         report: bool = True,
         split: str = "auto",
-        checkpoint_minutes: float = 5.0,
+        checkpoint_minutes: float = MINUTES,
         keep_volumes: bool = False,
     ) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class ReconstructionModule(L.LightningModule):
         if self.compares and self.trainer.state.fn != TrainerFn.TESTING:
             raise InputError("--methods: compared by `test`; `predict` takes one --method")
         given = {"write": self.write == "dicom", "split": self.split == "slices", "off_by": self.off_by is not None}
-        given["checkpoint_minutes"] = self.checkpoint_minutes != 5
+        given["checkpoint_minutes"] = self.checkpoint_minutes != MINUTES
         for flag in given:
             if given[flag] and self.trainer.state.fn != TrainerFn.PREDICTING:
                 raise InputError(f"--{flag} {getattr(self, flag)}: of use to `predict` alone; leave it out")
