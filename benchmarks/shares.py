@@ -6,10 +6,10 @@
 One run of a method at a size, on the built-in phantom, with the options of the task in ``configs/tuned``, by few levels
 or iterations: each costs the same. Times are processor time of this process, which other work on the machine does not
 change much, and each is that of a part without the parts that it calls: *network* is the prior, *operator* what
-projects, back-projects and transforms, *differences* total variation, *sums* inner products, *noise* keyed noise, *rest*
-the arithmetic of volumes. With ``--against`` the same is run from another checkout too, by turns, each in a process of
-its own; the ratio is that checkout's time over ours, of what is not the network, and *difference* the largest one of the
-two volumes over the largest value. Prints Markdown.
+projects, back-projects and transforms, *differences* total variation, *sums* inner products, *noise* keyed noise, and
+*rest* the arithmetic of volumes. With ``--against`` the same is run from another checkout too, by turns, each in a
+process of its own; the ratio is that checkout's time over ours, of what is not the network, and *difference* the
+largest one of the two volumes over the largest value. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"modality": task.modality, "spacing": case.spacing, **task.tuned(method)}
     if method not in ("fbp", "zero_filled"):
         options["steps"] = given.levels
-    run_method(case.y[:2], operator, prior, method, **options)  # what is made once
+    run_method(case.y[:3], operator, prior, method, **options)  # what is made once
 
     prior._in_batches = shares.of("network", prior._in_batches)
     for kind in {kind for part in operator.modules() for kind in type(part).mro() if issubclass(kind, LinearOperator)}:
@@ -109,9 +109,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     steps, solver = (sys.modules[function.__module__] for function in (admm_tv, conjugate_gradient))
     for verb in ("difference", "difference_adjoint", "project"):
         setattr(steps, verb, shares.of("differences", getattr(steps, verb)))
-    setattr(steps, "own_inner", shares.of("sums", steps.own_inner))
-    setattr(solver, "own_inner", shares.of("sums", solver.own_inner))
-    setattr(KeyedNoise, "__call__", shares.of("noise", KeyedNoise.__call__))
+    for module in (steps, solver):
+        module.own_inner = shares.of("sums", module.own_inner)
+    KeyedNoise.__call__ = shares.of("noise", KeyedNoise.__call__)  # type: ignore[method-assign]
     shares.restart()
     result = run_method(case.y, operator, prior, method, **options)
     told = shares.told()

@@ -9,12 +9,13 @@ Without ``--data`` the volume is the built-in phantom, stretched to the size: it
 patient, its PSNR is not. Options are those of the task in ``configs/tuned``. With ``--against`` the same measurement
 is reconstructed by another checkout of the project too, by turns, each in a process of its own; the ratio is of the
 medians. Memory is what a method takes beyond what was there, network included. Each row is kept (``--output``) as soon
-as it is there, and not run again. Prints Markdown.
+as it is there, and not run again, even where the code has changed since: delete its file for that. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -62,7 +63,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     operator = case.operator(False)
     operator.norm()
     prior = load_prior(given.prior or task.modality, precision=given.precision).to(device)
-    small = case.y[:2] if operator.separable else case.y
+    small = case.y[:3] if operator.separable else case.y
     run_method(small, operator, prior, method, modality=task.modality, spacing=case.spacing)  # what is made once
     with PeakMemory(device) as memory:
         result = run_method(
@@ -101,6 +102,17 @@ def measured(given: argparse.Namespace, method: str, checkout: Path) -> dict[str
     return row
 
 
+def row_name(given: argparse.Namespace, method: str, checkouts: list[Path]) -> str:
+    """The file of a row: what it is of, for people, and a checksum of all that it depends on but the code."""
+    prior = Path(given.prior) if given.prior else Path("own")
+    named = [given.task, method, *given.set, given.size, given.data.stem if given.data else given.slices]
+    named += [given.steps or "all", prior.stem, given.precision, given.device]
+    weights = hashlib.sha256(prior.read_bytes()).hexdigest() if prior.is_file() else given.prior
+    rest = [given.data and str(given.data.resolve()), weights, given.threads, given.turns, *map(str, checkouts[1:])]
+    digest = hashlib.sha256(json.dumps([*named, *rest]).encode()).hexdigest()[:8]
+    return f"{'_'.join(map(str, named))}_{digest}.json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sv_ct", choices=list(TASKS))
@@ -119,6 +131,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/whole"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.prior and Path(given.prior).exists():
+        given.prior = str(Path(given.prior).resolve())  # the work is done in another folder
     torch.set_num_threads(given.threads)
     given.methods = given.methods or METHODS[TASKS[given.task].modality]
     if given.child:
@@ -131,9 +145,7 @@ def main() -> None:
     print("| method | volume | seconds | MiB | network calls | PSNR axial, coronal, sagittal | ratio |")
     print("|---|---|---|---|---|---|---|")
     for method in given.methods:
-        named = [given.task, method, *given.set, given.size, given.data.stem if given.data else given.slices]
-        named += [given.steps or "all", given.prior or "own", given.precision, given.device]
-        kept = given.output / f"{'_'.join(map(str, named))}{'_against' if given.against else ''}.json"
+        kept = given.output / row_name(given, method, checkouts)
         if kept.is_file():
             turns = json.loads(kept.read_text())
         else:
