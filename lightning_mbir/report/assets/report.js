@@ -190,25 +190,44 @@
     const length = Math.hypot(...a.map((v, k) => (b[k] - v) * data.spacing[k]));
     const values = curves.map((panel) => Array.from({ length: steps }, (_, i) =>
       between(volumes[panel.of], a.map((v, k) => v + ((b[k] - v) * i) / (steps - 1)))));
-    const [W, H, L, B] = [1000, 320, 70, 40], flat = values.flat();
+    const flat = values.flat();
     let [low, high] = [Math.min(...flat), Math.max(...flat)];
     if (high === low) [low, high] = [low - 1, high + 1];
-    const X = (share) => L + share * (W - L - 10), Y = (v) => 10 + (H - B - 10) * (1 - (v - low) / (high - low));
     const text = (x, y, words, anchor = "middle", colour = "#9aa4b1") =>
       `<text x="${x}" y="${y}" fill="${colour}" font-size="13" text-anchor="${anchor}">${escaped(words)}</text>`;
-    const parts = [0, 1, 2, 3, 4].map((k) => {
-      const value = low + ((high - low) * k) / 4;
-      return `<line x1="${L}" x2="${W - 10}" y1="${Y(value)}" y2="${Y(value)}" stroke="#2a2f36"/>` +
-        text(L - 6, Y(value) + 4, rounded(value), "end") + text(X(k / 4), H - B + 18, rounded((length * k) / 4), k === 4 ? "end" : "middle");
+    const [W, L, B, plot] = [1000, 70, 40, 290], legend = [];
+    let [row, used] = [0, L];
+    curves.forEach((panel, k) => { // names above the curves, in as many rows as they need
+      const wide = 34 + 8 * panel.name.length;
+      if (used > L && used + wide > W) [row, used] = [row + 1, L];
+      const [y, colour] = [18 + 18 * row, SHADES[k % SHADES.length]];
+      legend.push(`<line x1="${used}" x2="${used + 18}" y1="${y - 4}" y2="${y - 4}" stroke="${colour}" stroke-width="3"/>`,
+        text(used + 24, y, panel.name, "start", colour));
+      used += wide;
     });
-    parts.push(text((W + L) / 2, H - 4, "mm along the line"), text(6, 20, data.unit, "start"));
+    const T = 34 + 18 * row, H = T + plot + B;
+    const X = (share) => L + share * (W - L - 10), Y = (v) => T + plot * (1 - (v - low) / (high - low));
+    const parts = ticks(low, high).map((v) => `<line x1="${L}" x2="${W - 10}" y1="${Y(v)}" y2="${Y(v)}" stroke="#2a2f36"/>` +
+      text(L - 6, Y(v) + 4, rounded(v), "end"));
+    parts.push(...ticks(0, length).map((mm) => text(X(mm / length), T + plot + 18, rounded(mm))),
+      text((W + L) / 2, H - 4, "mm along the line"), text(L - 6, 18, data.unit, "end"));
+    const k = AXES.indexOf(byId("line").value);
+    if (k >= 0 && data.shape[k] > 1) { // where the cross is
+      const x = X(at[k] / (data.shape[k] - 1));
+      parts.push(`<line class="cross" x1="${x}" x2="${x}" y1="${T}" y2="${T + plot}" stroke="#ffd54f" stroke-dasharray="3 4"/>`);
+    }
     curves.forEach((panel, k) => {
       const points = values[k].map((v, i) => `${X(i / (steps - 1)).toFixed(1)},${Y(v).toFixed(1)}`).join(" ");
-      const colour = SHADES[k % SHADES.length];
-      parts.push(`<polyline points="${points}" fill="none" stroke="${colour}" stroke-width="1.4" data-of="${panel.of}"/>`,
-        text(L + 10 + 150 * (k % 6), 24 + 16 * Math.floor(k / 6), panel.name, "start", colour));
+      parts.push(`<polyline points="${points}" fill="none" stroke="${SHADES[k % SHADES.length]}" stroke-width="1.4" data-of="${panel.of}"/>`);
     });
-    byId("profile").innerHTML = `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="values along a line">${parts.join("")}</svg>`;
+    byId("profile").innerHTML = `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="values along a line">${legend.join("")}${parts.join("")}</svg>`;
+  }
+  function ticks(low, high) { // round numbers, about five
+    if (!(high > low)) return [];
+    const raw = (high - low) / 5, power = 10 ** Math.floor(Math.log10(raw));
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw), found = [];
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step);
+    return found;
   }
   const escaped = (words) => words.replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
 
