@@ -90,7 +90,7 @@ class LevelProgress(_Bar):
             elapsed = task.elapsed or 0.0
             left = elapsed / (state.step - self._before) * (state.n_steps - state.step)
             self.console.print(
-                f"{self.title}: {state.step}/{state.n_steps} {sigma} ({elapsed:.0f} s, {left:.0f} s left)",
+                f"{self.title}: {state.step}/{state.n_steps}{sigma and f' {sigma}'} ({elapsed:.0f} s, {left:.0f} s left)",
                 highlight=False,
             )
 
@@ -103,7 +103,8 @@ class LevelProgress(_Bar):
         if seen == 2:
             told = self.forecast.told(elapsed - self._first, state.n_steps - self._before)
             if told is not None:
-                self.console.print(f"{self.title}: {told}", highlight=False, soft_wrap=True)
+                # A terminal breaks it between words, a pipe not at all.
+                self.console.print(f"{self.title}: {told}", highlight=False, soft_wrap=not self.console.is_terminal)
         self._first = elapsed
 
 
