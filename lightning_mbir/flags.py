@@ -132,7 +132,7 @@ def shared(text: str) -> str:
 
 
 VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
-MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat, .cfl or .xml file, or a folder of TIFF or DICOM-CT-PD")
+MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat, .cfl, .xml or .xtekct file, or a folder of TIFF or DICOM-CT-PD")
 NOISE = existing("an MRD (.h5) or TWIX (.dat) file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
 CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
@@ -237,7 +237,7 @@ RECONSTRUCTION_FLAGS = (
     Flag(
         "--data.measurement",
         "--data.measurement",
-        "or a measured sinogram or k-space (.h5, .npz, .mat, .tif, .dat, .cfl, .xml, a folder of TIFF or DICOM-CT-PD)",
+        "or a measurement (.h5, .npz, .mat, .tif, .dat, .cfl, .xml, .xtekct, folder of TIFF or DICOM-CT-PD)",
         MEASUREMENT,
     ),
     Flag("--data.correct", "--data.correct", "faults taken from projections: rings,zingers,drift [none]", faults),
@@ -253,7 +253,12 @@ RECONSTRUCTION_FLAGS = (
         "bin of the rotation axis, or search [searched for, of parallel rays]",
         rotation_center,
     ),
-    Flag("--data.angles", "--data.angles", "TIFF: text file of an angle in degrees a view", existing("a text file")),
+    Flag(
+        "--data.angles",
+        "--data.angles",
+        "TIFF, Nikon: text file of an angle in degrees a view",
+        existing("a text file"),
+    ),
     Flag("--data.flat_field", "--data.flat_field", "TIFF: flat fields, counts of the open beam, or none"),
     Flag("--data.dark_field", "--data.dark_field", "TIFF: dark fields", existing("a TIFF file or a folder of them")),
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),

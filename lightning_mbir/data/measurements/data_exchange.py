@@ -108,6 +108,20 @@ def read_data_exchange(
     return torch.from_numpy(y), geometry, notes
 
 
+def line_integrals(content: Content) -> tuple[Tensor, tuple[str, ...]]:
+    """All of the projections as ``(rows, views, bins)`` line integrals, and notes, by the flat and dark fields alone.
+
+    Args:
+        content: with the counts, the flat and the dark fields of the Data Exchange layout; it may lack angles.
+
+    Raises:
+        InputError: see ``read_data_exchange``.
+    """
+    scan = _Scan.read(content, slice(0, content[DATA].shape[1]), 1)
+    y, _ = scan.line_integrals(few=0)
+    return torch.from_numpy(y), scan.notes
+
+
 @dataclass
 class _Scan:
     """Projections that are converted; ``bad``, ``floor`` and the counts become known on the way.

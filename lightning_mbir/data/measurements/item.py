@@ -39,9 +39,7 @@ def told(path: Path, name: str = "the file") -> Iterator[None]:
         raise
     except DAMAGED as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{path}: {name} cannot be read as .h5 or .npz ({why}); the file may be damaged or cut short"
-        ) from error
+        raise InputError(f"{path}: {name} cannot be read ({why}); the file may be damaged or cut short") from error
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from lightning_mbir.data.measurements.dicom_ct_pd import read_dicom_ct_pd
 from lightning_mbir.data.measurements.kspace import read_array, read_kspace
 from lightning_mbir.data.measurements.matlab import open_matlab
 from lightning_mbir.data.measurements.mrd import is_mrd, open_mrd
+from lightning_mbir.data.measurements.nikon import read_nikon
 from lightning_mbir.data.measurements.noise_scan import open_noise_scan
 from lightning_mbir.data.measurements.own_layout import COUPLED, noise_std, read_own_layout
 from lightning_mbir.data.measurements.readouts import parse_select
@@ -33,7 +34,8 @@ from lightning_mbir.data.measurements.vendors import check_vendor
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 
-SCANS = {".xml": read_rtk}
+NIKON = ".xtekct"
+SCANS = {".xml": read_rtk, NIKON: read_nikon}
 """What reads the geometry of a scan, by the suffix of its file."""
 
 
@@ -62,7 +64,7 @@ class MeasurementOptions:
         correct: faults of projections that are taken away: of ``zingers``, ``drift`` and ``rings`` (see ``corrected``).
         scatter: the share of it in projections, and how many bins it is smoothed over, or 0 (see ``subtract_scatter``).
         beam_hardening: how it is taken away: ``consistency``, or a text file (see ``linearised``).
-        angles: TIFF: text file of an angle in degrees a view.
+        angles: TIFF, Nikon: text file of an angle in degrees a view.
         flat_field: TIFF: another one with flat fields, the counts of the open beam, or ``none`` of line integrals.
         dark_field: TIFF: another one with dark fields.
     """
@@ -132,12 +134,12 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
 
     These are ours (``measurement`` and its geometry by the names of the operator's arguments), Data Exchange's
     (``exchange/data``), ``sinogram`` beside its angles, and fastMRI's (``kspace``), in HDF5 (``.h5``), NumPy
-    (``.npz``) or MATLAB (``.mat``); TIFF pages of projections; RTK's (``.xml``) with projections beside it, and
-    DICOM-CT-PD; MRD (``dataset/data``), TWIX (``.dat``) and BART's (``.cfl`` and ``.hdr``). Datasets that are not
-    needed are not read, nor is anything outside of the file.
+    (``.npz``) or MATLAB (``.mat``); TIFF pages of projections; RTK's (``.xml``) and Nikon's (``.xtekct``) with
+    projections beside them, and DICOM-CT-PD; MRD (``dataset/data``), TWIX (``.dat``) and BART's (``.cfl`` and
+    ``.hdr``). Datasets that are not needed are not read, nor is anything outside of the file.
 
     Args:
-        path: the file, or the folder of a scan in DICOM-CT-PD.
+        path: the file, or the folder of a scan in DICOM-CT-PD or of Nikon's.
         modality: of the task, ``"ct"`` or ``"mri"``; a file that says another is refused.
         options: what the file leaves open.
 
@@ -146,6 +148,8 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
             values that are not finite, more than the memory holds, options that the file's layout has no use for.
     """
     path, options = Path(path), options or MeasurementOptions()
+    if path.is_dir() and options.flat_field is None and len(found := list(path.glob(f"*{NIKON}"))) == 1:
+        path = found[0]
     tiff = path.exists() and is_tiff(path)
     if not tiff and (path.is_dir() or path.suffix.lower() in SCANS):
         return _treated(path, _scan(path, modality, options), options)
@@ -166,10 +170,10 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         kind: Modality = "ct" if projections else "mri" if mrd or "kspace" in content else modality
         _check_modality(path, kind, modality)
         _check_options(path, options, kind, projections, mrd, tiff)
-        found = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
+        read = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
     if kind == "mri":
-        return _asked(found, options)
-    treated = _treated(path, found, options)
+        return _asked(read, options)
+    treated = _treated(path, read, options)
     return _averaged(treated) if projections else treated
 
 
@@ -196,15 +200,17 @@ def _scan(path: Path, modality: Modality, options: MeasurementOptions) -> Measur
     if not path.exists():
         raise InputError(f"--data.measurement {path}: no such file")
     _check_modality(path, "ct", modality)
-    _check_options(path, replace(options, image_size=0), "ct")
+    nikon = path.suffix.lower() == NIKON and not path.is_dir()
+    _check_options(path, replace(options, image_size=0, angles=None if nikon else options.angles), "ct")
     if options.slices is not None:
         start, stop = options.slices
         raise InputError(f"--data.slices {start}:{stop}: the views of {path} show all slices at once; leave it out")
-    if options.rotation_center is not None:
+    if options.rotation_center is not None and not nikon:
         raise InputError(f"--data.rotation_center: {path} tells its geometry by itself; leave it out")
     name = path.name.rsplit(".", 1)[0]
     read = read_dicom_ct_pd if path.is_dir() else SCANS[path.suffix.lower()]
-    y, geometry, affine, notes, sided = read(path, options.image_size)
+    own = {"rotation_center": options.rotation_center, "angles": options.angles} if nikon else {}
+    y, geometry, affine, notes, sided = read(path, options.image_size, **own)
     return Measurement(y, geometry, affine, name, "ct", notes=notes, sided=sided)
 
 

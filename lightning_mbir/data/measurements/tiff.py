@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ def open_tiff(path: Path, angles: Path | None, flat_field: str | None, dark_fiel
             f"--data.measurement {path}: give --data.flat_field: TIFF of flat fields, the counts of the open beam as a "
             "number, or none where its values are line integrals"
         )
-    with _pages(path, DATA) as data:
-        fields: dict[str, Item] = {DATA: data, THETA: _array(angles, THETA, _read_angles(angles))}
+    with tiff_pages(path, DATA) as data:
+        fields: dict[str, Item] = {DATA: data, THETA: _array(angles, THETA, read_angle_text(angles))}
         if flat_field == NO_FIELD and dark_field is not None:
             raise InputError(f"--data.dark_field {dark_field}: line integrals are corrected already; leave it out")
         with _field(dark_field, DARK) as dark:
@@ -98,24 +98,28 @@ def _field(path: Path | None, name: str) -> Iterator[Item | None]:
     if not path.exists():
         flag = "flat_field" if name == WHITE else "dark_field"
         raise InputError(f"--data.{flag} {path}: no such file; give a TIFF file or a folder of them")
-    with _pages(path, name) as item:
+    with tiff_pages(path, name) as item:
         yield item
 
 
 @contextmanager
-def _pages(path: Path, name: str) -> Iterator[Item]:
-    """All pages of a file or folder as one array ``(pages, rows, bins)``, read page by page."""
+def tiff_pages(path: Path, name: str, files: Sequence[Path] | None = None) -> Iterator[Item]:
+    """All pages of a file or folder as one array ``(pages, rows, bins)``, read page by page.
+
+    Args:
+        path: the file or folder, and ``name``, what the pages are; both for messages.
+        files: the files, in their order; by default that of the numbers in their names.
+
+    Raises:
+        InputError: files that cannot be read, pages of several shapes or of colours, tifffile that is not installed.
+    """
     try:
         import tifffile
     except ImportError as error:
         raise InputError(
             f"{path}: TIFF needs the package tifffile, which is not installed; pip install 'lightning-mbir[tiff]'"
         ) from error
-    files = (
-        sorted((one for one in path.iterdir() if one.suffix.lower() in SUFFIXES), key=_order)
-        if path.is_dir()
-        else [path]
-    )
+    files = (tiff_files(path) if path.is_dir() else [path]) if files is None else files
     opened: list[tuple[Path, Any]] = []
     try:
         pages: list[tuple[Path, Any]] = []
@@ -148,6 +152,11 @@ def _pages(path: Path, name: str) -> Iterator[Item]:
             file.close()
 
 
+def tiff_files(folder: Path) -> list[Path]:
+    """The TIFF files of a folder, in the order of the numbers in their names."""
+    return sorted((one for one in folder.iterdir() if one.suffix.lower() in SUFFIXES), key=_order)
+
+
 @contextmanager
 def _told(path: Path, error: type[Exception]) -> Iterator[None]:
     try:
@@ -162,7 +171,7 @@ def _order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def _read_angles(path: Path) -> np.ndarray:
+def read_angle_text(path: Path) -> np.ndarray:
     """Numbers of a text file, between blanks, commas or semicolons; what follows ``#`` is left out."""
     if not path.is_file():
         raise InputError(f"--data.angles {path}: no such file; give a text file with an angle in degrees a view")
