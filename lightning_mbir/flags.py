@@ -101,6 +101,13 @@ def truth(text: str) -> bool:
     return text.lower() == "true"
 
 
+def whitening(text: str) -> bool | str:
+    """``true``, ``false`` or ``corners``."""
+    if text.lower() not in ("true", "false", "corners"):
+        raise InputError("give true, false or corners")
+    return text.lower() if text.lower() == "corners" else text.lower() == "true"
+
+
 def existing(right: str) -> Callable[[str], Path]:
     """A file or folder that is there; ``right`` is what a user is told to give else."""
 
@@ -264,7 +271,13 @@ RECONSTRUCTION_FLAGS = (
     Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
     Flag("--data.select", "--data.select", "which of several in a scanner's file: echo=1,repetition=0"),
     Flag("--data.noise_scan", "--data.noise_scan", "another scanner's file, with noise of the same coils", NOISE),
-    Flag("--data.whiten", "--data.whiten", "false: leave the noise of coils as a noise scan shows it [true]", truth),
+    Flag(
+        "--data.whiten",
+        "--data.whiten",
+        "false: leave the noise of coils as a noise scan shows it; corners: whiten what the corners of k-space show "
+        "[true]",
+        whitening,
+    ),
     Flag(
         "--data.oversampling", "--data.oversampling", "of the readout, where the file leaves it open: 1 or 2", number()
     ),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
@@ -125,7 +124,7 @@ def candidates_of(method: str, settings: dict[str, Any], given: tuple[str, ...],
         method: its name.
         settings: as they are to begin with.
         given: names of those that the user has set.
-        tuned: gives the settings of a task, by the name of a method.
+        tuned: gives the settings of a task, by the name of a method and the noise levels it is to have.
     """
     first = Candidate(method, settings, fixed=given)
     if not first.chosen.needs_prior:
@@ -153,9 +152,14 @@ def auto_candidates(
         if key not in names or not isinstance(value, dict):
             raise InputError(f"method_options: {key}; with --method auto, key options by one of {', '.join(names)}")
     own = {name: options.get(name, {}) for name in names}
-    first = tuple(Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name])) for name in names)
+    first = tuple(
+        Candidate(name, {**tuned(name, steps=own[name].get("steps")), **own[name]}, fixed=tuple(own[name]))
+        for name in names
+    )
     return first + tuple(replace(one, prior=GENERIC) for one in first if generic and one.chosen.needs_prior)
 
 
-Tuned = Callable[[str], dict[str, Any]]
-"""Settings of a method for a task, by its name."""
+class Tuned(Protocol):
+    """Settings of a method for a task, by its name, and for so many noise levels where they are not its own."""
+
+    def __call__(self, method: str, *, steps: int | None = None) -> dict[str, Any]: ...

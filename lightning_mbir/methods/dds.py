@@ -33,6 +33,8 @@ def dds(
     cg_iterations: Annotated[Count, Searched(2, 60)] = 15,
     eta: Annotated[Share, Searched(0, 1, linear=True)] = 0.85,
     ddim: bool = False,
+    momentum: Share = 0.0,
+    noise_scale: Share = 1.0,
     schedule: Literal["karras", "geometric"] = "karras",
     start: Literal["noise", "direct", "admm_tv"] = "noise",
     correlation: Share = 0.0,
@@ -51,6 +53,8 @@ def dds(
         cg_iterations: conjugate gradient steps a level.
         eta: share of the noise that is fresh at every level.
         ddim: scale eta as in DDIM, so that many levels give samples of the prior.
+        momentum: how far the result of a level goes on from that of the last, in place of further levels.
+        noise_scale: of the noise that is added after the first level, over what the denoiser is told.
         schedule: of the noise levels.
         start: volume that noise of the highest level is added to: none, the direct inversion (of a modular beam, which
             has none, 50 steps of SIRT), or that of ADMM-TV.
@@ -71,6 +75,8 @@ def dds(
         cg_iterations=cg_iterations,
         eta=eta,
         ddim=ddim,
+        momentum=momentum,
+        noise_scale=noise_scale,
         init=None if p.checkpoint.found else _start(p, start),
         callback=p.report,
         checkpoint=p.checkpoint,

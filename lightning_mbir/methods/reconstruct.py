@@ -99,7 +99,7 @@ def reconstruct(
         return run_method(y, operator, prior, method, steps=steps, **kept, **arguments, **options)
     y = as_measured(y, operator, volume)
 
-    def defaults(_: str) -> dict[str, Any]:
+    def defaults(method: str, *, steps: int | None = None) -> dict[str, Any]:
         return {}
 
     if method == AUTO:

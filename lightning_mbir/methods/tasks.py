@@ -42,6 +42,7 @@ class Task:
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
         noisy: what goes over them where there is noise, by method; docs/method.md tells which were searched with it.
+        quick: what goes over these where there are at most ``quick["steps"]`` noise levels, by method.
         few: what goes over all of these where there are at most ``few["views"]`` views, by method.
         operator: of a user's own, instead of the task's.
     """
@@ -51,15 +52,24 @@ class Task:
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
     few: dict[str, Any] = field(default_factory=dict)
     operator: OwnOperator | None = None
 
-    def tuned(self, method: str, noisy: bool = False, views: int | None = None) -> dict[str, Any]:
-        """Options of a method, for measurements without noise or with some, which what was measured always has, and of
-        so many views where that is known."""
+    def tuned(
+        self, method: str, noisy: bool = False, views: int | None = None, steps: int | None = None
+    ) -> dict[str, Any]:
+        """Options of a method, for measurements without noise or with some, which what was measured always has; of so
+        many views where that is known, and of so many noise levels where they are not the method's own."""
         few = views is not None and views <= self.few.get("views", 0)
-        over = (self.noisy.get(method, {}) if noisy else {}, self.few.get(method, {}) if few else {})
-        return {**self.options.get(method, {}), **over[0], **over[1]}
+        found = dict(self.options.get(method, {}))
+        for name, applies in zip(OVER, (noisy, self.is_quick(method, steps), few), strict=True):
+            found |= getattr(self, name).get(method, {}) if applies else {}
+        return found
+
+    def is_quick(self, method: str, steps: int | None) -> bool:
+        """Whether a method has options of its own for so few noise levels."""
+        return isinstance(steps, int) and method in self.quick and steps <= self.quick["steps"]
 
     def settings(self, **flags: Any) -> dict[str, Any]:
         """See ``checked_settings``; with an operator of a user's own, what tells it, and the flags of noise and phase.
@@ -94,6 +104,13 @@ class Task:
     def noise_std(self, y: Tensor, snr: float | None = None, **_: Any) -> float:
         """Standard deviation, in each part, of the noise that k-space is given; 0 where there is none."""
         return 0.0 if snr is None else noise_sigma(y, snr) / math.sqrt(2)
+
+    def noise_power(self, y: Tensor, photons: float | None = None, snr: float | None = None, **_: Any) -> float:
+        """What ``||n||^2`` of the noise of the settings is to be expected, for a measurement ``y`` without; 0 where
+        there is none. Of counts the sum of ``exp(y) / photons``, the variances of their logarithms to first order."""
+        if photons is not None:
+            return float((y.double().exp() / photons).sum())
+        return 2 * self.noise_std(y, snr) ** 2 * int((y != 0).sum())
 
     def build_operator(
         self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, complex: bool = False, **settings: Any
@@ -130,21 +147,26 @@ CT_RANGE = 3 * MU_WATER
 """-1000 to 2000 HU, in 1/mm."""
 
 
+OVER = ("noisy", "quick", "few")
+"""What goes over a task's options, in that order; see ``Task``."""
+
+
 def tuned_file(task: str) -> Path:
     """Where ``benchmarks/tune.py`` keeps the options that it found for a task."""
     return packaged("configs") / "tuned" / f"{task}.yaml"
 
 
-def _tuned(task: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """``options``, ``noisy`` and ``few`` of a task."""
+def _tuned(task: str) -> dict[str, Any]:
+    """``options``, ``noisy``, ``quick`` and ``few`` of a task."""
     options = yaml.safe_load(tuned_file(task).read_text())
-    return options, options.pop("noisy", {}), options.pop("few", {})
+    over = {name: options.pop(name, {}) for name in OVER}
+    return {"options": options, **over}
 
 
 RANGES = {"ct": CT_RANGE, "mri": None}
 
 TASKS: dict[str, Task] = {
-    name: Task(name, modality, RANGES[modality], *_tuned(name)) for name, (modality, _) in SETTINGS.items()
+    name: Task(name, modality, RANGES[modality], **_tuned(name)) for name, (modality, _) in SETTINGS.items()
 }
 
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float, Num
+from jaxtyping import Complex, Complex128, Float, Num
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -115,6 +116,12 @@ CORNER = 1.1
 """Distance from the centre of k-space, in half its sides, beyond which there is noise alone."""
 ENOUGH = 200
 """Values that a noise is estimated from at least."""
+EACH = 20
+"""Samples for each coil at least, that a covariance is estimated from."""
+MOST = 50_000
+"""Samples at most: its elements are then known to half a per cent."""
+TURNS = 100
+"""Of the fixed-point iteration at most; ten do for noise alone."""
 NORMAL = 0.6745
 """Median of the magnitude of a normal variable of deviation 1."""
 
@@ -129,12 +136,57 @@ def kspace_noise(kspace: Complex[Tensor, "*shape"]) -> float:
     Args:
         kspace: centred, ``(..., Y, X)`` or ``(..., coils, Y, X)``, with zeros where nothing was sampled.
     """
-    y, x = (((torch.arange(n, device=kspace.device) - n // 2) / (n / 2)).square() for n in kspace.shape[-2:])
-    corner = kspace[..., (y[:, None] + x).sqrt() > CORNER]
+    corner = _corners(kspace)
     values = torch.view_as_real(corner)[corner != 0].flatten()
     if len(values) < ENOUGH:
         return 0.0
     return float(values.abs().double().median()) / NORMAL
+
+
+@torch.no_grad()
+def kspace_covariance(kspace: Complex[Tensor, "*slices coils y x"]) -> Complex128[Tensor, "coils coils"]:
+    """``E[n n^H]`` of the noise of coils, from the corners of k-space; on the CPU.
+
+    Tyler's M-estimator (Tyler, "A distribution-free M-estimator of multivariate scatter", Annals of Statistics 15,
+    1987, equation 1.1), ``C <- coils / samples sum x x^H / (x^H C^-1 x)``, with the scale at which the median of
+    ``x^H C^-1 x`` is that of noise, a gamma variable. Samples count by their direction alone, so that signal which is
+    left in some of them hardly moves it, as it would a mean of squares.
+
+    Args:
+        kspace: centred, with zeros where nothing was sampled.
+
+    Raises:
+        InputError: fewer than ``EACH`` samples in the corners for each coil, or coils that are sums of others.
+    """
+    coils = kspace.shape[-3]
+    samples = _corners(kspace).movedim(-2, 0).flatten(1)
+    samples = samples[:, (samples != 0).all(0)]
+    samples = samples[:, :: 1 + samples.shape[1] // MOST].to("cpu", torch.complex128)
+    count = samples.shape[1]
+    if count < EACH * coils:
+        raise InputError(
+            f"the corners of k-space have {count} samples for {coils} coils; an estimate of the noise that they share "
+            f"takes {EACH} for each, so leave --data.whiten corners out"
+        )
+    found, weighed = torch.eye(coils, dtype=torch.complex128), torch.ones(count, dtype=torch.float64)
+    for _ in range(TURNS):
+        parts = samples / weighed.sqrt()
+        found, before = coils / count * parts @ parts.mH, found
+        factor, failed = torch.linalg.cholesky_ex(found)
+        if failed or not bool(torch.isfinite(factor).all()):
+            raise InputError(f"the noise of the {coils} coils has no covariance; leave --data.whiten corners out")
+        weighed = torch.linalg.solve_triangular(factor, samples, upper=False).abs().square().sum(0)
+        scale = float(weighed.median()) / float(gammaincinv(coils, 0.5))
+        weighed, found = weighed / scale, found * scale
+        if float((found - before).abs().max()) < 1e-6 * float(found.abs().max()):
+            break
+    return found
+
+
+def _corners(kspace: Tensor) -> Tensor:
+    """What is farther than ``CORNER`` from the centre of k-space, ``(..., samples)``."""
+    y, x = (((torch.arange(n, device=kspace.device) - n // 2) / (n / 2)).square() for n in kspace.shape[-2:])
+    return kspace[..., (y[:, None] + x).sqrt() > CORNER]
 
 
 @torch.no_grad()

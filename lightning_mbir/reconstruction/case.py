@@ -37,6 +37,7 @@ class Case:
         notes: what was done to a measurement.
         noise_std: standard deviation of the noise, of k-space in each part; 0 where it is not known or differs from
             sample to sample.
+        noise_power: ``||n||^2`` that is to be expected of the noise of all slices, where that is known of itself.
         sized: whether the distance of the slices in ``spacing`` is known.
     """
 
@@ -49,6 +50,7 @@ class Case:
     calibrated: bool = True
     notes: tuple[str, ...] = ()
     noise_std: float = 0.0
+    noise_power: float = 0.0
     sized: bool = True
 
     def misfit(self, residual: float) -> float | None:
@@ -56,11 +58,10 @@ class Case:
 
         About 1 is right. Far below, the noise is fitted; far above, model or method do not fit what was measured.
         """
-        if self.noise_std == 0:
-            return None
-        values = int(total((self.y != 0).sum())) * (2 if self.y.is_complex() else 1)
-        noise = self.noise_std * math.sqrt(values)
-        return residual * length(self.y) / noise if noise > 0 else None
+        power = self.noise_power
+        if not power and self.noise_std:
+            power = self.noise_std**2 * int(total((self.y != 0).sum())) * (2 if self.y.is_complex() else 1)
+        return residual * length(self.y) / math.sqrt(power) if power > 0 else None
 
     def acceleration(self, complex: bool) -> float | None:
         """Of the operator on complex or real volumes; of MRI alone."""
@@ -104,8 +105,8 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
     if slab.split:
         y, weights = y[own].clone(), None if weights is None else weights[own].clone()
-    noise_std = task.noise_std(clean, **settings)
-    return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=noise_std, sized=scan.sized)
+    std, power = task.noise_std(clean, **settings), task.noise_power(clean, **settings)
+    return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=std, noise_power=power, sized=scan.sized)
 
 
 def measured(scan: Measurement) -> Case:

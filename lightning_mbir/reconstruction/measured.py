@@ -14,6 +14,7 @@ from lightning_mbir.data.measurements.angles import SAME, from_start, spread_eve
 from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.measurements.own_layout import COUPLED
 from lightning_mbir.data.measurements.trajectory import travelled
+from lightning_mbir.data.measurements.whitening import whitening_matrix
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
     ConeBeam,
@@ -32,7 +33,7 @@ from lightning_mbir.physics import (
     make_mask,
 )
 from lightning_mbir.physics.mri.coil_maps import sampled_centre
-from lightning_mbir.physics.noise import kspace_noise, projection_noise
+from lightning_mbir.physics.noise import kspace_covariance, kspace_noise, projection_noise
 
 BEAMS: dict[str, Callable[..., LinearOperator]] = {
     "parallel": ParallelBeam,
@@ -55,7 +56,7 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
         geometry = dict(measurement.geometry)
         return BEAMS[geometry.pop("beam")](**geometry).to(measurement.y.device)
     mask = measurement.geometry["mask"]
-    for wanted in ("partial_fourier", "coil_energy"):
+    for wanted in ("whiten", "partial_fourier", "coil_energy"):
         if wanted in measurement.geometry:
             raise InputError(f"{measurement.name}: --data.{wanted} is not done yet; take part_of(measurement) first")
     if measurement.y.ndim == 4:
@@ -118,6 +119,7 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
             a measurement whose file leaves something open.
     """
     _check_answered(measurement)
+    measurement = whitened(measurement)  # before anything is left out
     given = {name: value for name, value in flags.items() if value is not None}
     if not given:
         return prepared(measurement)
@@ -142,6 +144,31 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
     note = f"{kind} mask keeps 1 of {mask.numel() / float(mask.sum()):.3g} samples"
     y = measurement.y * mask.to(measurement.y.device)
     return prepared(replace(measurement, y=y, geometry=geometry, notes=(*measurement.notes, note)))
+
+
+def whitened(measurement: Measurement) -> Measurement:
+    """With the noise of its coils made white by what the corners of k-space tell of it, where ``geometry`` says so; the
+    same where it does not.
+
+    Raises:
+        InputError: too little in the corners.
+    """
+    if measurement.geometry.get("whiten") is None:
+        return measurement
+    geometry, coils = dict(measurement.geometry), measurement.y.shape[1]
+    try:
+        covariance = kspace_covariance(measurement.y)
+    except InputError as error:
+        raise InputError(f"{measurement.name}: {error}") from None
+    del geometry["whiten"]
+    matrix = torch.from_numpy(whitening_matrix(covariance.numpy()))
+    for name in ("calibration", "coil_maps"):
+        if name in geometry:
+            geometry[name] = compressed(matrix, geometry[name])
+    note = f"noise of {coils} coils whitened by its covariance, from the corners of k-space"
+    white = math.sqrt(0.5)  # in each part, since E |n|^2 = 1
+    y, notes = compressed(matrix, measurement.y), (*measurement.notes, note)
+    return replace(measurement, y=y, geometry=geometry, notes=notes, noise_std=white)
 
 
 def prepared(measurement: Measurement) -> Measurement:

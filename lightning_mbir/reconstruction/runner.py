@@ -200,7 +200,9 @@ class Runner:
         told = (
             "" if prior is None else f"; prior {plan.prior or self.prior_name} in {prior.precision_on(case.y.device)}"
         )
-        return f"{plan.method} ({given or 'no options'}){told}; on {case.y.device}"
+        quick = self.task.is_quick(plan.method, plan.steps)
+        few = f", options of at most {self.task.quick['steps']} levels" if quick else ""
+        return f"{plan.method} ({given or 'no options'}){few}{told}; on {case.y.device}"
 
     def _tell_memory(self, case: Case, plan: Plan, operator: LinearOperator, title: str) -> None:
         """A line on the memory that a run will take, a warning where there is less."""
@@ -324,7 +326,8 @@ class Runner:
         }
         misfit = case.misfit(result.residual)
         if misfit is not None:
-            metrics |= {"noise_std": case.noise_std, "misfit": round(misfit, 4)}
+            known = {"noise_std": case.noise_std} if case.noise_std else {}
+            metrics |= {**known, "misfit": round(misfit, 4)}
         acceleration = case.acceleration(self.takes_complex(plan))
         if acceleration is not None:
             metrics["acceleration"] = round(acceleration, 4)

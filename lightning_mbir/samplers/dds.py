@@ -31,6 +31,8 @@ def dds(
     cg_iterations: int = 5,
     eta: float = 0.85,
     ddim: bool = False,
+    momentum: float = 0.0,
+    noise_scale: float = 1.0,
     init: Num[Tensor, "z y x"] | None = None,
     callback: Callback | None = None,
     checkpoint: Checkpoint = UNKEPT,
@@ -57,6 +59,12 @@ def dds(
             averages over levels, which favours the mean of the posterior over a sample of it.
         ddim: scale eta by ``sqrt(1 - sigma_next^2 / sigma^2)`` instead (Song et al., "Denoising diffusion implicit
             models", ICLR 2021, equation 16, on the VE-SDE): samples then follow the prior as levels grow many.
+        momentum: how far a level's result goes on in the direction in which it has left the last one,
+            ``x_i + momentum (x_i - x_{i-1})``, before noise is added: what Nesterov's method and plug-and-play FISTA
+            (Kamilov, Mansour and Wohlberg, IEEE SPL 24, 2017, algorithm 1) do to a fixed-point iteration of denoiser
+            and data, for no further evaluation. It takes the place of levels where these are few.
+        noise_scale: of the noise that is added for a level, over what the denoiser is told: below 1 it removes more
+            than noise, which is nearer to the mean of the posterior, as many levels with fresh noise are.
         init: volume to start from, zero by default; noise of the highest level is added.
         callback: called after each level.
         checkpoint: keeps the state between levels, and gives it back.
@@ -65,19 +73,22 @@ def dds(
         The volume ``(Z, Y, X)``.
 
     Raises:
-        InputError: rho not positive, lam or sigma_y negative.
+        InputError: rho not positive, lam or sigma_y negative, a momentum or noise_scale outside of 0 to 1.
     """
     if sigma_y < 0:
         raise InputError(f"dds: sigma_y is {sigma_y:g}; give at least 0")
+    for name, value in (("momentum", momentum), ("noise_scale", noise_scale)):
+        if not 0 <= value <= 1:
+            raise InputError(f"dds: {name} is {value:g}; give 0 to 1")
     rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
     if init is not None:
         x += init
-    done, x, shared = checkpoint.resume(x, ADMMState())
+    done, x, last, shared = checkpoint.resume(x, tuple[Tensor, ...](), ADMMState())
     x0 = x
     for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
-        checkpoint.reached(i, x, shared)
+        checkpoint.reached(i, x, last, shared)
         denoised = denoise(x, sigma)
         pull = (sigma_y / sigma) ** 2
         trust = pull if sigma_y > 0 else 1.0
@@ -96,7 +107,10 @@ def dds(
         if sigma_next > 0:
             renewed = ancestral(sigma, sigma_next, eta) if ddim else eta
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
-            x = next_noise(x, denoised, sigma, sigma_next, renewed, fresh).add_(x0)
+            x = next_noise(x, denoised, sigma, noise_scale * sigma_next, renewed, fresh).add_(x0)
+            for before in last:  # none at the first level, or without momentum
+                x.add_(x0, alpha=momentum).sub_(before, alpha=momentum)
+            last = (x0,) if momentum else ()
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
     return x0

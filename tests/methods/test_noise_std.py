@@ -117,6 +117,18 @@ def test_the_misfit_is_1_where_the_noise_alone_is_left() -> None:
     assert clean.misfit(residual) is None
 
 
+@pytest.mark.parametrize("photons", [1e4, 1e6])
+def test_the_misfit_of_counts_is_1_where_the_noise_alone_is_left(photons: float) -> None:
+    task = TASKS["sv_ct"]
+    scan = Volume(0.05 * smooth_volume((8, 64, 64)), np.diag([1.0, 1, 1, 1]), "ball", "ct")
+    case = simulate(scan, task, task.settings(views=12, photons=photons), 0, has_phase=False)
+    assert case.truth is not None and float(case.y.max()) > 1  # rays of different counts
+    left = case.operator(False)(case.truth) - case.y
+    residual = float(left.norm() / case.y.norm())
+    assert case.misfit(residual) == pytest.approx(1, rel=0.05)
+    assert simulate(scan, task, task.settings(views=12), 0, has_phase=False).misfit(residual) is None
+
+
 def test_a_residual_is_told_against_the_noise() -> None:
     metrics = {"volume": "v", "residual": 0.1, "seconds": 1.0}
     told = {value: summary({**metrics, "misfit": value}, Path("o")) for value in (0.2, 1.0, 3.0)}

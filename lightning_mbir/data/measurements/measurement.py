@@ -55,7 +55,8 @@ class MeasurementOptions:
         select: of a scanner's file with several, which echo, repetition, set, phase or scan, such as
             ``echo=1,repetition=0``, counted from 0.
         noise_scan: another file of the scanner, with a noise scan of the same coils.
-        whiten: whether a noise scan, of this file or of that one, makes the noise of the coils white.
+        whiten: whether a noise scan, of this file or of that one, makes the noise of the coils white; or ``corners``:
+            what the corners of k-space tell of it does, in any file (see ``kspace_covariance``).
         oversampling: how many times the field of view is read out, where a scanner's file does not tell.
         partial_fourier: what becomes of a side of k-space that was not measured: ``zero``, or it is completed by
             ``pocs`` or ``homodyne`` (see ``complete_partial_fourier``).
@@ -76,7 +77,7 @@ class MeasurementOptions:
     slices: tuple[int, int] | None = None
     select: str | None = None
     noise_scan: Path | None = None
-    whiten: bool = True
+    whiten: bool | Literal["corners"] = True
     oversampling: float | None = None
     partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero"
     coil_energy: float | None = None
@@ -228,6 +229,10 @@ def _asked(found: Measurement, options: MeasurementOptions) -> Measurement:
         if found.y.ndim != 4:
             raise InputError(f"--data.coil_energy {options.coil_energy:g}: {found.name} has one coil; leave it out")
         wanted["coil_energy"] = options.coil_energy
+    if options.whiten == "corners":
+        if found.y.ndim != 4:
+            raise InputError(f"--data.whiten corners: {found.name} has one coil; leave it out")
+        wanted["whiten"] = options.whiten
     return replace(found, geometry={**found.geometry, **wanted}) if wanted else found
 
 
@@ -256,7 +261,7 @@ def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measure
 def _how(options: MeasurementOptions) -> tuple[dict[str, int], tuple[int, int] | None, float | None, bool]:
     select = parse_select(options.select)
     select.pop("scan", None)
-    return select, options.slices, options.oversampling, options.whiten
+    return select, options.slices, options.oversampling, options.whiten is True
 
 
 def _of_scan(scan: Scan, name: str) -> Measurement:
@@ -338,14 +343,17 @@ def _check_options(
         raise InputError(f"--data.axes '{options.axes}': {path} tells its dimensions by itself; leave it out")
     given: dict[str, object] = {"noise_scan": options.noise_scan, "oversampling": options.oversampling}
     given["select"] = None if bart else options.select
-    given["whiten"] = None if options.whiten else "false"
+    given["whiten"] = None if options.whiten else "false"  # what a scanner alone has: a noise scan
     for name, value in given.items():
         if value is not None and not scanner:
             raise InputError(
                 f"--data.{name} {value}: is for a scanner's own file, which {path} is none of; leave it out"
             )
-    if kind == "ct" and (options.partial_fourier != "zero" or options.coil_energy is not None):
-        raise InputError(f"--data.partial_fourier, --data.coil_energy: are for k-space, not {path}; leave them out")
+    of_kspace = (options.partial_fourier != "zero", options.coil_energy is not None, options.whiten == "corners")
+    if kind == "ct" and any(of_kspace):
+        raise InputError(
+            f"--data.partial_fourier, --data.coil_energy, --data.whiten: are for k-space, not {path}; leave them out"
+        )
 
 
 def _affine(spacing: Sequence[float], first: int) -> np.ndarray:

@@ -80,7 +80,7 @@ class VolumeDataModule(L.LightningDataModule):
         select: str | None = None,
         noise_scan: Path | None = None,
         oversampling: float | None = None,
-        whiten: bool = True,
+        whiten: bool | Literal["corners"] = True,
         partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero",
         coil_energy: float | None = None,
         correct: str | None = None,
@@ -106,7 +106,7 @@ class VolumeDataModule(L.LightningDataModule):
         told |= {"select": select, "noise_scan": noise_scan, "oversampling": oversampling, "coil_energy": coil_energy}
         told |= {"correct": correct, "scatter": scatter, "beam_hardening": beam_hardening}
         told |= {"angles": angles, "flat_field": flat_field, "dark_field": dark_field}
-        told |= {"whiten": None if whiten else "false"}
+        told |= {"whiten": None if whiten is True else whiten or "false"}
         told |= {"partial_fourier": None if partial_fourier == "zero" else partial_fourier}
         for name, value in told.items():
             if measurement is None and value is not None:
