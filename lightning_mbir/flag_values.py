@@ -1,11 +1,62 @@
-"""What the texts of flags stand for that tell about volumes and measurements; the data room reads them too."""
+"""What the texts of flags stand for: numbers, and what tells about volumes and measurements; the data room reads it."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 from lightning_mbir.errors import InputError
 
 FAULTS = ("zingers", "drift", "rings")
 """Of projections, in the order that they are taken away."""
+
+
+def whole(least: int | None = None, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """Whole numbers of at least ``least`` and at most ``most``."""
+
+    def value(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise InputError("give a whole number") from None
+        if least is not None and number < least:
+            raise InputError(f"give a whole number of at least {least}")
+        if number > most:
+            raise InputError(f"give a whole number of at most {most}")
+        return number
+
+    return value
+
+
+def number(positive: bool = False, least: float | None = None) -> Callable[[str], float]:
+    """Numbers, as YAML writes them; with ``least`` finite ones from there."""
+
+    def value(text: str) -> float:
+        try:
+            found = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+        except ValueError:
+            raise InputError("give a number") from None
+        if positive and not (math.isfinite(found) and found > 0):
+            raise InputError("give a positive number")
+        if least is not None and not (math.isfinite(found) and found >= least):
+            raise InputError(f"give a number of at least {least:g}")
+        return found
+
+    return value
+
+
+def truth(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text.lower() not in ("true", "false"):
+        raise InputError("give true or false")
+    return text.lower() == "true"
+
+
+def whitening(text: str) -> bool | str:
+    """``true``, ``false`` or ``corners``."""
+    if text.lower() not in ("true", "false", "corners"):
+        raise InputError("give true, false or corners")
+    return text.lower() if text.lower() == "corners" else text.lower() == "true"
 
 
 def partial_fourier(text: str) -> str:

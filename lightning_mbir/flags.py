@@ -5,7 +5,6 @@ Nothing heavy is imported here, so that a slip of the pen is told at once.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.flag_values import faults, partial_fourier, rotation_center, scatter_share, slice_range, voxel_size
+from lightning_mbir.flag_values import (
+    faults,
+    number,
+    partial_fourier,
+    rotation_center,
+    scatter_share,
+    slice_range,
+    truth,
+    voxel_size,
+    whitening,
+    whole,
+)  # fmt: skip
 from lightning_mbir.lazy import check_trusted
 from lightning_mbir.packaged import PACKAGE, config_file
 
@@ -58,54 +68,6 @@ class Flag:
             raise InputError(f"{self.name} {text}: {error}") from error
         except OSError as error:  # of a path that no disk would have
             raise InputError(f"{self.name} {text}: {error.strerror}; give a shorter or another path") from error
-
-
-def whole(least: int | None = None, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """Whole numbers of at least ``least`` and at most ``most``."""
-
-    def value(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise InputError("give a whole number") from None
-        if least is not None and number < least:
-            raise InputError(f"give a whole number of at least {least}")
-        if number > most:
-            raise InputError(f"give a whole number of at most {most}")
-        return number
-
-    return value
-
-
-def number(positive: bool = False, least: float | None = None) -> Callable[[str], float]:
-    """Numbers, as YAML writes them; with ``least`` finite ones from there."""
-
-    def value(text: str) -> float:
-        try:
-            found = float(text.replace(".inf", "inf").replace(".nan", "nan"))
-        except ValueError:
-            raise InputError("give a number") from None
-        if positive and not (math.isfinite(found) and found > 0):
-            raise InputError("give a positive number")
-        if least is not None and not (math.isfinite(found) and found >= least):
-            raise InputError(f"give a number of at least {least:g}")
-        return found
-
-    return value
-
-
-def truth(text: str) -> bool:
-    """``true`` or ``false``."""
-    if text.lower() not in ("true", "false"):
-        raise InputError("give true or false")
-    return text.lower() == "true"
-
-
-def whitening(text: str) -> bool | str:
-    """``true``, ``false`` or ``corners``."""
-    if text.lower() not in ("true", "false", "corners"):
-        raise InputError("give true, false or corners")
-    return text.lower() if text.lower() == "corners" else text.lower() == "true"
 
 
 def existing(right: str) -> Callable[[str], Path]:

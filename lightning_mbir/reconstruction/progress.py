@@ -89,8 +89,9 @@ class LevelProgress(_Bar):
             task = self.progress.tasks[0]
             elapsed = task.elapsed or 0.0
             left = elapsed / (state.step - self._before) * (state.n_steps - state.step)
+            told = sigma and f" {sigma}"
             self.console.print(
-                f"{self.title}: {state.step}/{state.n_steps}{sigma and f' {sigma}'} ({elapsed:.0f} s, {left:.0f} s left)",
+                f"{self.title}: {state.step}/{state.n_steps}{told} ({elapsed:.0f} s, {left:.0f} s left)",
                 highlight=False,
             )
 
