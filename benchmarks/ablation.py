@@ -29,8 +29,8 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.files import write_whole
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import load_prior
+from lightning_mbir.prior.checkpoints.checkpoint import bundled_sums
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
-from lightning_mbir.reconstruction.provenance import prior_identity
 from lightning_mbir.solvers import conjugate_gradient
 
 VOLUMES = {"ct": ("ct/train/acrin013_chest.nii.gz", "20:28"), "mri": ("mri/train/openms_p20_T1W.nii.gz", "28:36")}
@@ -179,7 +179,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for task in args.tasks:
         default = {**METHODS["dds"].options, **TASKS[task].options["dds"]}
-        prior = prior_identity(None, TASKS[task].modality, complex=False)
+        prior = bundled_sums()[TASKS[task].modality]
         for name, changed in variants(default).items():
             told = [task, *VOLUMES[TASKS[task].modality], {**default, **changed}, prior]
             key = json.dumps(told, sort_keys=True)

@@ -29,9 +29,10 @@ from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.files import write_whole
+from lightning_mbir.prior.checkpoints.checkpoint import bundled_sums
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
 from lightning_mbir.reconstruction.case import simulate
-from lightning_mbir.reconstruction.provenance import git_revision, prior_identity
+from lightning_mbir.reconstruction.provenance import git_revision
 
 CHEST, SMALL = "ct/test/lungfcp0001_chest.nii.gz", "ct/test/riderpilot0109_chest.nii.gz"
 T1, FLAIR = "mri/test/openms_p04_T1W.nii.gz", "mri/test/openms_p04_FLAIR.nii.gz"
@@ -85,7 +86,7 @@ TUNED = Run("diffusion_mbir, tuned", "diffusion_mbir", 2000)
 
 
 def key_of(scan: Scan, run: Run, seed: int, slices: int) -> str:
-    prior = prior_identity(None, TASKS[scan.task].modality, complex=False)
+    prior = bundled_sums()[TASKS[scan.task].modality]
     chosen = {**METHODS[run.method].options, **run.options(scan)}
     return json.dumps([asdict(scan), run.method, run.levels, seed, slices, chosen, prior], sort_keys=True)
 

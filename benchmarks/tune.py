@@ -39,7 +39,7 @@ from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods.tasks import tuned_file
+from lightning_mbir.methods.tasks import OVER, tuned_file
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser, load_prior
 from lightning_mbir.reconstruction import METHODS, TASKS, image_metrics, reconstruct
@@ -253,12 +253,11 @@ def keep(study: optuna.Study, task: str, method: str) -> None:
     options = yaml.safe_load(path.read_text())
     best = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in study.best_params.items()}
     options[method] = {**options.get(method, {}), **best}
-    over = {name: options.pop(name) for name in ("noisy", "few") if name in options}
+    over = {name: options.pop(name) for name in OVER if name in options}
     text = "# Options that benchmarks/tune.py found on training volumes; what is not here is the method's default.\n"
     text += yaml.safe_dump(options, default_flow_style=None, width=110)
-    for name, told in (("noisy", "Where there is noise"), ("few", "Of at most so many views")):
-        if name in over:
-            text += f"# {told}, over those.\n" + yaml.safe_dump({name: over[name]}, default_flow_style=None, width=110)
+    for name, given in over.items():
+        text += f"# {OVER[name]}, over those.\n" + yaml.safe_dump({name: given}, default_flow_style=None, width=110)
     write_whole(path, text.encode())
 
 

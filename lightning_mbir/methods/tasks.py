@@ -147,8 +147,8 @@ CT_RANGE = 3 * MU_WATER
 """-1000 to 2000 HU, in 1/mm."""
 
 
-OVER = ("noisy", "quick", "few")
-"""What goes over a task's options, in that order; see ``Task``."""
+OVER = {"noisy": "Where there is noise", "quick": "Of at most so many noise levels", "few": "Of at most so many views"}
+"""What goes over a task's options, in that order, and when; see ``Task``."""
 
 
 def tuned_file(task: str) -> Path:
