@@ -118,7 +118,7 @@ def psnr(image: Tensor, case: Case, ct: bool) -> float:
 def run(name: str, data: Path, evaluations: int) -> dict[str, Any]:
     """One case: what is chosen, and how all that was tried does by the truth."""
     title, task_name, make, noisy = CASES[name]
-    case, task = make(data, ""), TASKS[task_name]
+    case, task = make(data, task_name), TASKS[task_name]
     complex = task.modality == "mri" and name.startswith(MEASURED)
     operator = case.operator(complex)
     prior = cache(lambda name: load_task_prior(name, task.modality, complex=complex))
