@@ -53,7 +53,16 @@ def full_turn(angles: Sequence[float] | np.ndarray) -> bool:
     """Whether views in degrees are all around, no gap being wider than three of the median one."""
     ordered = np.sort(np.mod(np.asarray(angles, dtype=np.float64), 360))
     gaps = np.diff(ordered, append=ordered[0] + 360)
-    return len(ordered) > 2 and bool(gaps.max() <= 3 * np.median(gaps[gaps > 1e-6]))
+    return int((gaps > SAME).sum()) > 2 and bool(gaps.max() <= 3 * usual_gap(gaps))
+
+
+def usual_gap(gaps: np.ndarray) -> float:
+    """The median of the degrees between views, in order, that do not look in the same direction; 360 of none.
+
+    Those of several turns that look alike differ by rounding, which is no gap.
+    """
+    apart = gaps[gaps > SAME]
+    return float(np.median(apart)) if len(apart) else 360.0
 
 
 def from_start(angles: np.ndarray) -> np.ndarray:
@@ -74,8 +83,7 @@ def from_start(angles: np.ndarray) -> np.ndarray:
     around = np.sort(angles % 360)
     gaps = np.diff(around, append=around[0] + 360)
     widest = int(gaps.argmax())
-    usual = float(np.median(gaps[gaps > SAME])) if (gaps > SAME).any() else 360.0
-    start = around[(widest + 1) % len(around)] if gaps[widest] > 3 * usual else angles[0]
+    start = around[(widest + 1) % len(around)] if gaps[widest] > 3 * usual_gap(gaps) else angles[0]
     return np.asarray((angles - start + SAME) % 360 - SAME)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from lightning_mbir.data.measurements.angles import full_turn
+from lightning_mbir.data.measurements.angles import full_turn, usual_gap
 from lightning_mbir.errors import InputError
 
 COARSE = 256
@@ -89,7 +89,7 @@ def _misfit(y: np.ndarray, angles: np.ndarray, center: float, fan: Fan | None) -
     if not full_turn(angles):
         before = np.clip(np.searchsorted(wrapped, opposite, side="right") - 1, 0, views)
         gaps = np.diff(wrapped)
-        seen &= gaps[before] <= 3 * np.median(gaps[gaps > 1e-6])
+        seen &= gaps[before] <= 3 * usual_gap(gaps)
     if seen.mean() < LEAST_SHARE:
         return float("inf")
     total = spread = 0.0

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lightning_mbir.data.measurements.angles import from_start, spread_evenly
+from lightning_mbir.data.measurements.angles import from_start, full_turn, spread_evenly
 from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
 from lightning_mbir.errors import InputError
@@ -125,3 +125,18 @@ def test_the_rotation_center_is_found_in_any_order_and_in_a_full_turn() -> None:
     order = np.random.default_rng(2).permutation(len(ANGLES))
     for angles in (ANGLES[order], (ANGLES + 300) % 360, np.arange(0.0, 360, 2), np.arange(0.0, 181, 2)):
         assert find_rotation_center(discs(angles, 80, 43.27), angles) == pytest.approx(43.27, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("angles", "around"),
+    [
+        (np.arange(0, 360, 2.0), True),
+        (np.concatenate([np.arange(0, 360, 2.0) + 360 * k + 1e-5 * k for k in range(3)]), True),
+        (np.concatenate([np.arange(0, 180, 2.0), np.arange(0, 180, 2.0) + 360.00001]), False),
+        (np.full(5, 30.0) + 1e-5 * np.arange(5), False),
+        (np.array([0.0, 120.0, 240.0]), True),
+        (np.arange(0, 230, 2.0), False),
+    ],
+)
+def test_a_full_turn_is_told_whatever_turns_differ_by_in_rounding(angles: np.ndarray, around: bool) -> None:
+    assert full_turn(angles) is around
