@@ -131,9 +131,18 @@ class Tuning:
     def warning(self, prior: str) -> str | None:
         """That the prior does not know this object, where a method without one predicts it better.
 
+        Where views leave a wedge out, that nothing held out tells whether a prior is right, whatever is chosen: a
+        method that invents what lies there may predict the views that there are better, and one that is right worse.
+
         Args:
             prior: name of the prior of the run.
         """
+        with_prior = [candidate.chosen.needs_prior for candidate in self.candidates]
+        if self.open and len(set(with_prior)) == 2:
+            return (
+                f"{self.what} leave a wedge out, and those held out do not tell whether a prior is right about what "
+                "lies there: compare --method dds with --method admm_tv, and take which you know to fit the object"
+            )
         if not self.candidate.chosen.needs_prior:
             return None
         for k, candidate in enumerate(self.candidates):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -80,6 +80,17 @@ def test_the_user_is_warned_of_a_prior_that_does_not_know_the_object() -> None:
     assert warning.startswith("this object is not what prior wrong knows: admm_tv predicts views")
     tuning = chosen(CT(drawn(1)), (Candidate("dds", DDS, "right"), tv))
     assert tuning.warning("of the run") is None
+
+
+def test_over_an_arc_nothing_is_said_of_a_prior_but_that_it_cannot_be_told() -> None:
+    arc = ParallelBeam(24, [i * 5.0 for i in range(12)], pixel_size=6.0)
+    tv = Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40}, reference=True)
+    for name in ("wrong", "right"):
+        warning = chosen(arc(drawn(0)), (Candidate("dds", DDS, name), tv), arc).warning("of the run")
+        assert warning is not None
+        assert warning.startswith("views leave a wedge out")
+    alone = chosen(arc(drawn(0)), (replace(tv, reference=False),), arc)
+    assert alone.warning("of the run") is None
 
 
 def test_options_are_found_that_predict_better_and_are_kept_where_nothing_does() -> None:
