@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lightning_mbir.methods.catalog import METHODS
 from lightning_mbir.methods.tasks import Task
 from lightning_mbir.packaged import packaged
 
@@ -90,11 +91,13 @@ def _differs(
             return f"for {key} {_plain(wanted.get(key))}"
     if found["method"] != plan["method"]:
         return f"for {found['method']}"
-    for key in sorted({*found["options"], *plan["options"]}):
-        if found["options"].get(key) != plan["options"].get(key):
-            return f"with {key} {_plain(found['options'].get(key))}"
-    if found["steps"] != plan["steps"]:
+    if found["steps"] != plan["steps"]:  # before the options, which may be others for fewer
         return f"with {found['steps']} steps"
+    # An option that the method has got since leaves by its default all as it was.
+    options = {**METHODS[found["method"]].options, **found["options"]}
+    for key in sorted({*options, *plan["options"]}):
+        if options.get(key) != plan["options"].get(key):
+            return f"with {key} {_plain(options.get(key))}"
     if prior is None or found["prior"] != {key: prior.get(key) for key in ("name", "sha256")}:
         return f"for the prior {found['prior']['name']} of {found['prior']['sha256'][:12]}"
     return None

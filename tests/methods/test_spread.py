@@ -74,9 +74,10 @@ def test_none_is_taken_elsewhere_and_a_line_says_why(changes: dict[str, Any], wo
     assert known.line.startswith("spread as the samples have it, which is no error bar") and words in known.line
 
 
-def test_the_factors_that_are_shipped_are_of_what_is_shipped() -> None:
-    """Of tasks that there are, with settings and options that these take; and which prior they are of is known."""
+def test_the_factors_that_are_shipped_are_of_what_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tasks that there are and of the options and priors of today, so that who asks for samples gets them."""
     shipped = yaml.safe_load(spread_file().read_text())
+    monkeypatch.setattr(spread, "_factors", lambda: shipped)
     assert set(shipped) <= set(TASKS)
     for task, by_noise in shipped.items():
         for noise, found in by_noise.items():
@@ -85,4 +86,7 @@ def test_the_factors_that_are_shipped_are_of_what_is_shipped() -> None:
             assert (noise == "noisy") == (not {"photons", "snr"}.isdisjoint(found["settings"]))
             check_method(found["method"], own.modality, found["options"], found["steps"])
             assert 0.2 < found["factor"] < 10 and found["samples"] >= 2 and found["image_size"] > 0
-            assert found["prior"]["name"] in bundled_sums() and len(found["prior"]["sha256"]) == 64
+            assert found["prior"]["sha256"] == bundled_sums()[found["prior"]["name"]]
+            wanted = Wanted(own, samples=found["samples"]).plans(Setting(noise == "noisy"))
+            known = correction(own, found["settings"], wanted[0].identity, found["prior"])
+            assert known.factor == found["factor"], known.line

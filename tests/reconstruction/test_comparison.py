@@ -75,7 +75,8 @@ def test_rows_are_what_the_methods_give_on_one_measurement(tmp_path: Path, calls
     torch.testing.assert_close(calls[0][1], y)
     for row in rows:
         method = row["method"]
-        options = {**task.options.get(method, {}), **OPTIONS.get(method, {})}
+        own = OPTIONS.get(method, {})
+        options = {**task.tuned(method, noisy=True, views=6, steps=own.get("steps")), **own}
         result = reconstruct(
             y, operator, gaussian_prior("ct"), method, seed=3, volume=scan.name,
             weights=weights if METHODS[method].weighted else None, **options,
