@@ -32,7 +32,8 @@ from lightning_mbir.methods.candidates import Budget
 from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.methods.run import run_method
-from lightning_mbir.methods.tuning import Trial, Tuning, tune
+from lightning_mbir.methods.trials import Trial, Tuning
+from lightning_mbir.methods.tuning import tune
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction import TASKS, measured_operator, part_of
 from lightning_mbir.reconstruction.case import Case, simulate

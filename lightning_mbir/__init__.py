@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lightning_mbir.methods.samples import reconstruct_samples as reconstruct_samples
     from lightning_mbir.methods.tasks import TASKS as TASKS
     from lightning_mbir.methods.tasks import Task as Task
-    from lightning_mbir.methods.tuning import Tuning as Tuning
+    from lightning_mbir.methods.trials import Tuning as Tuning
     from lightning_mbir.physics import MASKS as MASKS
     from lightning_mbir.physics import CartesianFourier3D as CartesianFourier3D
     from lightning_mbir.physics import ConeBeam as ConeBeam

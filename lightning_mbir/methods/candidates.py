@@ -100,6 +100,8 @@ class Choice:
         search: whether options are searched; else the candidates are compared as they are.
         asked: whether the user wants it; else the first candidate is taken where too little was measured to choose.
         insists: whether options are searched where what is held out cannot tell of what is missing: over an arc.
+        rival: name of the prior that has to find the object less probable than that of the run does, for the latter to
+            be tried.
     """
 
     candidates: tuple[Candidate, ...]
@@ -107,6 +109,12 @@ class Choice:
     search: bool = True
     asked: bool = True
     insists: bool = False
+    rival: str | None = None
+
+    @property
+    def priors(self) -> set[str]:
+        """Names of all priors that it takes beside that of the run."""
+        return {name for name in (*(candidate.prior for candidate in self.candidates), self.rival) if name is not None}
 
     def __post_init__(self) -> None:
         if self.budget.evaluations < len(self.candidates):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.candidates import Budget, Candidate, Choice, Tuned, auto_candidates, candidates_of
+from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, Tuned, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import cards, check_method, get_method, source_sha256
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.search import searched
@@ -79,7 +79,7 @@ class Setting:
     Attributes:
         noisy: whether it has noise.
         measured: whether it was really made.
-        generic: whether ``auto`` tries the prior ``generic`` too.
+        generic: whether the prior ``generic`` is of such volumes: ``auto`` tries it, and it is the rival of a choice.
         views: how many there are, where that is known.
     """
 
@@ -154,7 +154,8 @@ class Wanted:
             whole = {**merged, "steps": steps} if steps is not None else merged
             candidates = candidates_of(method, whole, given, tuned)
             tune = bool(self.tune)
-            choice = Choice(candidates, self.budget or Budget(), search=tune, asked=tune, insists=tune)
+            rival = GENERIC if setting.generic else None
+            choice = Choice(candidates, self.budget or Budget(), search=tune, asked=tune, insists=tune, rival=rival)
         return Plan(method, merged, steps, samples, choice=choice)
 
     def _auto(self, options: dict[str, Any], steps: int | None, samples: int, tuned: Tuned, generic: bool) -> Plan:
@@ -168,7 +169,8 @@ class Wanted:
             candidates = tuple(candidate for candidate in candidates if candidate.chosen.random)
         first = Plan("", {}, samples=samples).resolved(candidates[0])
         asked = self.method is not None or bool(self.tune)
-        choice = Choice(candidates, self.budget or Budget(), self.tune is not False, asked, insists=bool(self.tune))
+        budget, rival = self.budget or Budget(), GENERIC if generic else None
+        choice = Choice(candidates, budget, self.tune is not False, asked, insists=bool(self.tune), rival=rival)
         return replace(first, choice=choice)
 
     def _compared(self, setting: Setting) -> list[Plan]:

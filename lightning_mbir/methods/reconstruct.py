@@ -102,20 +102,18 @@ def reconstruct(
     def defaults(method: str, *, steps: int | None = None) -> dict[str, Any]:
         return {}
 
+    generic = not operator.domain_complex and prior != GENERIC
     if method == AUTO:
-        candidates = auto_candidates(
-            modality, options, defaults, generic=not operator.domain_complex and prior != GENERIC
-        )
+        candidates = auto_candidates(modality, options, defaults, generic)
     else:
         chosen = check_method(method, modality, options, steps)
         settings = options if steps is None else {**options, "steps": steps}
         candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
     priors: dict[str | None, Prior | str | Path | None] = {None: prior}
-    for candidate in candidates:
-        if candidate.chosen.needs_prior:
-            given = priors.get(candidate.prior, candidate.prior)
-            priors[candidate.prior] = as_prior(given, modality, operator.domain_complex, y.device)
-    choice = Choice(candidates, tune if isinstance(tune, Budget) else Budget(), insists=tune is not False)
+    budget, rival = tune if isinstance(tune, Budget) else Budget(), GENERIC if generic else None
+    choice = Choice(candidates, budget, insists=tune is not False, rival=rival)
+    for name in (None, *choice.priors) if any(candidate.chosen.needs_prior for candidate in candidates) else ():
+        priors[name] = as_prior(priors.get(name, name), modality, operator.domain_complex, y.device)
     tuning = choose(y, operator, choice, priors.__getitem__, modality=modality, **arguments)
     best: Candidate = tuning.candidate
     result = run_method(

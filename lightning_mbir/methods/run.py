@@ -22,7 +22,7 @@ from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured, usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
 from lightning_mbir.methods.problem import Problem
-from lightning_mbir.methods.units import measured_scale
+from lightning_mbir.methods.units import measured_scale, measured_unit
 from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit
@@ -175,7 +175,7 @@ def run_method(
     unit = denoise.unit if denoise is not None else Unit.of(modality)
     if scale is None:
         scale = measured_scale(y, operator, modality, calibrated)
-    unit = Unit(unit.scale * scale, unit.offset) if modality == "mri" or calibrated else Unit(scale)
+    unit = measured_unit(unit, scale, modality, calibrated)
     if unit.offset:
         constant = torch.full(operator.domain_shape, unit.offset, dtype=operator.dtype, device=y.device)
         y_unit = (y - operator(constant)) / unit.scale

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,171 +13,19 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.candidates import Candidate, Choice
+from lightning_mbir.methods.evidence import log_evidence
 from lightning_mbir.methods.held_out import Fold, TooLittle, hold_out
-from lightning_mbir.methods.run import run_method
+from lightning_mbir.methods.priors import placed
+from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.search import Settings, pattern_search, searched
-from lightning_mbir.methods.units import measured_scale
+from lightning_mbir.methods.trials import Trial, Tuning
+from lightning_mbir.methods.units import measured_scale, measured_unit
 from lightning_mbir.physics import LinearOperator
+from lightning_mbir.samplers import KeyedNoise
 from lightning_mbir.slabs import WHOLE, current, everywhere, from_first, holding, of_all
 
 BEHIND = 1.15
 """Times the error of the best settings so far on the same fold, from which on the other folds are not tried."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Settings and how they did.
-
-    Attributes:
-        candidate: number of the candidate.
-        settings: as tried.
-        missed: of each fold the errors of its parts, as ``Fold.errors`` gives them; infinite where the method could not
-            do it. Of settings that fell behind, only of the first folds.
-        seconds: that it took.
-        whole: whether all folds were tried.
-    """
-
-    candidate: int
-    settings: Settings
-    missed: tuple[tuple[float, ...], ...]
-    seconds: float
-    whole: bool = True
-
-    @classmethod
-    def read(cls, plain: dict[str, Any]) -> Trial:
-        """What ``asdict`` gave, after it was JSON, in which infinity is null."""
-        missed = tuple(tuple(math.inf if e is None else float(e) for e in fold) for fold in plain["missed"])
-        return cls(plain["candidate"], plain["settings"], missed, plain["seconds"], plain["whole"])
-
-    @property
-    def errors(self) -> list[float]:
-        """Of each fold, relative: ``||A x - y|| / ||y||`` of what was held out."""
-        return [math.sqrt(sum(fold)) for fold in self.missed]
-
-    @property
-    def error(self) -> float:
-        """Root mean square over the folds."""
-        return math.sqrt(sum(map(sum, self.missed)) / len(self.missed))
-
-    def beats(self, other: Trial) -> bool:
-        """Whether it is better by more than chance: than the standard error of what it gains on each part."""
-        if not self.whole or not self.error < other.error:
-            return False
-        if not math.isfinite(other.error):
-            return True
-        pairs = [pair for folds in zip(self.missed, other.missed, strict=True) for pair in zip(*folds, strict=True)]
-        gains = [math.log(max(theirs, 1e-30) / max(ours, 1e-30)) for ours, theirs in pairs]
-        spread = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        return statistics.mean(gains) > spread
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What was tried, and what was chosen.
-
-    Attributes:
-        candidates: in the order of preference: the first is what is taken where none is clearly better.
-        trials: all of them, in order.
-        chosen: the trial that is taken.
-        what: that was held out, such as ``views``.
-        held: how many in each fold.
-        open: whether there is a wedge that was not measured, of which nothing held out can tell.
-    """
-
-    candidates: tuple[Candidate, ...]
-    trials: tuple[Trial, ...]
-    chosen: Trial
-    what: str
-    held: tuple[int, ...]
-    open: bool
-
-    @property
-    def candidate(self) -> Candidate:
-        """What is to be run: the chosen method, its settings and its prior."""
-        return replace(self.candidates[self.chosen.candidate], settings=self.chosen.settings)
-
-    def best(self, candidate: int) -> Trial | None:
-        """The best trial of a candidate; none where none of it was made."""
-        own = [trial for trial in self.trials if trial.candidate == candidate and trial.whole]
-        return min(own, key=lambda trial: trial.error, default=None)
-
-    def shipped(self, candidate: int) -> Trial | None:
-        """The first trial of a candidate: its settings as they were given."""
-        return next((trial for trial in self.trials if trial.candidate == candidate), None)
-
-    @property
-    def lines(self) -> list[str]:
-        """What was chosen and why, in two lines."""
-        chosen, changed = self.candidate, self.changes
-        told = ", ".join(f"{key} {value:g}" for key, value in changed.items()) or "options as they were"
-        if self.open:
-            told += " (views leave a wedge out, of which no view that was held out can tell)"
-        held = f"{self.held[0]} of the {self.what} held out, {len(self.held)} times"
-        others = []
-        for k, candidate in enumerate(self.candidates):
-            best = self.best(k)
-            if best is not None and k != self.chosen.candidate:
-                others.append(f"{candidate.name} {best.error:.4f}")
-        if changed and (before := self.shipped(self.chosen.candidate)) is not None:
-            others.append(f"as shipped {before.error:.4f}")
-        tried = "1 setting tried" if len(self.trials) == 1 else f"{len(self.trials)} settings tried"
-        rest = f" against {', '.join(others)}" if others else ""
-        return [
-            f"chosen: {chosen.name}, {told}",
-            f"because its error on {held}, is {self.chosen.error:.4f}{rest} ({tried})",
-        ]
-
-    def warning(self, prior: str) -> str | None:
-        """That the prior does not know this object, where a method without one predicts it better.
-
-        Where views leave a wedge out, that nothing held out tells whether a prior is right, whatever is chosen: a
-        method that invents what lies there may predict the views that there are better, and one that is right worse.
-
-        Args:
-            prior: name of the prior of the run.
-        """
-        with_prior = [candidate.chosen.needs_prior for candidate in self.candidates]
-        if self.open and len(set(with_prior)) == 2:
-            return (
-                f"{self.what} leave a wedge out, and those held out do not tell whether a prior is right about what "
-                "lies there: compare --method dds with --method admm_tv, and take which you know to fit the object"
-            )
-        if not self.candidate.chosen.needs_prior:
-            return None
-        for k, candidate in enumerate(self.candidates):
-            best = self.best(k)
-            if best is None or candidate.chosen.needs_prior or not best.beats(self.chosen):
-                continue
-            better = f"{candidate.method} predicts {self.what} that were held out better"
-            return (
-                f"this object is not what prior {self.candidate.prior or prior} knows: {better} ({best.error:.4f} "
-                f"against {self.chosen.error:.4f}); --method auto takes what is best"
-            )
-        return None
-
-    @property
-    def changes(self) -> Settings:
-        """What differs from the candidate as it was given."""
-        full = self.candidates[self.chosen.candidate].full
-        return {key: value for key, value in self.chosen.settings.items() if full.get(key) != value}
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """All of it in plain data, for ``tuning.json``."""
-        return {
-            "chosen": {**asdict(self.candidate), "error": self.chosen.error},
-            "held_out": {"what": self.what, "in_each_fold": list(self.held), "cannot_tell": self.blind},
-            "candidates": [asdict(candidate) for candidate in self.candidates],
-            "trials": [{**asdict(trial), "error": trial.error} for trial in self.trials],
-        }
-
-    @property
-    def blind(self) -> str:
-        """What none of this can tell."""
-        wedge = (
-            "what lies in the directions that were not measured, and so how much to regularise; " if self.open else ""
-        )
-        return f"{wedge}what all candidates get wrong alike, and what is wrong in the model of the measurement itself"
 
 
 def tune(
@@ -196,9 +43,14 @@ def tune(
 
     Some of the measurement is held out (``hold_out``), a few neighbouring slices are reconstructed from the rest, and
     the error is that of what they predict. The noise of a method is the same in all trials. The settings of a candidate
-    stay unless others are better by more than chance; of the candidates the best one is taken. Where views leave a
-    wedge out, settings are searched only if the choice insists: views between others favour what fits them best, which
-    is the worst that can be done for the wedge (benchmarks/trust.py, the disc from 20 views).
+    stay unless others are better by more than chance; of the candidates the best one is taken.
+
+    Where views leave a wedge out, settings are searched only if the choice insists: views between others favour what
+    fits them best, which is the worst that can be done for the wedge (benchmarks/trust.py, the disc from 20 views).
+    Nor do they tell which method is right about the wedge.
+
+    Where the choice has a rival of the prior, only the one of them is tried that finds what total variation makes of
+    the object more probable (``log_evidence``). Over an arc the prior of the run is taken then, or none at all.
 
     Args:
         y, operator: the measurement, as for ``run_method``.
@@ -235,18 +87,53 @@ def _tuned(
 ) -> Tuning:
     scorer = _Scorer(choice, folds, prior, arguments, report)
     scorer.made = {_key(trial.candidate, trial.settings): trial for trial in known}
-    shipped = [scorer.score(k, candidate.full) for k, candidate in enumerate(choice.candidates)]
-    best = list(shipped)
-    if choice.search and (choice.insists or not operator.parts.open):
+    parts, candidates = operator.parts, choice.candidates
+    evidence = _evidence(scorer)
+    shipped = {k: scorer.score(k, candidates[k].full) for k in _likely(choice, evidence, parts.open)}
+    best = dict(shipped)
+    if choice.search and (choice.insists or not parts.open):
         _search(scorer, best)
-    finals = [b if b.beats(s) else s for b, s in zip(best, shipped, strict=True)]
-    own = [final for final in finals if not choice.candidates[final.candidate].reference]
+    finals = [best[k] if best[k].beats(shipped[k]) else shipped[k] for k in shipped]
+    own = [final for final in finals if not candidates[final.candidate].reference]
     chosen = min(own, key=lambda final: final.error)
     if not math.isfinite(chosen.error):
-        names = ", ".join(candidate.name for candidate in choice.candidates)
+        names = ", ".join(candidates[k].name for k in shipped)
         raise InputError(f"none of {names} can reconstruct part of this measurement")
     held = tuple(len(fold.held) for fold, _ in folds)
-    return Tuning(choice.candidates, tuple(scorer.trials), chosen, operator.parts.what, held, operator.parts.open)
+    rival = None if evidence is None else choice.rival
+    return Tuning(candidates, tuple(scorer.trials), chosen, parts.what, held, parts.open, evidence, rival)
+
+
+def _evidence(scorer: _Scorer) -> float | None:
+    """By how many nats a pixel the prior of the run finds the object more probable than its rival does: of what the
+    method that needs no prior makes of the first fold. None where there is no such method, or no rival."""
+    choice, (fold, scale) = scorer.choice, scorer.folds[0]
+    plain = [candidate for candidate in choice.candidates if not candidate.chosen.needs_prior]
+    if choice.rival is None or not plain or len(plain) == len(choice.candidates):
+        return None
+    result = scorer.reconstruct(fold, scale, plain[0], plain[0].full)
+    given = scorer.arguments
+    priors = [scorer.prior(name) for name in (None, choice.rival)]
+    unit = measured_unit(priors[0].unit, scale, given["modality"], given.get("calibrated", True))
+    x = (result.volume - unit.offset) / unit.scale
+    own, rival = (placed(prior, given.get("spacing"), len(x)) for prior in priors)
+    return log_evidence(x, own, rival, KeyedNoise(given.get("seed", 0), given.get("volume", 0)))
+
+
+def _likely(choice: Choice, evidence: float | None, open: bool) -> list[int]:
+    """Numbers of the candidates that are tried: with a prior only those with the more probable one, and over an arc
+    none without a prior where that is the one of the run, else none with one. What is all there is stays."""
+    kept = range(len(choice.candidates))
+    if evidence is None:
+        return list(kept)
+    without = {k for k in kept if not choice.candidates[k].chosen.needs_prior}
+    own = {k for k in kept if choice.candidates[k].prior is None} - without
+    free = {k for k in without if not choice.candidates[k].reference}
+    probable = own if evidence >= 0 else set(kept) - without - own
+    probable = probable or own
+    if open and free:
+        probable, without = (probable, set()) if evidence >= 0 else (set(), without)
+    return sorted(probable | without)
 
 
 def _folds(y: Tensor, operator: LinearOperator, weights: Tensor | None, slices: int) -> list[Fold]:
@@ -325,23 +212,28 @@ class _Scorer:
             return (math.inf,)
         if method.needs_prior and steps is not None:
             steps = min(steps, self.choice.budget.levels)
-        prior = self.prior(candidate.prior) if method.needs_prior else None
-        weights = fold.weights if method.weighted else None
-        given = {**self.arguments, **options, "weights": weights, "steps": steps, "scale": scale}
         try:
-            result = run_method(fold.y, fold.operator, prior, candidate.method, **given)
+            result = self.reconstruct(fold, scale, candidate, {**options, "steps": steps})
         except InputError as error:
             if "diverged" not in str(error):
                 raise
             return (math.inf,)
         return tuple(fold.errors(result.volume))
 
+    def reconstruct(self, fold: Fold, scale: float, candidate: Candidate, settings: Settings) -> Reconstruction:
+        """What a candidate makes of what is left of a fold."""
+        method = candidate.chosen
+        prior = self.prior(candidate.prior) if method.needs_prior else None
+        given = {**self.arguments, **settings, "weights": fold.weights if method.weighted else None, "scale": scale}
+        return run_method(fold.y, fold.operator, prior, candidate.method, **given)
 
-def _search(scorer: _Scorer, best: list[Trial]) -> None:
+
+def _search(scorer: _Scorer, best: dict[int, Trial]) -> None:
     """Search the options of all candidates by turns, so that none is behind when the budget is spent; ``best`` has the
     best trial of each, to begin with as it is."""
     searches = {}
-    for k, candidate in enumerate(scorer.choice.candidates):
+    for k in best:
+        candidate = scorer.choice.candidates[k]
         options = searched(candidate.chosen, dict.fromkeys(candidate.fixed))
         if options and math.isfinite(best[k].error):
             searches[k] = pattern_search(best[k].settings, options)

@@ -15,6 +15,7 @@ from lightning_mbir.physics import (
     OffResonance,
     RealDomain,
 )
+from lightning_mbir.prior import Unit
 from lightning_mbir.slabs import current, largest, total
 from lightning_mbir.solvers import conjugate_gradient, sirt
 
@@ -33,6 +34,11 @@ def measured_scale(y: Tensor, operator: LinearOperator, modality: Modality, cali
     if modality == "mri":
         return mri_scale(y, operator)
     return 1.0 if calibrated else estimated_scale(y, operator)
+
+
+def measured_unit(unit: Unit, scale: float, modality: Modality, calibrated: bool = True) -> Unit:
+    """The unit of a prior as it is for a measurement whose ``measured_scale`` is ``scale``."""
+    return Unit(unit.scale * scale, unit.offset) if modality == "mri" or calibrated else Unit(scale)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_mbir.methods.samples import reconstruct_samples as reconstruct_samples
     from lightning_mbir.methods.tasks import TASKS as TASKS
     from lightning_mbir.methods.tasks import Task as Task
-    from lightning_mbir.methods.tuning import Tuning as Tuning
+    from lightning_mbir.methods.trials import Tuning as Tuning
     from lightning_mbir.reconstruction.folder import reconstruct_folder as reconstruct_folder
     from lightning_mbir.reconstruction.measured import measured_operator as measured_operator
     from lightning_mbir.reconstruction.measured import part_of as part_of

@@ -15,7 +15,7 @@ from lightning_mbir.data.volumes.writing import write_volume
 from lightning_mbir.files import write_whole, writing
 from lightning_mbir.methods.run import Reconstruction
 from lightning_mbir.methods.samples import Running
-from lightning_mbir.methods.tuning import Trial
+from lightning_mbir.methods.trials import Trial
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.job import Job, placed
 from lightning_mbir.reconstruction.provenance import digest

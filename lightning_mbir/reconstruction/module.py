@@ -226,9 +226,8 @@ class ReconstructionModule(L.LightningModule):
         if self._wanted.budget is not None and all(plan.choice is None for plan in self.plans):
             raise InputError("--tune_evaluations, --tune_minutes: of a search; add --tune true, or leave them out")
         for plan in self.plans:
-            for candidate in () if plan.choice is None else plan.choice.candidates:
-                if candidate.prior is not None:
-                    self.runner.others[candidate.prior] = self._load(candidate.prior)
+            for name in () if plan.choice is None else plan.choice.priors:
+                self.runner.others[name] = self._load(name)
         if (told := self.runner.settle_precision(self.trainer.strategy.root_device)) and self.trainer.is_global_zero:
             log.info("%s", told)
         if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:

@@ -19,7 +19,7 @@ from lightning_mbir.files import check_room, unfinished, whole_folder, write_who
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
-from lightning_mbir.methods.tuning import Trial, Tuning
+from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.physics import ModularBeam
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course

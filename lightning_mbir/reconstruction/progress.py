@@ -18,7 +18,7 @@ from rich.progress import (
 
 from lightning_mbir.messages import quiet
 from lightning_mbir.methods.candidates import Choice
-from lightning_mbir.methods.tuning import Trial
+from lightning_mbir.methods.trials import Trial
 from lightning_mbir.reconstruction.forecast import Forecast, duration
 from lightning_mbir.samplers import SamplerState
 

@@ -23,7 +23,8 @@ from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import Running, reconstruct_samples
 from lightning_mbir.methods.tasks import Task
-from lightning_mbir.methods.tuning import Trial, Tuning, tune
+from lightning_mbir.methods.trials import Trial, Tuning
+from lightning_mbir.methods.tuning import tune
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.prior.networks.precision import chosen

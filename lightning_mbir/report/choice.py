@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lightning_mbir.methods.tuning import Trial, Tuning
+from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.report.sheet import new_figure
 
 if TYPE_CHECKING:

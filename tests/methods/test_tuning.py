@@ -14,7 +14,8 @@ from lightning_mbir.methods.candidates import Budget, Candidate, Choice
 from lightning_mbir.methods.method import method as as_method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.run import run_method
-from lightning_mbir.methods.tuning import Trial, Tuning, tune
+from lightning_mbir.methods.trials import Trial, Tuning
+from lightning_mbir.methods.tuning import tune
 from lightning_mbir.physics import (
     FourierSampling,
     LinearOperator,
@@ -91,6 +92,41 @@ def test_over_an_arc_nothing_is_said_of_a_prior_but_that_it_cannot_be_told() -> 
         assert warning.startswith("views leave a wedge out")
     alone = chosen(arc(drawn(0)), (replace(tv, reference=False),), arc)
     assert alone.warning("of the run") is None
+
+
+def test_over_an_arc_the_prior_that_finds_the_object_more_probable_decides() -> None:
+    """Held-out views do not tell; what total variation makes of the object does, to the denoisers of two priors."""
+    arc = ParallelBeam(24, [i * 5.0 for i in range(12)], pixel_size=6.0)
+    dds, tv = Candidate("dds", DDS), Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40})
+    for own, rival, method in ((1, 2, "dds"), (2, 1, "admm_tv")):
+        priors = {None: prior(own), "rival": prior(rival)}
+        choice = Choice((dds, tv, replace(dds, prior="rival")), QUICK, search=False, rival="rival")
+        tuning = tune(arc(drawn(0)), arc, choice, priors.__getitem__, **KEYS)
+        assert tuning.candidate.method == method
+        assert tuning.candidate.prior is None
+        assert tuning.evidence is not None
+        assert (tuning.evidence > 0) == (method == "dds")
+        assert tuning.lines[2].startswith("the prior of the run finds the object")
+        assert tuning.lines[2].endswith("which decides over an arc")
+        assert len(tuning.trials) == 1  # what is not taken is not tried
+        assert tuning.data["evidence"] == {"over": "rival", "nats_a_pixel": tuning.evidence}
+        assert tuning.warning("of the run") is None
+        given = Choice((dds, replace(tv, reference=True)), QUICK, search=False, rival="rival")
+        tuning = tune(arc(drawn(0)), arc, given, priors.__getitem__, **KEYS)
+        assert tuning.candidate.method == "dds"  # as the user wants it
+        warning = tuning.warning("of the run") or ""
+        assert warning.startswith("this object is not what prior of the run knows: prior rival finds it") == (own == 2)
+
+
+def test_of_two_priors_the_one_that_finds_the_object_less_probable_is_not_tried() -> None:
+    dds, tv = Candidate("dds", DDS), Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40})
+    for own, rival, tried in ((1, 2, {0, 1}), (2, 1, {1, 2})):
+        priors = {None: prior(own), "rival": prior(rival)}
+        choice = Choice((dds, tv, replace(dds, prior="rival")), QUICK, search=False, rival="rival")
+        tuning = tune(CT(drawn(0)), CT, choice, priors.__getitem__, **KEYS)
+        assert {trial.candidate for trial in tuning.trials} == tried
+        assert tuning.candidate.method == "dds"
+        assert len(choice_figure(tuning, "v").axes) >= 1
 
 
 def test_options_are_found_that_predict_better_and_are_kept_where_nothing_does() -> None:

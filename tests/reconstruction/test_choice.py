@@ -14,7 +14,7 @@ from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods import tuning
 from lightning_mbir.methods.candidates import Budget, Candidate, Choice
-from lightning_mbir.methods.tuning import Trial
+from lightning_mbir.methods.trials import Trial
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.reconstruction import ReconstructionModule, module
 from lightning_mbir.reconstruction.progress import ChoiceProgress
