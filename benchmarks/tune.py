@@ -152,7 +152,7 @@ class Problem:
         y, weights = self.task.add_noise(clean, (0, volume.name), **flags)
         weights = weights if METHODS[method].weighted else None
         data_range = self.task.data_range or magnitude_percentile(volume.data)
-        return Scan(volume.name, truth, y, weights, operator, data_range, self.task.noise_std(clean, **flags))
+        return Scan(volume.name, truth, y, weights, operator, data_range, self.task.noise_std(clean, weights, **flags))
 
     def measured(self, method: str) -> dict[str, Any]:
         """Flags of the measurement that a method gets."""

@@ -63,7 +63,8 @@ def reconstruct(
         seed, volume, sample: key of the noise; the same key gives the same volume.
         weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``, which the data term is weighted
             by; ``residual`` stays unweighted.
-        noise_std: standard deviation of the noise of ``y``, of a complex one in each part; 0 where it is not known.
+        noise_std: standard deviation of the noise of ``y``, of a complex one in each part, with weights where they are
+            what they are on average over the energy of ``y``; 0 where it is not known.
         spacing: size ``(z, y, x)`` of a voxel in mm, which priors and networks of neighbouring slices need.
         calibrated: CT: whether attenuation is in 1/mm, so that the prior's unit is known; otherwise it is estimated.
         second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.

@@ -99,7 +99,8 @@ def run_method(
         weights: inverse variances of ``y``, ``(Z, *range_shape)`` or ``range_shape``; methods then fit
             ``W^(1/2) A x = W^(1/2) y``, with ``A`` brought to unit norm and ``W`` to a mean of 1 over the energy of
             ``y``. ``residual`` stays unweighted.
-        noise_std: standard deviation of the noise of ``y``, of a complex one in each part; 0 where it is not known.
+        noise_std: standard deviation of the noise of ``y``, of a complex one in each part, with weights where they are
+            what they are on average over the energy of ``y``; 0 where it is not known.
             ``dds`` goes by it where it has a ``sigma_y`` above 0, as the options of ``cs_mri`` do.
         second_prior: a prior of coronal slices, in the unit of ``prior``; of methods that need one.
         network: file of a trained network; of methods that need one.

@@ -101,8 +101,18 @@ class Task:
             return noisy.y, noisy.weights / (1 + noisy.weights * MODEL_ERROR**2)
         return (y if snr is None else complex_gaussian(y, snr, generator)), None
 
-    def noise_std(self, y: Tensor, snr: float | None = None, **_: Any) -> float:
-        """Standard deviation, in each part, of the noise that k-space is given; 0 where there is none."""
+    def noise_std(
+        self, y: Tensor, weights: Tensor | None = None, photons: float | None = None, snr: float | None = None, **_: Any
+    ) -> float:
+        """Standard deviation of the noise that ``add_noise`` gives, of k-space in each part; 0 where there is none.
+
+        Where it differs from ray to ray, that of a ray whose weight is the mean over the energy of ``y``, to which
+        ``run_method`` brings the weights.
+        """
+        if photons is not None and weights is not None:
+            power = y.double().square()
+            mean = float((weights * power).sum() / power.sum().clamp_min(1e-30))
+            return math.sqrt(float((1 - weights.double() * MODEL_ERROR**2).mean()) / mean)
         return 0.0 if snr is None else noise_sigma(y, snr) / math.sqrt(2)
 
     def noise_power(self, y: Tensor, photons: float | None = None, snr: float | None = None, **_: Any) -> float:
@@ -110,7 +120,7 @@ class Task:
         there is none. Of counts the sum of ``exp(y) / photons``, the variances of their logarithms to first order."""
         if photons is not None:
             return float((y.double().exp() / photons).sum())
-        return 2 * self.noise_std(y, snr) ** 2 * int((y != 0).sum())
+        return 2 * self.noise_std(y, snr=snr) ** 2 * int((y != 0).sum())
 
     def build_operator(
         self, image_size: int, pixel_size: float = 1.0, *, seed: int = 0, complex: bool = False, **settings: Any

@@ -35,8 +35,8 @@ class Case:
         spacing: voxel size ``(z, y, x)`` in mm.
         calibrated: CT: whether attenuation is in 1/mm.
         notes: what was done to a measurement.
-        noise_std: standard deviation of the noise, of k-space in each part; 0 where it is not known or differs from
-            sample to sample.
+        noise_std: standard deviation of the noise, of k-space in each part, of rays that differ in it that of one of
+            mean weight; 0 where it is not known.
         noise_power: ``||n||^2`` that is to be expected of the noise of all slices, where that is known of itself.
         sized: whether the distance of the slices in ``spacing`` is known.
     """
@@ -103,9 +103,9 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
         return Case(scan.name, operator, clean, scan.spacing, truth=x, sized=scan.sized)
     clean = everywhere(clean)  # the noise is drawn in one go
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
+    std, power = task.noise_std(clean, weights, **settings), task.noise_power(clean, **settings)
     if slab.split:
         y, weights = y[own].clone(), None if weights is None else weights[own].clone()
-    std, power = task.noise_std(clean, **settings), task.noise_power(clean, **settings)
     return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=std, noise_power=power, sized=scan.sized)
 
 

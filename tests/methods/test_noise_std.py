@@ -36,6 +36,20 @@ def test_a_simulated_measurement_knows_its_noise() -> None:
         assert float(part.std()) == pytest.approx(noisy.noise_std, rel=5 / math.sqrt(2 * part.numel()))
 
 
+@pytest.mark.parametrize("photons", [1e3, 1e5])
+def test_counts_know_theirs_where_their_weights_are_what_they_are_on_average(photons: float) -> None:
+    task = TASKS["sv_ct"]
+    scan = Volume(0.02 * smooth_volume((8, 64, 64)), np.diag([3.0, 3.0, 3.0, 1.0]), "ball", "ct")
+    clean = simulate(scan, task, task.settings(views=20), 0, has_phase=False)
+    noisy = simulate(scan, task, task.settings(views=20, photons=photons), 0, has_phase=False)
+    assert noisy.weights is not None
+    power = clean.y.square()
+    mean = float((noisy.weights * power).sum() / power.sum())
+    white = noisy.weights.sqrt() * (noisy.y - clean.y)
+    assert clean.noise_std == 0
+    assert noisy.noise_std * mean**0.5 == pytest.approx(float(white.square().mean().sqrt()), rel=0.02)
+
+
 def test_a_file_may_tell_its_noise(tmp_path: Path) -> None:
     kspace = np.ones((2, 20, 24), complex)
     for name, content in (
