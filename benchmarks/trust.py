@@ -7,8 +7,8 @@ Each case is a stack of five slices, simulated or measured. `auto` tries 30 sett
 wavelets, by what they predict of the parts held out; no truth is in that. Then, with the truth: PSNR in dB of `dds` and
 of what needs no prior as shipped, of the best settings of `dds` alone (`tune`), of `auto`, and of whichever of all
 settings tried is best by the truth. Evidence is by how many nats a pixel the prior of the run finds the object more
-probable than `generic` does; with a prior only the more probable one is tried. All of these have 25 noise levels, as in the search. A case is a file in
-``--output``; the table is that of all files there.
+probable than `generic` does; only the more probable one is tried. All of these have 25 noise levels, as in the search.
+A case is a file in ``--output``; the table is that of all files there.
 """
 
 from __future__ import annotations
