@@ -39,6 +39,7 @@ class LinearOperator(nn.Module):
         range_shape: shape of its measurement.
         separable: whether the operator acts slice by slice.
         domain_complex, range_complex: whether the two sides are complex.
+        normal_is_cheaper: whether ``normal`` takes less time than ``forward``, as where transforms cancel.
     """
 
     domain_shape: tuple[int, ...]
@@ -46,6 +47,7 @@ class LinearOperator(nn.Module):
     separable: bool = True
     domain_complex: bool = False
     range_complex: bool = False
+    normal_is_cheaper: bool = False
 
     def __init__(self, device: torch.device | None = None) -> None:
         super().__init__()
@@ -233,7 +235,7 @@ class ScaledOperator(LinearOperator):
         self.operator, self.factor = operator, factor
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
-        self.separable = operator.separable
+        self.separable, self.normal_is_cheaper = operator.separable, operator.normal_is_cheaper
         self._probe = operator._probe
 
     def of_slice(self, k: int) -> LinearOperator | None:

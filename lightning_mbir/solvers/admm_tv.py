@@ -176,12 +176,16 @@ class _Step:
         return out
 
     def curvature(self, p: Tensor) -> Tensor:
-        """``<p, N p> = ||A p||^2 + pull ||p||^2 + rho ||D p||^2``, which takes no adjoint."""
+        """``<p, N p> = ||A p||^2 + pull ||p||^2 + rho ||D p||^2``, which takes no adjoint, or for the first less than
+        that."""
         found = torch.zeros((), dtype=torch.float64, device=p.device)
         around = self._around(p, below=False)
         for own, wide, crop in self._slabs(around):
-            q = self.operator(p[own])
-            found += own_inner(q, q)
+            if self.operator.normal_is_cheaper:
+                found += own_inner(p[own], self.operator.normal(p[own]))
+            else:
+                q = self.operator(p[own])
+                found += own_inner(q, q)
             if self.pull:
                 found += self.pull * own_inner(p[own], p[own])
             for dim in self.dims:

@@ -67,6 +67,9 @@ def test_normal_is_adjoint_after_forward(name: str) -> None:
     op = OPERATORS[name]().to(torch.float64)
     x, _ = pair(op)
     torch.testing.assert_close(op.normal(x), op.adjoint(op(x)))
+    op = op.to(torch.float32)
+    once, twice = op.normal(x.to(op.dtype)), op.adjoint(op(x.to(op.dtype)))
+    assert float((once - twice).norm() / twice.norm()) < 1e-6
 
 
 def test_gradient_is_the_adjoint(name: str) -> None:

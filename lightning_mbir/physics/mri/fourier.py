@@ -6,11 +6,9 @@ import torch
 from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
-from lightning_mbir.physics.mri.lines import mask_parts, only
+from lightning_mbir.physics.mri.lines import AXES, mask_parts, only, transformed_axes
 from lightning_mbir.physics.mri.masks import check_mask
 from lightning_mbir.physics.operator import LinearOperator, Parts
-
-AXES = (-2, -1)
 
 
 class FourierSampling(LinearOperator):
@@ -30,6 +28,7 @@ class FourierSampling(LinearOperator):
 
     domain_complex = True
     range_complex = True
+    normal_is_cheaper = True
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.device)
@@ -37,6 +36,7 @@ class FourierSampling(LinearOperator):
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))
         # In the FFT's own order, so that the k-space of `normal` is not shifted twice.
         self.register_buffer("_mask_fft_order", torch.fft.ifftshift(self.mask, AXES), persistent=False)
+        self._axes = transformed_axes(self.mask)
         self.separable = mask.ndim == 2
         self.domain_shape = self.range_shape = tuple(mask.shape)
 
@@ -79,13 +79,16 @@ class FourierSampling(LinearOperator):
         return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
 
     def normal(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+        """``A^H A x``: a circular convolution, about which shifts cancel, along rows alone where whole columns are
+        sampled."""
         self.check_domain(x)
-        k = torch.fft.fft2(torch.fft.ifftshift(x, AXES), norm="ortho") * self._mask_fft_order
-        return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
+        k = torch.fft.fftn(x, dim=self._axes).mul_(self._mask_fft_order)
+        return torch.fft.ifftn(k, dim=self._axes)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._mask_fft_order = torch.fft.ifftshift(self.mask, AXES)
+        self._axes = transformed_axes(self.mask)
         self._norm = None
 
 
@@ -101,7 +104,7 @@ class RealDomain(LinearOperator):
         super().__init__()
         self.operator = operator
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
-        self.separable = operator.separable
+        self.separable, self.normal_is_cheaper = operator.separable, operator.normal_is_cheaper
         self._probe = operator._probe
 
     @property

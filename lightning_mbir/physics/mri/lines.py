@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_mbir.physics.operator import Parts
 
+AXES = (-2, -1)
 CALIBRATION = 24
 """Lines in the middle that are needed at most: what coil maps are estimated from."""
 
@@ -49,6 +50,12 @@ def only(mask: Float[Tensor, "*slices y x"], chosen: Int[Tensor, " n"]) -> Float
     """A mask of nothing but the parts of these numbers."""
     _, numbers = mask_parts(mask)
     return mask * torch.isin(numbers, chosen.to(mask.device))
+
+
+def transformed_axes(mask: Float[Tensor, "*slices y x"]) -> tuple[int, ...]:
+    """The axes along which ``A^H A`` needs transforms: where whole columns are sampled, k-space is complete along y, so
+    that the transform and its inverse cancel. Of whole rows it is both: transforms of columns alone are no faster."""
+    return AXES[1:] if bool((mask == mask[..., :1, :]).all()) else AXES
 
 
 def _reach(lines: Tensor) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
 from lightning_mbir.physics.mri.coils import CHUNK, CoilOperator, centring, check_coil_maps
-from lightning_mbir.physics.mri.lines import mask_parts, only
+from lightning_mbir.physics.mri.lines import AXES, mask_parts, only, transformed_axes
 from lightning_mbir.physics.mri.masks import check_mask
 from lightning_mbir.physics.operator import Parts
 
@@ -32,6 +36,7 @@ class MultiCoilFourier(CoilOperator):
             not finite, or all zero.
     """
 
+    normal_is_cheaper = True
     mask: Float[Tensor, "*slices y x"]
 
     def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
@@ -86,6 +91,9 @@ class MultiCoilFourier(CoilOperator):
         super().prepare()
         # (Y, X), or (Z, 1, Y, X) beside coils.
         self._mask = self.mask if self.mask.ndim == 2 else self.mask[:, None]
+        self._axes = transformed_axes(self.mask)
+        size = math.prod(self.mask.shape[axis] for axis in self._axes)
+        self._scaled_mask = self._mask / size  # in place of factors in the transforms of ``normal``
         self._sampling = self._mask * centring(self.mask.shape[-2:], self.device)[1].to(self.dtype)
         self._sampling_conj = self._sampling.conj().resolve_conj()  # products with a lazy conjugate are slow
 
@@ -100,15 +108,26 @@ class MultiCoilFourier(CoilOperator):
         return self.combine(torch.fft.ifft2(y * self._sampling_conj, norm="ortho"))
 
     def normal(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
-        """``A^H A x``, a few slices at a time: the k-space of all coils and slices is never in memory at once."""
+        """``A^H A x``, a piece of the image at a time: the k-space of all coils and slices is never in memory at once.
+        Where whole columns are sampled no column is transformed."""
         self.check_domain(x)
-        depth = x.shape[-3] if x.ndim > 2 else 1
-        stack = x.reshape(-1, depth, *x.shape[-2:])
-        step = max(1, CHUNK // (len(stack) * self._expand.shape[-3] * x.shape[-2] * x.shape[-1]))
-        parts = []
-        for start in range(0, depth, step):
-            part = slice(start, start + step)
-            there, back, mask = (m if m.ndim < 4 else m[part] for m in (self._expand, self._combine, self._mask))
-            k = torch.fft.fft2(there * stack[:, part, None], norm="ortho").mul_(mask)
-            parts.append((back * torch.fft.ifft2(k, norm="ortho")).sum(-3))
-        return torch.cat(parts, 1).reshape(x.shape)
+        stack = x.reshape(-1, x.shape[-3] if x.ndim > 2 else 1, *x.shape[-2:])
+        result = stack.new_empty(stack.shape, dtype=self.range_dtype)
+        for z, y in self._pieces(stack):
+            there, back, mask = (
+                (factor if factor.ndim < 4 else factor[z])[..., y, :]
+                for factor in (self._expand, self._combine, self._scaled_mask)
+            )
+            k = torch.fft.fftn(there * stack[:, z, None, y], dim=self._axes).mul_(mask)
+            result[:, z, y] = torch.fft.ifftn(k, dim=self._axes, norm="forward").mul_(back).sum(-3)
+        return result.reshape(x.shape)
+
+    def _pieces(self, stack: Num[Tensor, "batch z y x"]) -> Iterator[tuple[slice, slice]]:
+        """Some slices or, where columns are not transformed, some rows of one."""
+        batch, depth, rows, columns = stack.shape
+        most = CHUNK.get(stack.device.type, 2**22)
+        lines = max(1, most // (batch * self._expand.shape[-3] * columns))
+        slices = max(1, lines // rows)
+        step = rows if slices > 1 or self._axes == AXES else lines
+        for z, y in itertools.product(range(0, depth, slices), range(0, rows, step)):
+            yield slice(z, z + slices), slice(y, y + step)
