@@ -2,6 +2,7 @@
 
     python benchmarks/shares.py --cases ct_8 ct_90 mri mri_8coils --methods dds admm_tv --slices 64 --levels 3
     python benchmarks/shares.py --cases ct_90 --methods dds --against ANOTHER_CHECKOUT --turns 3
+    python benchmarks/shares.py --cases ct_90 --methods dds --options "{cg_iterations: 24}"
 
 One run of a method at a size, on the built-in phantom, with the options of the task in ``configs/tuned``, by few levels
 or iterations: each costs the same. Times are processor time of this process, which other work on the machine does not
@@ -9,7 +10,8 @@ change much, and each is that of a part without the parts that it calls: *networ
 projects, back-projects and transforms, *differences* total variation, *sums* inner products, *noise* keyed noise, and
 *rest* the arithmetic of volumes. With ``--against`` the same is run from another checkout too, by turns, each in a
 process of its own; the ratio is that checkout's time over ours, of what is not the network, and *difference* the
-largest one of the two volumes over the largest value. Prints Markdown.
+largest one of the two volumes over the largest value. ``--options`` go over the tuned ones, in this checkout alone.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 
 from lightning_mbir import TASKS, VolumeDataModule, load_prior
 from lightning_mbir.methods.run import run_method
@@ -43,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mri": ("cs_mri", {"acc": 8}),
     "mri_8coils": ("cs_mri", {"acc": 8, "coils": 8}),
 }
+OURS = Path(__file__).resolve().parents[1]
 PARTS = ("network", "operator", "differences", "sums", "noise", "rest")
 
 
@@ -97,6 +101,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     operator.norm()
     prior: Any = load_prior(given.prior or task.modality)
     options: dict[str, Any] = {"modality": task.modality, "spacing": case.spacing, **task.tuned(method)}
+    options |= given.options
     if method not in ("fbp", "zero_filled"):
         options["steps"] = given.levels
     run_method(case.y[:3], operator, prior, method, **options)  # what is made once
@@ -126,6 +131,7 @@ def measured(given: argparse.Namespace, case: str, method: str, checkout: Path, 
     words += ["--size", str(given.size), "--slices", str(given.slices), "--levels", str(given.levels)]
     words += ["--threads", str(given.threads), "--volume", str(volume)]
     words += ["--prior", given.prior] if given.prior else []
+    words += ["--options", json.dumps(given.options)] if checkout == OURS else []
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(words, env=environment, cwd=volume.parent, capture_output=True, text=True)
     if done.returncode:
@@ -162,6 +168,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=64)
     parser.add_argument("--levels", type=int, default=3, help="levels or iterations")
     parser.add_argument("--prior")
+    parser.add_argument("--options", type=yaml.safe_load, default={}, help="of the method, over the tuned ones")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--against", type=Path, help="another checkout, side by side")
     parser.add_argument("--turns", type=int, default=1)
@@ -172,7 +179,7 @@ def main() -> None:
     if given.child:
         print(json.dumps(run(given)))
         return
-    checkouts = [Path(__file__).resolve().parents[1]] + ([given.against.resolve()] if given.against else [])
+    checkouts = [OURS] + ([given.against.resolve()] if given.against else [])
     print(f"{given.slices} slices of {given.size} x {given.size}, float32, {given.threads} threads\n")
     more = ["of before, without the network", "difference"] if given.against else []
     heads = ["case", "method", "ms a slice and level", *(f"{part}, %" for part in PARTS), *more]
