@@ -21,7 +21,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.units import Modality, magnitude_percentile
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.physics import ParallelBeam

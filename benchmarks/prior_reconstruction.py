@@ -19,7 +19,8 @@ from matplotlib.image import imsave
 from torch import Tensor
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.methods.tasks import TASKS
 from lightning_mbir.physics import FanBeam

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
 

@@ -26,7 +26,8 @@ from prior_reconstruction import disc, knee
 from torch import Tensor
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.files import write_whole
 from lightning_mbir.methods.candidates import Budget

@@ -12,8 +12,8 @@ TYPE_CHECKING = False  # which type checkers take for true; `typing` is what imp
 
 if TYPE_CHECKING:
     from lightning_mbir.data.measurements.measurement import Measurement as Measurement
-    from lightning_mbir.data.measurements.measurement import MeasurementOptions as MeasurementOptions
     from lightning_mbir.data.measurements.measurement import read_measurement as read_measurement
+    from lightning_mbir.data.measurements.options import MeasurementOptions as MeasurementOptions
     from lightning_mbir.data.phantoms.chest import chest_phantom as chest_phantom
     from lightning_mbir.data.phantoms.head import head_phantom as head_phantom
     from lightning_mbir.data.slices.datamodule import SliceDataModule as SliceDataModule

@@ -102,6 +102,7 @@ def shared(text: str) -> str:
 
 VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
 MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat, .cfl, .xml or .xtekct file, or a folder of TIFF or DICOM-CT-PD")
+FIELD_MAP = existing("NIfTI, or .npz or .h5 with b0 in Hz")
 NOISE = existing("an MRD (.h5) or TWIX (.dat) file")
 NETWORK = existing("the unet.safetensors of a `fit_unet`")
 CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
@@ -250,6 +251,19 @@ RECONSTRUCTION_FLAGS = (
         partial_fourier,
     ),
     Flag("--data.coil_energy", "--data.coil_energy", "compress coils: share of energy to keep, such as 0.99", number()),
+    Flag("--data.field_map", "--data.field_map", "how far the main field is off, in Hz", FIELD_MAP),
+    Flag(
+        "--data.readout_time",
+        "--data.readout_time",
+        "for a field map: seconds of a readout, 1 over the bandwidth of a pixel [of the scanner's file]",
+        number(),
+    ),
+    Flag(
+        "--data.echo_spacing",
+        "--data.echo_spacing",
+        "for a field map: seconds from an echo-planar line to the next",
+        number(),
+    ),
     Flag(
         "--data.image_size",
         "--data.image_size",

@@ -72,3 +72,13 @@ def test_projections_have_theirs_between_neighbouring_bins() -> None:
         estimate = projection_noise(clean + std * noise(clean.shape))
         assert estimate == pytest.approx(std, rel=0.1)
     assert projection_noise(clean[:1, :1, :20]) == 0  # too few to tell
+
+
+def test_a_bead_of_a_few_bins_has_no_noise_of_its_own() -> None:
+    """Whose chords curve within every bin; of a body there are others."""
+    u = torch.arange(40) - 19.3 + torch.linspace(-9, 9, 200)[:, None]
+    bead = 2 * (3.2**2 - u**2).clamp_min(0).sqrt()[None]
+    assert projection_noise(bead) == 0
+    body = 2 * (14.0**2 - u**2).clamp_min(0).sqrt()[None]
+    for std in (0.3, 1.0):
+        assert projection_noise(body + std * noise(body.shape)) == pytest.approx(std, rel=0.15)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data import VolumeDataModule
-from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.units import estimated_scale
 from lightning_mbir.physics import MultiCoilFourier, ParallelBeam, loop_coil_maps, make_mask

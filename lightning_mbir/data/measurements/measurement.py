@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +18,20 @@ from lightning_mbir.data.measurements.content import Content, open_content
 from lightning_mbir.data.measurements.corrections import corrected
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
 from lightning_mbir.data.measurements.dicom_ct_pd import read_dicom_ct_pd
+from lightning_mbir.data.measurements.field_map import check_seconds, read_field_map
 from lightning_mbir.data.measurements.kspace import read_array, read_kspace
 from lightning_mbir.data.measurements.matlab import open_matlab
 from lightning_mbir.data.measurements.mrd import is_mrd, open_mrd
 from lightning_mbir.data.measurements.nikon import read_nikon
 from lightning_mbir.data.measurements.noise_scan import open_noise_scan
+from lightning_mbir.data.measurements.options import MeasurementOptions, check_modality, check_options
 from lightning_mbir.data.measurements.own_layout import COUPLED, noise_std, read_own_layout
 from lightning_mbir.data.measurements.readouts import parse_select
 from lightning_mbir.data.measurements.rtk import read_rtk
 from lightning_mbir.data.measurements.scanner import Scan, read_scan
 from lightning_mbir.data.measurements.sinogram_layout import read_sinograms, struct_of
 from lightning_mbir.data.measurements.tiff import is_tiff, open_tiff
+from lightning_mbir.data.measurements.timing import grid_times
 from lightning_mbir.data.measurements.twix import read_twix
 from lightning_mbir.data.measurements.vendors import check_vendor
 from lightning_mbir.data.units import Modality
@@ -37,56 +40,6 @@ from lightning_mbir.errors import InputError
 NIKON = ".xtekct"
 SCANS = {".xml": read_rtk, NIKON: read_nikon}
 """What reads the geometry of a scan, by the suffix of its file."""
-
-
-@dataclass(frozen=True)
-class MeasurementOptions:
-    """What a file may leave open.
-
-    Attributes:
-        image_size: pixels of a slice, for projections whose file does not tell; 0 for as many as bins.
-        detector_spacing: distance of detector bins in mm, where the file does not tell. Without it attenuation is
-            per bin and the unit of the prior is estimated from the measurement.
-        rotation_center: the bin that the rotation axis falls on, counted from 0, or ``search``; by default it is
-            searched for where rays are parallel and the file does not tell, and the middle of a fan's detector.
-        axes: names of the dimensions of raw k-space, of ``slice``, ``coil``, ``y`` and ``x``, such as ``coil y x``;
-            ``x`` is the phase-encoding direction.
-        slices: which ones are read, from the first to before the last; all by default.
-        select: of a scanner's file with several, which echo, repetition, set, phase or scan, such as
-            ``echo=1,repetition=0``, counted from 0.
-        noise_scan: another file of the scanner, with a noise scan of the same coils.
-        whiten: whether a noise scan, of this file or of that one, makes the noise of the coils white; or ``corners``:
-            what the corners of k-space tell of it does, in any file (see ``kspace_covariance``).
-        oversampling: how many times the field of view is read out, where a scanner's file does not tell.
-        partial_fourier: what becomes of a side of k-space that was not measured: ``zero``, or it is completed by
-            ``pocs`` or ``homodyne`` (see ``complete_partial_fourier``).
-        coil_energy: share of the energy that virtual coils have to hold (see ``coil_compression``); by default the
-            coils stay as they are.
-        correct: faults of projections that are taken away: of ``zingers``, ``drift`` and ``rings`` (see ``corrected``).
-        scatter: the share of it in projections, and how many bins it is smoothed over, or 0 (see ``subtract_scatter``).
-        beam_hardening: how it is taken away: ``consistency``, or a text file (see ``linearised``).
-        angles: TIFF, Nikon: text file of an angle in degrees a view.
-        flat_field: TIFF: another one with flat fields, the counts of the open beam, or ``none`` of line integrals.
-        dark_field: TIFF: another one with dark fields.
-    """
-
-    image_size: int = 0
-    detector_spacing: float | None = None
-    rotation_center: float | Literal["search"] | None = None
-    axes: str | None = None
-    slices: tuple[int, int] | None = None
-    select: str | None = None
-    noise_scan: Path | None = None
-    whiten: bool | Literal["corners"] = True
-    oversampling: float | None = None
-    partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero"
-    coil_energy: float | None = None
-    correct: tuple[str, ...] = ()
-    scatter: tuple[float, float] | None = None
-    beam_hardening: str | None = None
-    angles: Path | None = None
-    flat_field: str | None = None
-    dark_field: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -162,18 +115,18 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
     check_vendor(path)
     name = path.name.rsplit(".", 1)[0]
     if path.suffix.lower() == ".dat" or path.suffix.lower() in SUFFIXES:
-        _check_options(path, options, "mri", scanner=path.suffix.lower() == ".dat")
-        _check_modality(path, "mri", modality)
+        check_options(path, options, "mri", scanner=path.suffix.lower() == ".dat")
+        check_modality(path, "mri", modality)
         return _asked(_scanner_file(path, name, options), options)
     with _opened(path, options, tiff) as content:
         mrd, struct = is_mrd(content), struct_of(content)
         projections = is_data_exchange(content) or struct is not None
         kind: Modality = "ct" if projections else "mri" if mrd or "kspace" in content else modality
-        _check_modality(path, kind, modality)
-        _check_options(path, options, kind, projections, mrd, tiff)
+        check_modality(path, kind, modality)
+        check_options(path, options, kind, projections, mrd, tiff)
         read = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
     if kind == "mri":
-        return _asked(read, options)
+        return _asked(read if mrd else _in_field(path, read, options), options)
     treated = _treated(path, read, options)
     return _averaged(treated) if projections else treated
 
@@ -200,9 +153,9 @@ def _scan(path: Path, modality: Modality, options: MeasurementOptions) -> Measur
     """Of a CT scanner that tells its geometry view by view, with projections in files of their own."""
     if not path.exists():
         raise InputError(f"--data.measurement {path}: no such file")
-    _check_modality(path, "ct", modality)
+    check_modality(path, "ct", modality)
     nikon = path.suffix.lower() == NIKON and not path.is_dir()
-    _check_options(path, replace(options, image_size=0, angles=None if nikon else options.angles), "ct")
+    check_options(path, replace(options, image_size=0, angles=None if nikon else options.angles), "ct")
     if options.slices is not None:
         start, stop = options.slices
         raise InputError(f"--data.slices {start}:{stop}: the views of {path} show all slices at once; leave it out")
@@ -213,11 +166,6 @@ def _scan(path: Path, modality: Modality, options: MeasurementOptions) -> Measur
     own = {"rotation_center": options.rotation_center, "angles": options.angles} if nikon else {}
     y, geometry, affine, notes, sided = read(path, options.image_size, **own)
     return Measurement(y, geometry, affine, name, "ct", notes=notes, sided=sided)
-
-
-def _check_modality(path: Path, kind: Modality, wanted: Modality) -> None:
-    if kind != wanted:
-        raise InputError(f"{path}: holds a measurement of {kind}, the task is of {wanted}; give another --task")
 
 
 def _asked(found: Measurement, options: MeasurementOptions) -> Measurement:
@@ -239,7 +187,8 @@ def _asked(found: Measurement, options: MeasurementOptions) -> Measurement:
 def _mrd(content: Content, name: str, options: MeasurementOptions) -> Measurement:
     with ExitStack() as files:
         noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
-        return _of_scan(read_scan(files.enter_context(open_mrd(content)), noise, *_how(options)), name)
+        scan = read_scan(files.enter_context(open_mrd(content)), noise, *_how(options))
+        return _of_scan(content.path, scan, name, options)
 
 
 def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measurement:
@@ -249,27 +198,49 @@ def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measure
         item, axes = bart_item(path, select)
         raw = read_array(item, axes, options.slices)
         affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
-        return Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False)
+        return _in_field(path, Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False), options)
     image, *others = read_twix(path, select.pop("scan", None))
     with ExitStack() as files:
         noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
         if noise is None and not image.noise.any() and others:
             noise = others[0]
-        return _of_scan(read_scan(image, noise, *_how(options)), name)
+        return _of_scan(path, read_scan(image, noise, *_how(options)), name, options)
 
 
-def _how(options: MeasurementOptions) -> tuple[dict[str, int], tuple[int, int] | None, float | None, bool]:
+def _how(options: MeasurementOptions) -> tuple[Any, ...]:
+    """What ``read_scan`` takes after the noise."""
     select = parse_select(options.select)
     select.pop("scan", None)
-    return select, options.slices, options.oversampling, options.whiten is True
+    timing = None if options.field_map is None else (options.readout_time, options.echo_spacing)
+    return select, options.slices, options.oversampling, options.whiten is True, timing
 
 
-def _of_scan(scan: Scan, name: str) -> Measurement:
+def _of_scan(path: Path, scan: Scan, name: str, options: MeasurementOptions) -> Measurement:
     geometry: dict[str, Any] = {"mask": scan.mask, "phase_axis": scan.phase_axis}
     if scan.calibration is not None:
         geometry["calibration"] = scan.calibration
     told = {"noise_std": scan.noise_std, "question": scan.question, "sized": scan.sized, "sided": scan.sided}
-    return Measurement(scan.y, geometry, scan.affine, name, "mri", notes=scan.notes, **told)  # type: ignore[arg-type]
+    found = Measurement(scan.y, geometry, scan.affine, name, "mri", notes=scan.notes, **told)  # type: ignore[arg-type]
+    return _in_field(path, found, replace(options, readout_time=None, echo_spacing=None), scan.times)
+
+
+def _in_field(path: Path, found: Measurement, options: MeasurementOptions, times: Tensor | None = None) -> Measurement:
+    """With the map of ``--data.field_map``, and ``times`` of samples or those that ``options`` tell."""
+    if options.field_map is None:
+        return found
+    flag, shape = f"--data.field_map {options.field_map}", (len(found.y), found.y.shape[-2], found.y.shape[-1])
+    if "b0" in found.geometry:
+        raise InputError(f"{flag}: {path} has a map b0 of its own; leave it out")
+    b0, own, note = read_field_map(options.field_map, shape, found.affine, found.sided)
+    timing = options.readout_time, options.echo_spacing
+    if own is not None and timing != (None, None):
+        raise InputError(f"{flag}: has times of its own; leave --data.readout_time and --data.echo_spacing out")
+    if own is None:
+        own = grid_times(path, shape[1:], *timing) if times is None else times
+        check_seconds(path, own)
+    span = 1e3 * float(own.max() - own.min())
+    notes = (*found.notes, note, f"samples taken over {span:.3g} ms")
+    return replace(found, geometry={**found.geometry, "b0": b0, "times": own}, notes=notes)
 
 
 def _averaged(found: Measurement) -> Measurement:
@@ -311,49 +282,6 @@ def _read(
     own = read_own_layout(content, modality, options.axes, options.slices, options.rotation_center)
     affine = _affine(own.spacing, own.first)
     return Measurement(own.y, own.geometry, affine, name, modality, True, own.notes, noise, sized=own.sized)
-
-
-def _check_options(
-    path: Path,
-    options: MeasurementOptions,
-    kind: Modality,
-    projections: bool = False,
-    scanner: bool = False,
-    tiff: bool = False,
-) -> None:
-    """Refuse what would be ignored. ``projections``: whether the layout leaves size, spacing and centre open."""
-    for name in ("detector_spacing", "rotation_center"):
-        own = name == "rotation_center" and kind == "ct"  # of our own layout, where it may be open
-        if getattr(options, name) is not None and not projections and not own:
-            raise InputError(f"--data.{name}: {path} tells its geometry by itself; leave it out")
-    if options.image_size and not projections:
-        raise InputError(f"--data.image_size {options.image_size}: {path} tells its size by itself; leave it out")
-    for name in ("angles", "flat_field", "dark_field"):
-        if getattr(options, name) is not None and not tiff:
-            raise InputError(
-                f"--data.{name} {getattr(options, name)}: is for TIFF projections, not {path}; leave it out"
-            )
-    for name in ("correct", "scatter", "beam_hardening"):
-        if getattr(options, name) and kind == "mri":
-            raise InputError(f"--data.{name}: is for projections, {path} holds k-space; leave it out")
-    if options.axes is not None and kind == "ct":
-        raise InputError(f"--data.axes '{options.axes}': {path} holds projections, that is for k-space; leave it out")
-    bart = path.suffix.lower() in SUFFIXES
-    if options.axes is not None and (scanner or bart):
-        raise InputError(f"--data.axes '{options.axes}': {path} tells its dimensions by itself; leave it out")
-    given: dict[str, object] = {"noise_scan": options.noise_scan, "oversampling": options.oversampling}
-    given["select"] = None if bart else options.select
-    given["whiten"] = None if options.whiten else "false"  # what a scanner alone has: a noise scan
-    for name, value in given.items():
-        if value is not None and not scanner:
-            raise InputError(
-                f"--data.{name} {value}: is for a scanner's own file, which {path} is none of; leave it out"
-            )
-    of_kspace = (options.partial_fourier != "zero", options.coil_energy is not None, options.whiten == "corners")
-    if kind == "ct" and any(of_kspace):
-        raise InputError(
-            f"--data.partial_fourier, --data.coil_energy, --data.whiten: are for k-space, not {path}; leave them out"
-        )
 
 
 def _affine(spacing: Sequence[float], first: int) -> np.ndarray:

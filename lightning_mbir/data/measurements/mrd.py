@@ -117,6 +117,7 @@ def _readouts(path: Path, header: Any, heads: np.ndarray, load: Any) -> Readouts
         float(bandwidth or 1.0),
         mode in ("embedded", "interleaved"),
         notes,
+        getattr(encoding.trajectory, "value", "") == "epi" if encoding else False,
     )
 
 

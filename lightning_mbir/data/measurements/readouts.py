@@ -58,6 +58,7 @@ class Readouts:
         coil_names: of the header; empty where it has none.
         noise_bandwidth: of the receiver, relative to one without a filter.
         embedded: whether calibration lines are of the image's own contrast and grid.
+        echo_planar: whether several lines are read after one excitation without being refocused.
         notes: what was left out on the way.
     """
 
@@ -80,6 +81,7 @@ class Readouts:
     noise_bandwidth: float = 1.0
     embedded: bool = True
     notes: tuple[str, ...] = ()
+    echo_planar: bool = False
 
 
 def parse_select(text: str | None) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from lightning_mbir.data.measurements.kspace import crop_readout, told_sampling
 from lightning_mbir.data.measurements.orientation import Stack, slice_order, slice_stack, turned
 from lightning_mbir.data.measurements.readouts import Readouts, selected
 from lightning_mbir.data.measurements.selection import chosen_slices
+from lightning_mbir.data.measurements.timing import scan_times
 from lightning_mbir.data.measurements.whitening import scan_covariance, whitening_matrix
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -33,6 +34,7 @@ class Scan:
         noise_std: standard deviation of the noise in each part; 0 where it is not known.
         question: what the file leaves open.
         sided: whether the affine tells left from right.
+        times: seconds ``(Y, X)`` of each sample, from that at zero frequency; none where they are not known.
     """
 
     y: Tensor
@@ -45,6 +47,7 @@ class Scan:
     noise_std: float
     question: str
     sided: bool
+    times: Tensor | None = None
 
 
 def read_scan(
@@ -54,6 +57,7 @@ def read_scan(
     slices: tuple[int, int] | None = None,
     oversampling: float | None = None,
     whiten: bool = True,
+    timing: tuple[float | None, float | None] | None = None,
 ) -> Scan:
     """K-space of the slices of one image, as they lie from foot to head (or to the right, or to the front).
 
@@ -68,11 +72,12 @@ def read_scan(
         slices: which ones, from the first to before the last, in the order in which they lie; all by default.
         oversampling: how many times the field of view is read out; what the header says by default.
         whiten: whether a noise scan is used.
+        timing: what the user tells of ``Scan.times``, see ``scan_times``; without it they are left out.
 
     Raises:
         InputError: no image, no field of view, several images of which none is chosen, slices that are not there,
             readouts of several lengths or numbers of coils, samples or lines off the grid, values that are not finite,
-            too little memory.
+            too little memory; see ``scan_times``.
     """
     path, grid = image.path, image.grid
     if not image.imaging.any():
@@ -119,7 +124,9 @@ def read_scan(
         path, image.position[firsts][order], image.directions[firsts][order], (rows, grid.lines), pixel, grid.thickness
     )
     said = (*image.notes, *more, *notes, *noise_notes, *cut_notes, *_said(image, used, counts))
-    return _laid(y, counts, calibration, stack, said, weights is not None, _question(image, oversampling))
+    times = None if timing is None else scan_times(image, lines, rows, timing)
+    scan = _laid(y, counts, calibration, stack, said, weights is not None, _question(image, oversampling))
+    return scan if times is None else replace(scan, times=turned([times], stack.affine)[0][0])
 
 
 def _laid(

@@ -164,6 +164,7 @@ def _readouts(path: Path, scan: dict[str, Any]) -> Readouts | None:
         1.0,
         (_get(scan, "MeasYaps", "sPat", "ucRefScanMode") or 0) not in SEPARATE,
         (f"{left} readouts of navigators and the like left out",) if left else (),
+        int(_get(scan, "MeasYaps", "sFastImaging", "lEPIFactor") or 1) > 1,
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.phantoms import chest_phantom, head_phantom
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.fitting import fitted
@@ -43,6 +44,7 @@ class VolumeDataModule(L.LightningDataModule):
         detector_spacing, rotation_center, axes, select, noise_scan, oversampling: what that file leaves open, see
             ``MeasurementOptions``.
         whiten, partial_fourier, coil_energy: what is done to k-space, likewise.
+        field_map, readout_time, echo_spacing: the field that k-space was measured in, likewise.
         correct, scatter, beam_hardening: what is done to projections, likewise, as ``"rings,zingers"`` and ``"0.02"``
             or, smoothed over 20 bins, ``"0.02,20"``.
         angles, flat_field, dark_field: what goes with projections in TIFF files, likewise.
@@ -83,6 +85,9 @@ class VolumeDataModule(L.LightningDataModule):
         whiten: bool | Literal["corners"] = True,
         partial_fourier: Literal["zero", "pocs", "homodyne"] = "zero",
         coil_energy: float | None = None,
+        field_map: Path | None = None,
+        readout_time: float | None = None,
+        echo_spacing: float | None = None,
         correct: str | None = None,
         scatter: str | None = None,
         beam_hardening: str | None = None,
@@ -104,6 +109,7 @@ class VolumeDataModule(L.LightningDataModule):
             "axes": axes,
         }
         told |= {"select": select, "noise_scan": noise_scan, "oversampling": oversampling, "coil_energy": coil_energy}
+        told |= {"field_map": field_map, "readout_time": readout_time, "echo_spacing": echo_spacing}
         told |= {"correct": correct, "scatter": scatter, "beam_hardening": beam_hardening}
         told |= {"angles": angles, "flat_field": flat_field, "dark_field": dark_field}
         told |= {"whiten": None if whiten is True else whiten or "false"}
@@ -133,6 +139,9 @@ class VolumeDataModule(L.LightningDataModule):
             oversampling,
             partial_fourier,
             coil_energy,
+            field_map,
+            readout_time,
+            echo_spacing,
             parsed("correct", correct, faults) or (),
             parsed("scatter", scatter, scatter_share),
             beam_hardening,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.data.measurements.beam_hardening import linearised, read_curve, subtract_scatter
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.solvers import fbp

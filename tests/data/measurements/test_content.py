@@ -13,7 +13,8 @@ from lightning_mbir import free_memory
 from lightning_mbir.data.measurements import item as item_module
 from lightning_mbir.data.measurements.content import open_content
 from lightning_mbir.data.measurements.item import DAMAGED, Item
-from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from tests.data.measurements.test_measurement import CT, MRI, data_exchange, fastmri
 

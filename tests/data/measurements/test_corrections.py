@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lightning_mbir.data.measurements.corrections import bin_offsets, corrected, unresponsive
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.phantoms import chest_phantom
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ParallelBeam

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lightning_mbir.data.measurements.detector import check_few, filled, stuck
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from tests.data.measurements.test_measurement import ANGLES, data_exchange, discs
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
 from tests.data.measurements.test_measurement import HEADER, fastmri

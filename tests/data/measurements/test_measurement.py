@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.item import PART
 from lightning_mbir.data.measurements.kspace import crop_readout
-from lightning_mbir.data.measurements.measurement import Measurement, MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ConeBeam, ModularBeam
 from lightning_mbir.reconstruction.measured import measured_operator, part_of

@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 import torch
 
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import FanBeam
 from lightning_mbir.reconstruction.measured import measured_operator, part_of

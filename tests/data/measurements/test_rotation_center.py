@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.measurements.opposite_rays import Fan
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center, seen_bins
 from lightning_mbir.data.phantoms import chest_phantom
 from lightning_mbir.errors import InputError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.measurements.rtk import AXES, read_rtk_geometry, rtk_views
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import ModularBeam

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightning_mbir.data.measurements.bart import write_cfl
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.measurements.orientation import mirrored
 from lightning_mbir.data.measurements.whitening import noise_covariance, whitening_matrix
 from lightning_mbir.errors import InputError

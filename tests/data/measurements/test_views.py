@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mbir.data.measurements.measurement import MeasurementOptions, read_measurement
+from lightning_mbir.data.measurements.measurement import read_measurement
+from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.reconstruct import reconstruct
 from lightning_mbir.physics import ModularBeam, helical_trajectory
