@@ -227,5 +227,5 @@ def test_whitening_that_cannot_be_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             part_of(read_measurement(tmp_path / f"{name}.npz", "mri", options))
     np.savez(tmp_path / "ct.npz", measurement=np.ones((2, 5, 30)), angles=np.arange(5.0), image_size=20, pixel_size=2.0)
-    with pytest.raises(InputError, match=r"--data.whiten: are for k-space"):
+    with pytest.raises(InputError, match=r"--data.whiten: is for k-space"):
         read_measurement(tmp_path / "ct.npz", "ct", options)

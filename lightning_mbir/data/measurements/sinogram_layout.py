@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.angles import UNITS, full_turn, read_angles
 from lightning_mbir.data.measurements.content import Content
-from lightning_mbir.data.measurements.item import PART
+from lightning_mbir.data.measurements.item import PART, Item
 from lightning_mbir.data.measurements.opposite_rays import Fan
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center, seen_bins
 from lightning_mbir.data.measurements.selection import chosen_slices
@@ -26,6 +26,12 @@ TO_AXIS = ("distanceSourceOrigin", "source_origin_mm")
 TO_DETECTOR = ("distanceSourceDetector", "source_detector_mm")
 PITCH = ("pixelSizePost", "pixelSize", "detector_pitch_mm")
 BINS = ("numDetectorsPost", "numDetectors")
+LONGEST_TEXT = 1000
+OLDER = {
+    "m": "a sinogram m, and of how it was measured at most a matrix",
+    "sinogram120": "sinograms of intensities, and not how they were measured",
+}
+"""Variables of older sets of the Finnish Inverse Problems Society, and what such a file holds."""
 
 
 class Sinograms(NamedTuple):
@@ -51,14 +57,22 @@ def struct_of(content: Content) -> str | None:
     none where a file is of another layout.
 
     Raises:
-        InputError: several structs.
+        InputError: several structs, or data of a set that does not tell its geometry.
     """
     found = [name for name in STRUCTS if f"{name}/{SINOGRAM}" in content]
     if len(found) > 1:
         raise InputError(f"{content.path}: has {' and '.join(found)}; keep one of them in the file")
     if found:
         return f"{found[0]}/"
-    return "" if SINOGRAM in content else None
+    if SINOGRAM in content:
+        return ""
+    older = [] if content.path.suffix.lower() != ".mat" else [name for name in OLDER if name in content]
+    if older:
+        raise InputError(
+            f"{content.path}: holds {OLDER[older[0]]}; give line integrals as `sinogram` (views, bins) with `angles` "
+            "and the distances of the fan, which the set's documentation tells (docs/measurements.md)"
+        )
+    return None
 
 
 def read_sinograms(
@@ -145,11 +159,10 @@ def _lengths(content: Content, struct: str) -> dict[str, float]:
     """Distances and the ``pitch`` of the bins, as far as the file tells them, in mm."""
     path = content.path
     for key in ("distanceUnit", "pixelSizeUnit"):
-        unit = content.get(f"{struct}parameters/{key}")
-        if unit is not None and unit.dtype.kind in "SU" and (text := unit.text().strip()) != "mm":
-            raise InputError(f"{path}: {unit.name} is {text}; give mm")
-    kind = content.get(f"{struct}type")
-    if kind is not None and kind.dtype.kind in "SU" and kind.text().strip().upper() == "3D":
+        name = f"{struct}parameters/{key}"
+        if (text := _text(content.get(name))) not in ("", "mm"):
+            raise InputError(f"{path}: {name} is {text}; give mm")
+    if _text(content.get(f"{struct}type")).upper() == "3D":
         raise InputError(f"{path}: holds a cone beam (type 3D); give it in our own layout (docs/measurements.md)")
     found = {"pitch": _one(content, struct, PITCH)}
     axis, detector = _one(content, struct, TO_AXIS), _one(content, struct, TO_DETECTOR)
@@ -163,6 +176,15 @@ def _lengths(content: Content, struct: str) -> dict[str, float]:
     if lengths.get("pitch", 1.0) <= 0:
         raise InputError(f"{path}: the distance of the bins is {lengths['pitch']:g} mm; give more than 0")
     return lengths
+
+
+def _text(item: Item | None) -> str:
+    """What a file says in words, with nothing around it; empty where it says nothing, or a number."""
+    if item is None:
+        return ""
+    if item.dtype == np.uint16 and math.prod(item.shape) < LONGEST_TEXT:  # characters in MATLAB 7.3
+        return "".join(map(chr, item.read().ravel().tolist())).strip(" \0")
+    return item.text().strip() if item.dtype.kind in "SU" else ""
 
 
 def _one(content: Content, struct: str, names: tuple[str, ...]) -> float | None:

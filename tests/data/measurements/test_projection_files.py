@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 
 from lightning_mbir.data.measurements.measurement import read_measurement
@@ -38,16 +39,20 @@ def changed(**parameters: Any) -> dict[str, Any]:
     return {**HELSINKI, "parameters": {**HELSINKI["parameters"], **parameters}}  # type: ignore[dict-item]
 
 
+def characters(value: Any) -> Any:
+    """Texts are codes of two bytes in that version."""
+    return np.array([[ord(one) for one in value]], np.uint16) if isinstance(value, str) else value
+
+
 def matlab_73(path: Path, name: str, struct: dict[str, Any]) -> None:
     """As MATLAB writes version 7.3: columns first, so axes the other way round, and all arrays of two dimensions."""
     with h5py.File(path, "w", userblock_size=512) as file:
         for key, value in struct.items():
             if isinstance(value, dict):
                 for one, number in value.items():
-                    if not isinstance(number, str):
-                        file[f"{name}/{key}/{one}"] = np.atleast_2d(number).T
-            elif not isinstance(value, str):
-                file[f"{name}/{key}"] = np.atleast_2d(value).T
+                    file[f"{name}/{key}/{one}"] = np.atleast_2d(characters(number)).T
+            else:
+                file[f"{name}/{key}"] = np.atleast_2d(characters(value)).T
 
 
 @pytest.mark.parametrize("name", ["CtDataFull", "CtDataLimited"])
@@ -82,12 +87,62 @@ def test_structs_of_the_helsinki_challenge(name: str, version: str, tmp_path: Pa
         ({"sinogram": np.ones((4, 9)), "angles": np.arange(4.0), "distanceSourceOrigin": 4.0}, "give both distances"),
         ({"sinogram": np.ones((4, 9))}, "lacks angles"),
         ({"walnut": np.ones((4, 9))}, "lacks measurement"),
+        ({"m": np.ones((9, 4)), "A": np.eye(36)}, "holds a sinogram m, .* at most a matrix; give line integrals"),
+        ({"m": np.ones((9, 4)), "A": scipy.sparse.eye(36).tocsc()}, "holds a sinogram m"),
+        ({"sinogram120": np.ones((9, 4)), "sinogram1200": np.ones((9, 40))}, "holds sinograms of intensities"),
+        ({"sinogram": np.ones((9, 4))}, "lacks angles"),
     ],
 )
 def test_wrong_structs_are_refused(content: dict[str, Any], words: str, tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "y.mat", content)
     with pytest.raises(InputError, match=words):
         read_measurement(tmp_path / "y.mat", "ct")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(changed(distanceUnit="cm"), "distanceUnit is cm; give mm"), ({**HELSINKI, "type": "3D"}, "holds a cone beam")],
+)
+def test_words_of_version_7_3_are_heeded(content: dict[str, Any], words: str, tmp_path: Path) -> None:
+    matlab_73(tmp_path / "y.mat", "CtData", content)
+    with pytest.raises(InputError, match=words):
+        read_measurement(tmp_path / "y.mat", "ct")
+
+
+def test_a_struct_as_the_laboratory_s_toolbox_writes_it(tmp_path: Path) -> None:
+    """With a unit that its text reader has turned to NaN, and more than is needed; a disc off the axis."""
+    angles = np.arange(0.0, 360.0, 4.0)
+    lengths = {"source_distance": 410.66, "detector_distance": 143.08}
+    operator = FanBeam(64, angles.tolist(), n_detectors=96, pixel_size=1.2, detector_spacing=1.2, **lengths)
+    axis = 1.2 * (np.arange(64) - 31.5)
+    disc = (axis[None] - 12) ** 2 + (axis[:, None] + 8) ** 2 < 9**2
+    parameters = {
+        "projectName": "disc",
+        "geometryType": "fan",
+        "distanceSourceDetector": 553.74,
+        "distanceSourceOrigin": 410.66,
+        "geometricMagnification": 1.3484,
+        "numberImages": 90,
+        "angles": angles,
+        "binning": "2x2",
+        "pixelSize": 0.3,
+        "pixelSizeUnit": np.nan,
+        "binningPost": 4,
+        "pixelSizePost": 1.2,
+        "effectivePixelSizePost": 0.89,
+        "numDetectorsPost": 96,
+    }
+    y = operator(torch.from_numpy(disc).float()[None])[0].numpy()
+    scipy.io.savemat(tmp_path / "y.mat", {"CtData": {"type": "2D", "sinogram": y, "parameters": parameters}})
+    found = read_measurement(tmp_path / "y.mat", "ct", MeasurementOptions(image_size=64))
+    assert found.calibrated and found.geometry["detector_spacing"] == 1.2
+    image = fbp(found.y, measured_operator(found))[0]  # type: ignore[arg-type]
+    at = found.geometry["pixel_size"] * (torch.arange(64) - 31.5)
+    mass = (image > 0.5).float()
+    place = [float((mass.sum(0) * at).sum() / mass.sum()), float((mass.sum(1) * at).sum() / mass.sum())]
+    assert place == pytest.approx([12, -8], abs=0.5)
+    inside = (at[None] - 12) ** 2 + (at[:, None] + 8) ** 2 < 6**2
+    assert float(image[inside].mean()) == pytest.approx(1, abs=0.03)
 
 
 def test_a_file_that_is_no_matlab_file_is_told(tmp_path: Path) -> None:
