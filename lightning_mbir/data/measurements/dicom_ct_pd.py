@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_mbir.data.measurements.item import DAMAGED
 from lightning_mbir.data.measurements.scan import modular_geometry, on_arc
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -78,17 +79,17 @@ def read_dicom_ct_pd(
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except InvalidDicomError as error:
             raise InputError(f"{path}: no DICOM file; leave projections alone in the folder") from error
-        except (OSError, ValueError, EOFError, struct.error) as error:
-            raise InputError(f"{path}: cannot be read ({error}); the file may be damaged or cut short") from error
+        except (AttributeError, *DAMAGED) as error:
+            raise InputError(f"{path}: cannot be read ({_why(error)}); the file may be damaged or cut short") from error
         missing = [f"{name} ({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag, name in NAMES.items() if tag not in header]
         if missing:
             raise InputError(f"{path}: no projection in DICOM-CT-PD, which has {', '.join(missing[:3])}")
-        files.append((int(header.get("InstanceNumber", 0) or 0), path, header))
+        files.append((_instance(path, header), path, header))
     files.sort(key=lambda item: (item[0], item[1]))
     _check_scan(folder, files)
     first = files[0][2]
     rows, columns = int(_numbers(files[0][1], first, ROWS)[0]), int(_numbers(files[0][1], first, COLUMNS)[0])
-    curved = _text(first, SHAPE, "CYLINDRICAL") != "FLAT"
+    curved = _text(files[0][1], first, SHAPE, "CYLINDRICAL") != "FLAT"
     values = np.array([_view(path, header) for _, path, header in files])
     views = _views(values, (rows, columns), curved)
     geometry, affine, notes = modular_geometry(
@@ -117,11 +118,11 @@ def _check_scan(folder: Path, files: list[tuple[int, Path, Any]]) -> None:
         for tag in SAME:
             if not np.allclose(_numbers(path, header, tag), _numbers(path, first, tag), rtol=1e-5):
                 raise InputError(f"{path}: another {NAMES[tag]} than in {files[0][1].name}; give one scan alone")
-        if SPECTRUM in header and SPECTRUM in first and header[SPECTRUM].value != first[SPECTRUM].value:
+        if SPECTRUM in header and SPECTRUM in first and _value(path, header, SPECTRUM) != _value(path, first, SPECTRUM):
             raise InputError(f"{path}: another SpectrumIndex than in {files[0][1].name}; give one spectrum alone")
-        if _text(header, LOGARITHM, "YES") != "YES":
+        if _text(path, header, LOGARITHM, "YES") != "YES":
             raise InputError(f"{path}: LogFlag is NO, so projections are no line integrals; give those with logarithm")
-        shape = _text(header, SHAPE, "CYLINDRICAL")
+        shape = _text(path, header, SHAPE, "CYLINDRICAL")
         if shape not in ("CYLINDRICAL", "FLAT"):
             raise InputError(f"{path}: DetectorShape is {shape}; there are CYLINDRICAL and FLAT")
 
@@ -165,22 +166,26 @@ def _projection(path: Path, rows: int, columns: int) -> NDArray[np.float32]:
     ``Rows`` and ``Columns`` of the file tell."""
     import pydicom
 
-    file = pydicom.dcmread(path)
-    stored = (int(file.Rows), int(file.Columns))
-    if stored not in ((rows, columns), (columns, rows)):
+    try:
+        file = pydicom.dcmread(path)
+        stored, pixels = (int(file.Rows), int(file.Columns)), None
+        if stored in ((rows, columns), (columns, rows)):
+            pixels = file.pixel_array
+        slope, intercept = (
+            float(file.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+        )
+    except (AttributeError, *DAMAGED) as error:
+        raise InputError(
+            f"{path}: pixels cannot be read ({_why(error)}); the file may be damaged or cut short"
+        ) from error
+    if pixels is None or pixels.shape != stored:
         raise InputError(
             f"{path}: pixels are {stored[0]} x {stored[1]}, the detector has {rows} rows, {columns} columns"
         )
-    try:
-        pixels = file.pixel_array
-    except (AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise InputError(f"{path}: pixels cannot be read ({error}); the file may be damaged or cut short") from error
     if stored != (rows, columns):
         pixels = pixels.T
-    slope, intercept = (
-        float(file.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
-    )
-    values = pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, and is found as such
+        values = pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     if not np.isfinite(values).all():
         raise InputError(
             f"{path}: RescaleSlope and RescaleIntercept give values that are not finite; correct them first"
@@ -190,7 +195,7 @@ def _projection(path: Path, rows: int, columns: int) -> NDArray[np.float32]:
 
 def _numbers(path: Path, header: Any, tag: int) -> list[float]:
     """The values of a private tag, also where a reader without the dictionary has kept its bytes."""
-    value = header[tag].value
+    value = _value(path, header, tag)
     if isinstance(value, bytes):
         kind = "H" if tag in (ROWS, COLUMNS) else "f"
         count = len(value) // struct.calcsize(kind)
@@ -206,6 +211,26 @@ def _numbers(path: Path, header: Any, tag: int) -> list[float]:
     return numbers
 
 
-def _text(header: Any, tag: int, default: str) -> str:
-    value = header[tag].value if tag in header else default
+def _value(path: Path, header: Any, tag: int) -> Any:
+    """A value, which pydicom reads when it is asked for."""
+    try:
+        return header[tag].value
+    except (AttributeError, *DAMAGED) as error:
+        name = NAMES.get(tag, f"({tag >> 16:04X},{tag & 0xFFFF:04X})")
+        raise InputError(f"{path}: {name} cannot be read ({_why(error)}); the file may be damaged") from error
+
+
+def _instance(path: Path, header: Any) -> int:
+    try:
+        return int(header.get("InstanceNumber", 0) or 0)
+    except (AttributeError, *DAMAGED) as error:
+        raise InputError(f"{path}: InstanceNumber is no number ({_why(error)}); give that of the view") from error
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _text(path: Path, header: Any, tag: int, default: str) -> str:
+    value = _value(path, header, tag) if tag in header else default
     return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip(" \0").upper()

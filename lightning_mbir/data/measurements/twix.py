@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import warnings
 from pathlib import Path
@@ -76,10 +77,6 @@ def _measurements(path: Path) -> list[dict[str, Any]]:
             )
     except (*DAMAGED, AttributeError, UnboundLocalError) as error:
         raise InputError(f"{path}: cannot be read as TWIX ({error}); the file may be damaged or cut short") from error
-    for one in scans:
-        blocks = one["mdb"]
-        if not blocks or not blocks[-1].is_flag_set("ACQEND"):
-            raise InputError(f"{path}: ends before its last readout; it was cut short, copy it from the scanner again")
     return list(scans)
 
 
@@ -96,11 +93,33 @@ def _check_start(path: Path) -> None:
     entries = np.fromfile(path, dtype="<u8", count=1 + 19 * int(start[1]))
     if len(entries) < 1 + 19 * int(start[1]):
         raise InputError(f"{path}: ends within its list of measurements; it was cut short")
-    offsets = entries[2::19][: int(start[1])]
-    lengths = entries[3::19][: int(start[1])]
-    size = path.stat().st_size
-    if (offsets >= size).any() or (offsets + lengths > size).any():
+    size, places = path.stat().st_size, entries[2:].tolist()
+    scans = list(zip(places[::19], places[1::19], strict=True))[: int(start[1])]  # where each begins, and its length
+    if any(offset + length > size or offset == size for offset, length in scans):
         raise InputError(f"{path}: has {size} bytes, its list of measurements tells of more; it was cut short")
+    for offset, length in scans:
+        _check_blocks(path, offset, offset + length if length else size)
+
+
+def _check_blocks(path: Path, offset: int, end: int) -> None:
+    """That a measurement goes on from block to block to its end."""
+    from twixtools.mdh_def import Channel_header, Scan_header, get_dma_len, is_flag_set
+
+    head, channel = ctypes.sizeof(Scan_header), ctypes.sizeof(Channel_header)
+    with path.open("rb") as file:
+        file.seek(offset)
+        at = offset + int.from_bytes(file.read(4), "little")
+        while at + head <= end:
+            file.seek(at)
+            block = Scan_header.from_buffer_copy(file.read(head))
+            own = is_flag_set(block, "ACQEND") or is_flag_set(block, "SYNCDATA")
+            told = get_dma_len(block) if own else head + block.UsedChannels * (channel + 8 * block.SamplesInScan)
+            if is_flag_set(block, "ACQEND"):
+                return
+            if not head <= told <= end - at:
+                break
+            at += told
+    raise InputError(f"{path}: its blocks end before its last readout; it was cut short or is damaged, copy it again")
 
 
 def _protocol(scan: dict[str, Any]) -> str:

@@ -46,13 +46,16 @@ def characters(value: Any) -> Any:
 
 def matlab_73(path: Path, name: str, struct: dict[str, Any]) -> None:
     """As MATLAB writes version 7.3: columns first, so axes the other way round, and all arrays of two dimensions."""
+
+    def write(file: h5py.File, at: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                write(file, f"{at}/{key}", inner)
+        else:
+            file[at] = np.atleast_2d(characters(value)).T
+
     with h5py.File(path, "w", userblock_size=512) as file:
-        for key, value in struct.items():
-            if isinstance(value, dict):
-                for one, number in value.items():
-                    file[f"{name}/{key}/{one}"] = np.atleast_2d(characters(number)).T
-            else:
-                file[f"{name}/{key}"] = np.atleast_2d(characters(value)).T
+        write(file, name, struct)
 
 
 @pytest.mark.parametrize("name", ["CtDataFull", "CtDataLimited"])
