@@ -83,6 +83,8 @@ def _readouts(path: Path, header: Any, heads: np.ndarray, load: Any) -> Readouts
 
     if len(header.encoding) != 1 and len(set(heads["encoding_space_ref"].tolist())) > 1:
         raise InputError(f"{path}: has {len(header.encoding)} encodings; write those of one into a file of its own")
+    if header.encoding and int(heads["encoding_space_ref"].max()) >= len(header.encoding):
+        raise InputError(f"{path}: has readouts of an encoding that {HEADER} has not; correct the header")
     noise = flagged("NOISE_MEASUREMENT")
     other = np.any([flagged(name) for name in LEFT_OUT], axis=0)
     calibration = flagged("PARALLEL_CALIBRATION") & ~other

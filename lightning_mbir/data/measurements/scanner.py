@@ -92,6 +92,8 @@ def read_scan(
     if len(set(image.coils[used].tolist())) > 1 or int(image.counters["partition"][lines].max()) > 0:
         what = "partitions along z" if int(image.counters["partition"][lines].max()) > 0 else "numbers of coils"
         raise InputError(f"{path}: its lines are of several {what}; slices of one set of coils are read alone")
+    if not (np.isfinite(image.position[lines]).all() and np.isfinite(image.dwell[lines]).all()):
+        raise InputError(f"{path}: has lines whose position or duration is not finite; correct its header")
     numbers, firsts = np.unique(image.counters["slice"][lines], return_index=True)
     firsts = np.flatnonzero(lines)[firsts]
     order = slice_order(image.position[firsts], image.directions[firsts])

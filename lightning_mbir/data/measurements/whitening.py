@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -83,4 +84,10 @@ def scaled_covariance(path: Path, values: np.ndarray, ratio: float) -> np.ndarra
 
 def _ratio(noise: Readouts, image: Readouts, where: np.ndarray, used: np.ndarray) -> float:
     dwells = float(np.median(noise.dwell[where])), float(np.median(image.dwell[used]))
-    return (dwells[0] / dwells[1] if min(dwells) > 0 else 1.0) / noise.noise_bandwidth
+    ratio = (dwells[0] / dwells[1] if min(dwells) > 0 else 1.0) / noise.noise_bandwidth
+    if not (0 < ratio < math.inf and np.isfinite(dwells).all()):
+        raise InputError(
+            f"{noise.path}: its samples of noise take {dwells[0]:g} us, at a bandwidth of {noise.noise_bandwidth:g}; "
+            "correct its header, or give --data.whiten false"
+        )
+    return ratio

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -187,6 +188,25 @@ def test_wrong_scanner_files_are_refused_in_a_line(tmp_path: Path, shared: Path)
         read_measurement(path, "mri")
     with pytest.raises(InputError, match=r"--data.select echo=1: is for a scanner's own file"):
         read_measurement(shared / NPZ, "mri", MeasurementOptions(axes="coil y x", select="echo=1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "readout", "words"),
+    [
+        ("encoding_space_ref", 3, 1, "has readouts of an encoding that dataset/xml has not"),
+        ("position", np.nan, 1, "whose position or duration is not finite"),
+        ("sample_time_us", np.inf, 1, "whose position or duration is not finite"),
+        ("sample_time_us", np.nan, 0, "its samples of noise take nan us"),
+    ],
+)
+def test_heads_of_readouts_that_cannot_be(name: str, value: float, readout: int, words: str, tmp_path: Path) -> None:
+    path = write_mrd(tmp_path / "a.h5", fft(images(1, 1, COILS, 2 * ROWS, LINES)), images(COILS, 100))
+    with h5py.File(path, "r+") as file:
+        readouts = file["dataset/data"][:]
+        readouts["head"][name][readout] = value
+        file["dataset/data"][...] = readouts
+    with pytest.raises(InputError, match=words):
+        read_measurement(path, "mri")
 
 
 def test_the_brain_is_the_same_from_its_twix_file(shared: Path) -> None:
