@@ -143,6 +143,46 @@ def test_noise_is_whitened_by_its_scan(tmp_path: Path) -> None:
         read_measurement(path, "mri", MeasurementOptions(noise_scan=apart))
 
 
+def named(*coils: str) -> str:
+    labels = "".join(
+        f"<coilLabel><coilNumber>{k}</coilNumber><coilName>{name}</coilName></coilLabel>"
+        for k, name in enumerate(coils)
+    )
+    system = f"<acquisitionSystemInformation>{labels}</acquisitionSystemInformation>"
+    return HEADER.replace("<experimentalConditions>", f"{system}<experimentalConditions>")
+
+
+def test_noise_scans_that_do_not_match_are_refused_in_a_line(tmp_path: Path) -> None:
+    kspace, noise = fft(images(1, 1, COILS, 2 * ROWS, LINES)), images(COILS, 100)
+    image = write_mrd(tmp_path / "image.h5", kspace, header=named("head 1", "head 2", "head 3"))
+    write_mrd(tmp_path / "knee.h5", kspace, noise, header=named("head 1", "knee 2", "head 3"))
+    write_mrd(tmp_path / "two.h5", kspace[:, :, :2], noise[:2])
+    write_mrd(tmp_path / "short.h5", kspace, noise[:, :5])
+    write_mrd(tmp_path / "dead.h5", kspace, noise * [[1], [1], [0]])
+    (tmp_path / "P00001.7").write_bytes(b"x")
+    (tmp_path / "text.dat").write_bytes(b"time,value\n" * 2000)
+    np.savez(tmp_path / "other.npz", noise=noise)
+    for name, words in (
+        ("knee.h5", "the noise scan is of coil knee 2 where the image is of head 2"),
+        ("two.h5", "the noise scan is of 2 coils, the image of 3"),
+        ("short.h5", "the noise scan has 5 samples for 3 coils"),
+        ("dead.h5", "coils without noise of their own"),
+        ("nowhere.h5", "--data.noise_scan .*nowhere.h5: no such file"),
+        ("P00001.7", "P-file or ScanArchive of GE, which is not read"),
+        ("other.npz", "other.npz: is no MRD file"),
+        ("text.dat", "text.dat: is no TWIX file"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            read_measurement(image, "mri", MeasurementOptions(noise_scan=tmp_path / name))
+        assert "\n" not in str(caught.value)
+    np.savez(tmp_path / "k.npz", kspace=np.ones((2, 8, 8), np.complex64))
+    with pytest.raises(
+        InputError, match=r"--data.noise_scan .*: is for a scanner's own file, which .*k.npz is none of"
+    ):
+        given = MeasurementOptions(axes="slice y x", noise_scan=tmp_path / "knee.h5")
+        read_measurement(tmp_path / "k.npz", "mri", given)
+
+
 def test_slices_have_masks_of_their_own_and_calibration_counts(tmp_path: Path) -> None:
     whole = fft(images(1, SLICES, COILS, 2 * ROWS, LINES))
     path = write_mrd(tmp_path / "a.h5", whole, lines=((0, 4, 5, 6, 8), (1, 4, 5, 6, 9)), calibration=(4, 6))
