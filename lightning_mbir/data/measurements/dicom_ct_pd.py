@@ -22,6 +22,7 @@ SHAPE, ROWS, COLUMNS = 0x7029100B, 0x70291010, 0x70291011
 ANGLE, HEIGHT, RADIUS, TO_DETECTOR, CENTRAL = 0x70311001, 0x70311002, 0x70311003, 0x70311031, 0x70311033
 SHIFT_ANGLE, SHIFT_HEIGHT, SHIFT_RADIUS = 0x7033100B, 0x7033100C, 0x7033100D
 SPECTRUM = 0x70331063
+POSITION = 0x00185100
 LOGARITHM = 0x70391009
 NAMES = {
     SPACING_ACROSS: "DetectorElementTransverseSpacing",
@@ -79,7 +80,7 @@ def read_dicom_ct_pd(
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except InvalidDicomError as error:
             raise InputError(f"{path}: no DICOM file; leave projections alone in the folder") from error
-        except (AttributeError, *DAMAGED) as error:
+        except _unreadable() as error:
             raise InputError(f"{path}: cannot be read ({_why(error)}); the file may be damaged or cut short") from error
         missing = [f"{name} ({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag, name in NAMES.items() if tag not in header]
         if missing:
@@ -99,7 +100,7 @@ def read_dicom_ct_pd(
     flown = int((np.abs(values[:, 8:]) > 1e-6).any(1).sum())
     if flown:
         notes = (*notes, f"the focal spot is off the centre of the detector's arc in {flown} of {len(y)} views")
-    lies = str(first.get("PatientPosition", "") or "is not there")
+    lies = _text(files[0][1], first, POSITION, "") or "is not there"
     if sided := lies == "HFS":
         affine[:2] *= -1  # left and back are minus R and minus A
     else:
@@ -174,7 +175,7 @@ def _projection(path: Path, rows: int, columns: int) -> NDArray[np.float32]:
         slope, intercept = (
             float(file.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
         )
-    except (AttributeError, *DAMAGED) as error:
+    except _unreadable() as error:
         raise InputError(
             f"{path}: pixels cannot be read ({_why(error)}); the file may be damaged or cut short"
         ) from error
@@ -215,7 +216,7 @@ def _value(path: Path, header: Any, tag: int) -> Any:
     """A value, which pydicom reads when it is asked for."""
     try:
         return header[tag].value
-    except (AttributeError, *DAMAGED) as error:
+    except _unreadable() as error:
         name = NAMES.get(tag, f"({tag >> 16:04X},{tag & 0xFFFF:04X})")
         raise InputError(f"{path}: {name} cannot be read ({_why(error)}); the file may be damaged") from error
 
@@ -223,8 +224,15 @@ def _value(path: Path, header: Any, tag: int) -> Any:
 def _instance(path: Path, header: Any) -> int:
     try:
         return int(header.get("InstanceNumber", 0) or 0)
-    except (AttributeError, *DAMAGED) as error:
+    except _unreadable() as error:
         raise InputError(f"{path}: InstanceNumber is no number ({_why(error)}); give that of the view") from error
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What pydicom raises at files that are damaged."""
+    from pydicom.errors import BytesLengthException
+
+    return (AttributeError, BytesLengthException, *DAMAGED)
 
 
 def _why(error: Exception) -> str:

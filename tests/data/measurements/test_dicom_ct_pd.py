@@ -64,7 +64,7 @@ def scan(
         file = pydicom.Dataset()
         file.file_meta = FileMetaDataset()
         file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = CTImageStorage
-        file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid()
+        file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid(entropy_srcs=[str(view)])
         file.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if mangled else ExplicitVRLittleEndian
         file.InstanceNumber, file.Modality, file.PatientPosition = view + 1, "CT", options.get("lies", "HFS")
         file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
