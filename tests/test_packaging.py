@@ -1,7 +1,10 @@
-"""What ships: one version, a conda recipe that asks for what pyproject.toml does, an sdist that holds its tests."""
+"""What ships: one version, a conda recipe and an image that linters take, an sdist that holds its tests."""
 
 import importlib
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -39,6 +42,38 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     names = {name for line in copied for name in line.split()}
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert names == kept and all((ROOT / name).exists() for name in names)
+
+
+def test_what_the_image_copies_makes_the_wheel_of_the_checkout(tmp_path: Path) -> None:
+    """As ``pip install .`` builds it, from nothing but that."""
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is in the test extra")
+    for line in re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+        for name in line.split():
+            found = ROOT / name
+            copy = shutil.copytree if found.is_dir() else shutil.copy2
+            copy(found, tmp_path / name)
+    ours, theirs = (wheel.WheelBuilder(str(root)) for root in (ROOT, tmp_path))
+    assert theirs.metadata.core.readme == ours.metadata.core.readme
+    files = [{file.distribution_path for file in builder.recurse_included_files()} for builder in (ours, theirs)]
+    assert files[0] == files[1] and "lightning_mbir/configs/prior_ct.yaml" in files[0]
+
+
+def test_a_linter_takes_the_dockerfile() -> None:
+    beside = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    hadolint = beside or shutil.which("hadolint") or pytest.skip("hadolint is in the test extra, for Linux on x86-64")
+    done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rattler_build_renders_the_conda_recipe() -> None:
+    """Without a build: fields that are none, versions that are none, and what is not filled in are errors."""
+    rattler = pytest.importorskip("rattler_build", reason="py-rattler-build is in the test extra, for Linux on x86-64")
+    (variant,) = rattler.Stage0Recipe.from_file(ROOT / "conda" / "recipe.yaml").render()
+    recipe = variant.recipe
+    assert (str(recipe.package.name), str(recipe.package.version)) == ("lightning-mbir", __version__)
+    text = (ROOT / "conda" / "recipe.yaml").read_text()
+    with pytest.raises(rattler.RecipeParseError, match="noarchy"):
+        rattler.Stage0Recipe.from_yaml(text.replace("noarch:", "noarchy:"))
 
 
 def test_the_sdist_holds_what_its_tests_read() -> None:
