@@ -3,46 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from lightning_mbir.errors import InputError
 
 FAULTS = ("zingers", "drift", "rings")
 """Of projections, in the order that they are taken away."""
+LARGEST_WHOLE = 2**63 - 1
+"""What arrays count with."""
 
 
-def whole(least: int | None = None, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """Whole numbers of at least ``least`` and at most ``most``."""
+@dataclass(frozen=True)
+class Numbers:
+    """Makes a number of a text, as YAML writes them.
 
-    def value(text: str) -> int:
+    Attributes:
+        least, most: bounds, which are allowed themselves; none where other code knows them.
+        positive: above 0, and finite.
+        whole: whole numbers alone.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    positive: bool = False
+    whole: bool = False
+
+    def __call__(self, text: str) -> Any:
+        """The number.
+
+        Raises:
+            InputError: no such number, or one beyond the bounds.
+        """
+        kind = "a whole number" if self.whole else "a number"
         try:
-            number = int(text)
+            found = int(text) if self.whole else float(text.replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
-            raise InputError("give a whole number") from None
-        if least is not None and number < least:
-            raise InputError(f"give a whole number of at least {least}")
-        if number > most:
-            raise InputError(f"give a whole number of at most {most}")
-        return number
-
-    return value
-
-
-def number(positive: bool = False, least: float | None = None) -> Callable[[str], float]:
-    """Numbers, as YAML writes them; with ``least`` finite ones from there."""
-
-    def value(text: str) -> float:
-        try:
-            found = float(text.replace(".inf", "inf").replace(".nan", "nan"))
-        except ValueError:
-            raise InputError("give a number") from None
-        if positive and not (math.isfinite(found) and found > 0):
+            raise InputError(f"give {kind}") from None
+        if self.positive and not 0 < found < math.inf:
             raise InputError("give a positive number")
-        if least is not None and not (math.isfinite(found) and found >= least):
-            raise InputError(f"give a number of at least {least:g}")
+        if self.least is not None and not self.least <= found < math.inf:
+            raise InputError(f"give {kind} of at least {self.least}")
+        most = LARGEST_WHOLE if self.whole and self.most is None else self.most
+        if most is not None and not found <= most:
+            raise InputError(f"give {kind} of at most {most}")
         return found
 
-    return value
+    @property
+    def range(self) -> str:
+        """The bounds in words, as help has them; empty without any."""
+        if self.least is None:
+            return "above 0" if self.positive else ""
+        return f"{self.least} or more" if self.most is None else f"{self.least} to {self.most}"
+
+
+def whole(least: int | None = None, most: int | None = None) -> Numbers:
+    """Whole numbers from ``least`` to ``most``."""
+    return Numbers(least, most, whole=True)
+
+
+def number(positive: bool = False, least: float | None = None, most: float | None = None) -> Numbers:
+    """Numbers above 0 or from ``least``, up to ``most``."""
+    return Numbers(least, most, positive)
 
 
 def truth(text: str) -> bool:
@@ -72,6 +94,13 @@ def slice_range(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
         raise InputError("give first:last+1, such as 20:44")
     return int(parts[0]), int(parts[1])
+
+
+def stack(text: str) -> int:
+    """Of one slice, or three neighbouring ones."""
+    if text not in ("1", "3"):
+        raise InputError("give 1, or 3 neighbouring ones")
+    return int(text)
 
 
 def voxel_size(text: str) -> tuple[float, float, float]:

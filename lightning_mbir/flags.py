@@ -13,12 +13,14 @@ from typing import Any
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.flag_values import (
+    Numbers,
     faults,
     number,
     partial_fourier,
     rotation_center,
     scatter_share,
     slice_range,
+    stack,
     truth,
     voxel_size,
     whitening,
@@ -29,6 +31,8 @@ from lightning_mbir.packaged import PACKAGE, config_file
 
 MOST_STEPS, MOST_SAMPLES, MOST_PIXELS, MOST_SEED = 100_000, 10_000, 16_384, 2**32 - 1
 """More noise levels, samples or pixels along a side are a slip of the pen; seeds are those that numpy takes."""
+MOST_VIEWS, MOST_COILS, MOST_ACC = 10_000, 1024, 1e6
+"""Nor would more than these fit into memory; ``methods.settings`` refuses them, with words of their own."""
 FORMATS = ("nifti", "dicom")
 SPLITS = ("auto", "slices", "volumes")
 MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
@@ -44,15 +48,26 @@ class Flag:
 
     Attributes:
         name: what is typed.
-        target: Lightning's argument.
         help: a line, with the default in brackets.
-        kind: makes the value of its text, or raises an ``InputError`` that says what would be right.
+        kind: makes the value of its text, or raises an ``InputError`` that says what would be right; of numbers it
+            knows the range.
+        argument: Lightning's; empty where it is the name.
     """
 
     name: str
-    target: str
     help: str
     kind: Callable[[str], Any] = str
+    argument: str = ""
+
+    @property
+    def target(self) -> str:
+        """Lightning's argument."""
+        return self.argument or self.name
+
+    @property
+    def text(self) -> str:
+        """What help says of it: a line with the default in brackets, then what numbers are allowed."""
+        return "; ".join(filter(None, (self.help, self.kind.range if isinstance(self.kind, Numbers) else "")))
 
     def value(self, text: str) -> Any:
         """The value of a text; None of ``null``.
@@ -143,214 +158,213 @@ def is_class_path(text: object) -> bool:
     return len(parts) > 1 and not known and all(part.isidentifier() for part in parts)
 
 
-TRUST = Flag("--trust", "--trust", "packages whose class paths may be named, with commas; their code runs [none]")
+TRUST = Flag("--trust", "packages whose class paths may be named, with commas; their code runs [none]")
 """Counts only where it is typed; see ``lazy.trusting``."""
-CONFIG = Flag("--config", "--config", "YAML file, or the name of one in configs/", config_file)
+CONFIG = Flag("--config", "YAML file, or the name of one in configs/", config_file)
 
 
 RECONSTRUCTION_FLAGS = (
-    Flag("--task", "--model.task", "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)"),
-    Flag("--views", "--model.views", "CT: number of views [8; la_ct 90]", whole()),
-    Flag("--angle_range", "--model.angle_range", "CT: degrees that views are spread over [180; la_ct 90]", number()),
-    Flag("--acc", "--model.acc", "MRI: acceleration, all samples over measured ones [8]", number()),
-    Flag("--mask", "--model.mask", "uniform1d, gaussian1d, equispaced, gaussian2d, poisson2d or radial [gaussian1d]"),
+    Flag("--task", "sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space)", str, "--model.task"),
+    Flag("--views", f"CT: number of views [8; la_ct 90]; 1 to {MOST_VIEWS}", whole(), "--model.views"),
+    Flag(
+        "--angle_range",
+        "CT: degrees that views are spread over [180; la_ct 90]; above 0, to 180",
+        number(),
+        "--model.angle_range",
+    ),
+    Flag(
+        "--acc", f"MRI: acceleration, all samples over measured ones [8]; 1 to {MOST_ACC:.0f}", number(), "--model.acc"
+    ),
+    Flag(
+        "--mask", "uniform1d, gaussian1d, equispaced, gaussian2d, poisson2d or radial [gaussian1d]", str, "--model.mask"
+    ),
     Flag(
         "--photons",
-        "--model.photons",
-        "CT: photons a ray, for noise and weights, such as 1e5 [no noise]",
+        "CT: photons a ray, for noise and weights, such as 1e5 [no noise]; above 0, to 1e15",
         number(),
+        "--model.photons",
     ),
-    Flag("--snr", "--model.snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]", number()),
+    Flag("--snr", "MRI: signal to noise of k-space in dB, such as 30 [no noise]; -300 to 300", number(), "--model.snr"),
     Flag(
         "--coils",
-        "--model.coils",
-        "MRI: receive coils with known maps [one that sees all alike]",
+        f"MRI: receive coils with known maps [one that sees all alike]; 1 to {MOST_COILS}",
         whole(),
+        "--model.coils",
     ),
-    Flag("--phase", "--model.phase", "MRI: true simulates a smooth image phase [false]", truth),
+    Flag("--phase", "MRI: true simulates a smooth image phase [false]", truth, "--model.phase"),
     Flag(
         "--method",
-        "--model.method",
         "one of those below, a class path, or auto: what predicts held-out data best [dds; measured: auto]",
         code,
+        "--model.method",
     ),
-    Flag("--tune", "--model.tune", "true: search the method's options by the measurement itself [with auto]", truth),
-    Flag("--tune_evaluations", "--model.tune_evaluations", "settings that are tried at most [30]", whole(1)),
-    Flag("--tune_minutes", "--model.tune_minutes", "after which no more are begun [no limit]", number(positive=True)),
+    Flag("--tune", "true: search the method's options by the measurement itself [with auto]", truth, "--model.tune"),
+    Flag("--tune_evaluations", "settings that are tried at most [30]", whole(1), "--model.tune_evaluations"),
+    Flag(
+        "--tune_minutes",
+        "minutes after which no more are tried [no limit]",
+        number(positive=True),
+        "--model.tune_minutes",
+    ),
     Flag(
         "--samples",
-        "--model.samples",
         "of the posterior: gives their mean and standard deviation [1]",
         whole(1, MOST_SAMPLES),
+        "--model.samples",
     ),
-    Flag("--steps", "--model.steps", "noise levels or iterations [the method's own]", whole(1, MOST_STEPS)),
-    Flag("--seed", "--model.seed", "of all noise and the mask; the same seed gives the same volume [0]", whole(0)),
-    Flag("--prior", "--model.prior", "ct, mri, mri_complex, phantom, a file, or hub:owner/name [by the task]", prior),
+    Flag("--steps", "noise levels or iterations [the method's own]", whole(1, MOST_STEPS), "--model.steps"),
+    Flag("--seed", "of all noise and the mask; the same seed gives the same volume [0]", whole(0), "--model.seed"),
     Flag(
-        "--prior_network", "--model.prior_network", "class path of its network, where that is another package's", code
+        "--prior",
+        "ct, mri, mri_complex, phantom, generic, a file, or hub:owner/name [by the task]",
+        prior,
+        "--model.prior",
     ),
-    Flag("--operator", "--model.operator", "class path of your own operator, that simulates, not the task's", code),
-    Flag("--ckpt_path", "--model.prior", "the same as --prior", prior),
-    Flag("--second_prior", "--model.second_prior", "tpdm: prior of coronal slices, such as ct_coronal", prior),
-    Flag("--network", "--model.network", "file of a trained network, for methods that need one", NETWORK),
-    Flag("--slice_batch", "--model.slice_batch", "slices that pass the network at once [by the memory]", whole(1)),
     Flag(
-        "--model.precision",
+        "--prior_network",
+        "class path of its network, where that is another package's [what its file says]",
+        code,
+        "--model.prior_network",
+    ),
+    Flag("--operator", "class path of your own operator, that simulates, not the task's", code, "--model.operator"),
+    Flag("--ckpt_path", "the same as --prior", prior, "--model.prior"),
+    Flag("--second_prior", "tpdm: prior of coronal slices, such as ct_coronal", prior, "--model.second_prior"),
+    Flag("--network", "file of a trained network, for methods that need one", NETWORK, "--model.network"),
+    Flag("--slice_batch", "slices that pass the network at once [by the memory]", whole(1), "--model.slice_batch"),
+    Flag(
         "--model.precision",
         "of the prior: float32, bfloat16, or auto: bfloat16 where the device has it in hardware [auto]",
     ),
-    Flag("--model.compile", "--model.compile", "true: run the prior through torch.compile [false]", truth),
-    Flag("--output_dir", "--model.output_dir", "where results go [outputs]", folder),
-    Flag("--overwrite", "--model.overwrite", "true: do again what is finished, with the same settings [false]", truth),
-    Flag("--report", "--model.report", "false: leave out report.html, with which results are looked at [true]", truth),
-    Flag("--data.path", "--data.path", "a volume, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
+    Flag("--model.compile", "true: run the prior through torch.compile [false]", truth),
+    Flag("--output_dir", "where results go [outputs]", folder, "--model.output_dir"),
+    Flag("--overwrite", "true: do again what is finished, with the same settings [false]", truth, "--model.overwrite"),
+    Flag("--report", "false: leave out report.html, with which results are looked at [true]", truth, "--model.report"),
+    Flag("--data.path", "a volume, a DICOM folder, or a folder of them [a demo phantom]", VOLUMES),
     Flag(
-        "--data.measurement",
         "--data.measurement",
         "or a measurement (.h5, .npz, .mat, .tif, .dat, .cfl, .xml, .xtekct, folder of TIFF or DICOM-CT-PD)",
         MEASUREMENT,
     ),
-    Flag("--data.correct", "--data.correct", "faults taken from projections: rings,zingers,drift [none]", faults),
-    Flag("--data.scatter", "--data.scatter", "of projections: its share of the open beam, such as 0.02", scatter_share),
+    Flag("--data.correct", "faults taken from projections: rings,zingers,drift [none]", faults),
     Flag(
-        "--data.beam_hardening",
-        "--data.beam_hardening",
-        "of one material: consistency, or a text file of a polynomial or spectrum",
+        "--data.scatter",
+        "its share of the open beam, such as 0.02 [none]; above 0, below 1",
+        scatter_share,
     ),
+    Flag("--data.beam_hardening", "of one material: consistency, or a text file of a polynomial or spectrum [none]"),
     Flag(
-        "--data.rotation_center",
         "--data.rotation_center",
         "bin of the rotation axis, or search [searched for, of parallel rays]",
         rotation_center,
     ),
+    Flag("--data.angles", "TIFF, Nikon: text file of an angle in degrees a view", existing("a text file")),
+    Flag("--data.flat_field", "TIFF: flat fields, counts of the open beam, or none"),
+    Flag("--data.dark_field", "TIFF: dark fields", existing("a TIFF file or a folder of them")),
+    Flag("--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
+    Flag("--data.select", "which of several in a scanner's file: echo=1,repetition=0"),
+    Flag("--data.noise_scan", "another scanner's file, with noise of the same coils", NOISE),
     Flag(
-        "--data.angles",
-        "--data.angles",
-        "TIFF, Nikon: text file of an angle in degrees a view",
-        existing("a text file"),
-    ),
-    Flag("--data.flat_field", "--data.flat_field", "TIFF: flat fields, counts of the open beam, or none"),
-    Flag("--data.dark_field", "--data.dark_field", "TIFF: dark fields", existing("a TIFF file or a folder of them")),
-    Flag("--data.axes", "--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
-    Flag("--data.select", "--data.select", "which of several in a scanner's file: echo=1,repetition=0"),
-    Flag("--data.noise_scan", "--data.noise_scan", "another scanner's file, with noise of the same coils", NOISE),
-    Flag(
-        "--data.whiten",
         "--data.whiten",
         "false: leave the noise of coils as a noise scan shows it; corners: whiten what the corners of k-space show "
         "[true]",
         whitening,
     ),
+    Flag("--data.oversampling", "of the readout, where the file leaves it open: 1 or 2 [what the file says]", number()),
     Flag(
-        "--data.oversampling", "--data.oversampling", "of the readout, where the file leaves it open: 1 or 2", number()
-    ),
-    Flag(
-        "--data.partial_fourier",
         "--data.partial_fourier",
         "a side of k-space that was not measured: zero, or completed by pocs or homodyne [zero]",
         partial_fourier,
     ),
-    Flag("--data.coil_energy", "--data.coil_energy", "compress coils: share of energy to keep, such as 0.99", number()),
-    Flag("--data.field_map", "--data.field_map", "how far the main field is off, in Hz", FIELD_MAP),
+    Flag(
+        "--data.coil_energy",
+        "compress coils: share of energy to keep, such as 0.99 [no compression]; above 0, to 1",
+        number(),
+    ),
+    Flag("--data.field_map", "how far the main field is off, in Hz [not at all]", FIELD_MAP),
     Flag(
         "--data.readout_time",
-        "--data.readout_time",
-        "for a field map: seconds of a readout, 1 over the bandwidth of a pixel [of the scanner's file]",
+        "for a field map: seconds of a readout, 1 over the bandwidth of a pixel [of the scanner's file]; above 0",
         number(),
     ),
     Flag(
         "--data.echo_spacing",
-        "--data.echo_spacing",
-        "for a field map: seconds from an echo-planar line to the next",
+        "for a field map: seconds from an echo-planar line to the next [of one line each]; above 0",
         number(),
     ),
-    Flag(
-        "--data.image_size",
-        "--data.image_size",
-        "slices are reconstructed at this size [their own]",
-        whole(0, MOST_PIXELS),
-    ),
-    Flag("--data.series", "--data.series", "which series of a DICOM folder with several: its number or UID"),
-    Flag("--data.spacing", "--data.spacing", "voxel size z,y,x in mm of an .npy or .npz array: 3,0.8,0.8", voxel_size),
-    Flag("--data.slices", "--data.slices", "part of the volume, or of a measurement, such as 20:44 [all]", slice_range),
-    Flag("--trainer.devices", "--trainer.devices", "devices that share the volumes or slices [all there are]"),
+    Flag("--data.image_size", "pixels a side that slices are reconstructed at [0: their own]", whole(0, MOST_PIXELS)),
+    Flag("--data.series", "which series of a DICOM folder with several: its number or UID"),
+    Flag("--data.spacing", "voxel size z,y,x in mm of an .npy or .npz array: 3,0.8,0.8", voxel_size),
+    Flag("--data.slices", "part of the volume, or of a measurement, such as 20:44 [all]", slice_range),
+    Flag("--trainer.devices", "devices that share the volumes or slices [all there are]"),
     CONFIG,
     TRUST,
 )
 SIMULATION = ("--task", "--views", "--angle_range", "--acc", "--mask", "--photons", "--snr", "--coils", "--phase")
 TEST_FLAGS = (
-    Flag("--methods", "--model.methods", "several to compare on the same measurements, such as dds,admm_tv,fbp"),
-    Flag("--lpips", "--model.lpips", "true: score by LPIPS too, which needs torchvision [false]", truth),
+    Flag("--methods", "several to compare on the same measurements, such as dds,admm_tv,fbp", str, "--model.methods"),
+    Flag("--lpips", "true: score by LPIPS too, which needs torchvision [false]", truth, "--model.lpips"),
     *RECONSTRUCTION_FLAGS,
 )
 TRAINING_FLAGS = (
-    Flag("--data.path", "--data.path", "a folder of volumes [phantoms]", VOLUMES),
-    Flag("--data.modality", "--data.modality", "ct or mri [ct]"),
-    Flag("--data.axis", "--data.axis", "axial, coronal or sagittal slices [axial]"),
-    Flag("--data.image_size", "--data.image_size", "size of the slices, or several: [128,256] [128]"),
-    Flag("--data.complex", "--data.complex", "true: slices with a simulated phase, for complex MRI [false]", truth),
-    Flag("--data.slices", "--data.slices", "3: a prior of three neighbouring slices [1]", whole(1, 3)),
-    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
-    Flag("--data.num_workers", "--data.num_workers", "processes that read and vary slices [0]", whole(0)),
-    Flag("--data.held_out", "--data.held_out", "patient kept for validation, or several: [a,b] [the last by name]"),
+    Flag("--data.path", "a folder of volumes [phantoms]", VOLUMES),
+    Flag("--data.modality", "ct or mri [ct]"),
+    Flag("--data.axis", "axial, coronal or sagittal slices [axial]"),
+    Flag("--data.image_size", "pixels a side of the slices, or several sizes: [128,256] [128]"),
+    Flag("--data.complex", "true: slices with a simulated phase, for complex MRI [false]", truth),
+    Flag("--data.slices", "3: a prior of three neighbouring slices [1]", stack),
+    Flag("--data.batch_size", "slices a step and device [8]", whole(1)),
+    Flag("--data.num_workers", "processes that read and vary slices [0]", whole(0)),
+    Flag("--data.held_out", "patient kept for validation, or several: [a,b] [the last by name]"),
     Flag(
-        "--data.leaves_fraction", "--data.leaves_fraction", "share of dead leaves: objects of no anatomy [0]", number()
+        "--data.leaves_fraction",
+        "share of slices that are dead leaves: objects of no anatomy [0]",
+        number(least=0, most=1),
     ),
-    Flag("--model.network", "--model.network", "light, ncsnpp or monai [light]", code),
-    Flag("--model.init", "--model.init", "prior to start from: a name or a file", prior),
-    Flag("--model.objective", "--model.objective", "edm or dsm (the paper's) [edm]"),
-    Flag("--model.learning_rate", "--model.learning_rate", "[0.0005]", number(positive=True)),
-    Flag("--model.compile", "--model.compile", "true: run the network through torch.compile [false]", truth),
-    Flag("--steps", "--trainer.max_steps", "optimiser steps [20000]", whole(-1)),
-    Flag("--seed", "--seed_everything", "of weights, order and noise", seed),
+    Flag("--model.network", "light, ncsnpp or monai [light]", code),
+    Flag("--model.init", "prior to start from: a name or a file", prior),
+    Flag("--model.objective", "edm or dsm (the paper's) [edm]"),
+    Flag("--model.learning_rate", "largest step of a weight, about [0.0005]", number(positive=True)),
+    Flag("--model.compile", "true: run the network through torch.compile [false]", truth),
+    Flag("--steps", "optimiser steps, -1 for no end [20000]", whole(-1), "--trainer.max_steps"),
+    Flag("--seed", f"of weights, order and noise; true draws one [0]; 0 to {MOST_SEED}", seed, "--seed_everything"),
     Flag(
-        "--output_dir", "--trainer.default_root_dir", "where logs, checkpoints and the prior go [outputs/fit]", folder
+        "--output_dir", "where logs, checkpoints and the prior go [outputs/fit]", folder, "--trainer.default_root_dir"
     ),
-    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from", CHECKPOINT),
+    Flag("--ckpt_path", "checkpoint to go on from", CHECKPOINT),
     CONFIG,
     TRUST,
 )
 VALIDATION_FLAGS = (
-    Flag("--model.init", "--model.init", "the prior to score: a name or a file", prior),
-    Flag("--ckpt_path", "--ckpt_path", "or a checkpoint of a training, with its --model settings", CHECKPOINT),
-    Flag("--data.path", "--data.path", "a folder of volumes, of which the held-out ones count [phantoms]", VOLUMES),
-    Flag("--data.held_out", "--data.held_out", "the patient that counts, or several: [a,b] [the last by name]"),
+    Flag("--model.init", "the prior to score: a name or a file", prior),
+    Flag("--ckpt_path", "or a checkpoint of a training, with its --model settings", CHECKPOINT),
+    Flag("--data.path", "a folder of volumes, of which the held-out ones count [phantoms]", VOLUMES),
+    Flag("--data.held_out", "the patient that counts, or several: [a,b] [the last by name]"),
     *(flag for flag in TRAINING_FLAGS if flag.name in ("--data.modality", "--data.axis", "--data.image_size")),
-    Flag("--data.complex", "--data.complex", "true: of a prior of complex slices; a phase is simulated [false]", truth),
-    Flag("--data.slices", "--data.slices", "3: of a prior of three neighbouring slices [1]", whole(1, 3)),
-    Flag("--data.batch_size", "--data.batch_size", "slices that pass the network at once [8]", whole(1)),
+    Flag("--data.complex", "true: of a prior of complex slices; a phase is simulated [false]", truth),
+    Flag("--data.slices", "3: of a prior of three neighbouring slices [1]", stack),
+    Flag("--data.batch_size", "slices that pass the network at once [8]", whole(1)),
     *(flag for flag in TRAINING_FLAGS if flag.name in ("--data.num_workers", "--model.network")),
     CONFIG,
     TRUST,
 )
 UNET_FLAGS = (
     *(flag for flag in RECONSTRUCTION_FLAGS if flag.name in SIMULATION),
-    Flag("--data.path", "--data.path", "a folder of volumes, of two patients or more", VOLUMES),
-    Flag(
-        "--data.image_size",
-        "--data.image_size",
-        "slices are resized to this, as in predict [128]",
-        whole(1, MOST_PIXELS),
-    ),
-    Flag("--data.batch_size", "--data.batch_size", "slices a step and device [8]", whole(1)),
-    Flag("--data.held_out", "--data.held_out", "patient kept for validation [the last by name]"),
-    Flag(
-        "--data.variants",
-        "--data.variants",
-        "measurements of each volume, as it is and varied [32]",
-        whole(1),
-    ),
-    Flag("--model.loss", "--model.loss", "l2 or l1 [l2]"),
-    Flag("--model.learning_rate", "--model.learning_rate", "[0.001]", number(positive=True)),
-    Flag("--steps", "--trainer.max_steps", "optimiser steps [2000]", whole(-1)),
-    Flag("--seed", "--model.seed", "of the mask, the weights and the order of slices [0]", whole(0)),
+    Flag("--data.path", "a folder of volumes, of two patients or more", VOLUMES),
+    Flag("--data.image_size", "pixels a side that slices are resized to, as in predict [128]", whole(1, MOST_PIXELS)),
+    Flag("--data.batch_size", "slices a step and device [8]", whole(1)),
+    Flag("--data.held_out", "patient kept for validation [the last by name]"),
+    Flag("--data.variants", "measurements of each volume, as it is and varied [32]", whole(1)),
+    Flag("--model.loss", "l2 or l1 [l2]"),
+    Flag("--model.learning_rate", "largest step of a weight, about [0.001]", number(positive=True)),
+    Flag("--steps", "optimiser steps, -1 for no end [2000]", whole(-1), "--trainer.max_steps"),
+    Flag("--seed", "of the mask, the weights and the order of slices [0]", whole(0), "--model.seed"),
     Flag(
         "--output_dir",
-        "--trainer.default_root_dir",
         "where logs, checkpoints and the network go [outputs/unet]",
         folder,
+        "--trainer.default_root_dir",
     ),
-    Flag("--ckpt_path", "--ckpt_path", "checkpoint to go on from", CHECKPOINT),
+    Flag("--ckpt_path", "checkpoint to go on from", CHECKPOINT),
     CONFIG,
     TRUST,
 )
@@ -358,23 +372,23 @@ PREDICTION_FLAGS = (
     *RECONSTRUCTION_FLAGS[:-1],
     Flag(
         "--off_by",
-        "--model.off_by",
-        "with samples: map how likely a voxel is off by more; CT: HU, such as 50; MRI: share of the peak, 0.05",
+        "with samples: map how likely a voxel is off by more; CT: HU, such as 50; MRI: share of the peak: 0.05 [none]",
         number(positive=True),
+        "--model.off_by",
     ),
     Flag(
         "--split",
-        "--model.split",
         "what devices share: volumes, slices of each volume, or auto: slices where volumes are fewer [auto]",
         shared,
+        "--model.split",
     ),
     Flag(
         "--checkpoint_minutes",
-        "--model.checkpoint_minutes",
         "between two states that are kept, from which the same command goes on; 0 for none [5]",
         number(least=0),
+        "--model.checkpoint_minutes",
     ),
-    Flag("--write", "--model.write", "nifti, or dicom: a derived series of a DICOM input too [nifti]", written),
+    Flag("--write", "nifti, or dicom: a derived series of a DICOM input too [nifti]", written, "--model.write"),
     RECONSTRUCTION_FLAGS[-1],
 )
 SUBCOMMANDS = {

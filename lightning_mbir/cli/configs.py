@@ -79,7 +79,7 @@ def check_values(config: Namespace, flags: Sequence[Flag]) -> None:
         if isinstance(value, str | int | float | Path) and not (flag.name == "--ckpt_path" and "model" in flag.target):
             flag.value(str(value))
     if config.get("seed_everything") is not None:
-        Flag("--seed_everything", "", "", seed).value(str(config["seed_everything"]))
+        Flag("--seed_everything", "", seed).value(str(config["seed_everything"]))
     for name, least in LEAST.items():
         given = config.get(f"trainer.{name}")
         if isinstance(given, int) and given < least:

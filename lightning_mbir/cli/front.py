@@ -221,12 +221,13 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
     if chosen and chosen != AUTO and not chosen.startswith("-"):
         return _method_help(subcommand, chosen)
     width = max(len(flag.name) for flag in flags)
+    default = f" [{DEFAULT_TASKS.get(subcommand)}]"  # of --task, which subcommands share
     lines = [
         f"usage: {PROGRAM} {subcommand} [flags]",
         "",
         f"{text[0].upper()}{text[1:]}. Default values stand in brackets.",
         "",
-        *(f"  {flag.name:<{width}}  {flag.help}" for flag in flags),
+        *(f"  {flag.name:<{width}}  {flag.text}{default if flag.name == '--task' else ''}" for flag in flags),
         *(f"  {name:<{width}}  {text}" for name, text in SWITCHES.items()),
         "",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.flags import MASKS
+from lightning_mbir.flags import MASKS, MOST_ACC, MOST_COILS, MOST_VIEWS
 from lightning_mbir.methods.limits import LARGEST
 
 SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
@@ -17,9 +17,6 @@ SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
 
 AUTO = "auto"
 """In place of a method: the one that predicts best what was held out of the measurement."""
-
-MOST_VIEWS, MOST_COILS, MOST_ACC = 10_000, 1024, 1e6
-"""More is a slip of the pen, and would take all memory before anything is told."""
 
 
 def check_task(name: str) -> None:

@@ -1,11 +1,17 @@
 """What help shows: what a subcommand has a use for, and nothing else."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_mbir.cli import main
-from lightning_mbir.flags import SUBCOMMANDS, SWITCHES
+from lightning_mbir.errors import InputError
+from lightning_mbir.flag_values import LARGEST_WHOLE, Numbers
+from lightning_mbir.flags import DEFAULT_TASKS, SUBCOMMANDS, SWITCHES, Flag
+from lightning_mbir.methods.settings import SETTINGS, checked_settings
+from lightning_mbir.physics.mri.coil_compression import coil_compression
 
 
 def shown(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -18,6 +24,52 @@ def test_help_has_each_flag_once_and_the_switches(subcommand: str, capsys: pytes
     lines = shown(capsys, subcommand, "--help").splitlines()
     for name in (*(flag.name for flag in SUBCOMMANDS[subcommand][1]), *SWITCHES):
         assert sum(line.startswith(f"  {name} ") for line in lines) == 1, name
+
+
+NUMBERS = {flag for _, flags in SUBCOMMANDS.values() for flag in flags if isinstance(flag.kind, Numbers)}
+
+
+@pytest.mark.parametrize("flag", sorted(NUMBERS, key=lambda flag: flag.text), ids=lambda flag: flag.name)
+def test_a_number_has_its_default_and_its_range_which_is_the_one_that_is_held(flag: Flag) -> None:
+    kind = flag.kind
+    assert isinstance(kind, Numbers) and "[" in flag.help
+    found = re.fullmatch(r"(above )?(-?[\d.e]+)( or more|,? to ([\d.e]+))?", flag.text.rpartition("; ")[2])
+    if found is None:  # of few values, which the line names
+        assert flag.name == "--data.oversampling"
+        return
+    above, least, _, most = found.groups()
+    beyond = [float(least) - 1, *([float(least)] if above else []), *([2 * float(most) + 1] if most else [])]
+    task = next((task for task, (_, own) in SETTINGS.items() if flag.name.removeprefix("--") in own), None)
+    for value in beyond:
+        with pytest.raises(InputError, match=r"give|is at"):
+            number = flag.value(f"{value:.0f}" if kind.whole else str(value))
+            if task is not None:
+                checked_settings(task, **{flag.name.removeprefix("--"): number})
+            if flag.name == "--data.coil_energy":
+                coil_compression(torch.ones(1, 2, 4, 4, dtype=torch.complex64), number)
+
+
+def test_numbers_are_refused_by_their_bounds() -> None:
+    assert Numbers(1, 3, whole=True)("3") == 3 and Numbers(positive=True)("1e-9") == 1e-9 and Numbers()("-2.5") == -2.5
+    for kind, text, right in (
+        (Numbers(1, 3, whole=True), "4", "whole number of at most 3"),
+        (Numbers(1, 3, whole=True), "1.5", "a whole number"),
+        (Numbers(whole=True), str(LARGEST_WHOLE + 1), f"at most {LARGEST_WHOLE}"),
+        (Numbers(least=0), ".nan", "at least 0"),
+        (Numbers(least=0), ".inf", "at least 0"),
+        (Numbers(0, 1), "1.01", "number of at most 1"),
+        (Numbers(positive=True), "0", "positive"),
+        (Numbers(positive=True), ".inf", "positive"),
+        (Numbers(), "one", "give a number"),
+    ):
+        with pytest.raises(InputError, match=right):
+            kind(text)
+
+
+@pytest.mark.parametrize(("subcommand", "task"), DEFAULT_TASKS.items())
+def test_help_says_which_task_is_taken(subcommand: str, task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = (line for line in shown(capsys, subcommand, "--help").splitlines() if line.startswith("  --task "))
+    assert line.endswith(f"[{task}]")
 
 
 def test_help_of_validate_is_of_validate(capsys: pytest.CaptureFixture[str]) -> None:
