@@ -53,6 +53,9 @@ network: the volumes are drawn, or yours. Each is a script and a notebook too.
 pip install -c constraints.txt -e '.[docs]'
 python docs/gallery.py --only sparse_views   # its page and notebook anew
 ```
+
+All {count} take {seconds} s of one core, the longest {longest} s. `.ci/run` runs them with smaller parameters
+([what that takes](../CONTRIBUTING.md#what-is-checked-where)).
 """
 
 
@@ -168,7 +171,9 @@ def start_page(notebooks: dict[str, NotebookNode]) -> str:
         f"    {answer(notebook)} {notebook.metadata.gallery['seconds']} s of a core.\n"
         for name, notebook in notebooks.items()
     ]
-    return "\n".join([INTRODUCTION, '<div class="grid cards" markdown>\n', *cards, "</div>\n"])
+    taken = [notebook.metadata.gallery["seconds"] for notebook in notebooks.values()]
+    introduction = INTRODUCTION.format(count=len(taken), seconds=sum(taken), longest=max(taken))
+    return "\n".join([introduction, '<div class="grid cards" markdown>\n', *cards, "</div>\n"])
 
 
 def write(name: str, notebook: NotebookNode) -> None:

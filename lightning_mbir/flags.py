@@ -323,7 +323,7 @@ TRAINING_FLAGS = (
     Flag("--model.network", "light, ncsnpp or monai [light]", code),
     Flag("--model.init", "prior to start from: a name or a file", prior),
     Flag("--model.objective", "edm or dsm (the paper's) [edm]"),
-    Flag("--model.learning_rate", "largest step of a weight, about [0.0005]", number(positive=True)),
+    Flag("--model.learning_rate", "of Adam, after a warm-up [0.0005]", number(positive=True)),
     Flag("--model.compile", "true: run the network through torch.compile [false]", truth),
     Flag("--steps", "optimiser steps, -1 for no end [20000]", whole(-1), "--trainer.max_steps"),
     Flag("--seed", f"of weights, order and noise; true draws one [0]; 0 to {MOST_SEED}", seed, "--seed_everything"),
@@ -355,7 +355,7 @@ UNET_FLAGS = (
     Flag("--data.held_out", "patient kept for validation [the last by name]"),
     Flag("--data.variants", "measurements of each volume, as it is and varied [32]", whole(1)),
     Flag("--model.loss", "l2 or l1 [l2]"),
-    Flag("--model.learning_rate", "largest step of a weight, about [0.001]", number(positive=True)),
+    Flag("--model.learning_rate", "of Adam, after a warm-up [0.001]", number(positive=True)),
     Flag("--steps", "optimiser steps, -1 for no end [2000]", whole(-1), "--trainer.max_steps"),
     Flag("--seed", "of the mask, the weights and the order of slices [0]", whole(0), "--model.seed"),
     Flag(

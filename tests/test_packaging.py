@@ -37,6 +37,21 @@ def test_the_conda_recipe_asks_for_what_pip_asks_for() -> None:
     assert script == "lightning-mbir = " + PROJECT["scripts"]["lightning-mbir"]
 
 
+def test_the_page_on_installing_has_each_extra_with_its_packages() -> None:
+    table = (ROOT / "docs" / "install.md").read_text().partition("## Extras")[2]
+    told: dict[str, set[str]] = {}
+    names: list[str] = []
+    for extra, packages in re.findall(r"^\| (?:`([\w]+)`)? ?\| ([\w`, -]+) \|", table, re.MULTILINE):
+        names.append(extra or names[-1])  # a row without is of the extra above
+        told.setdefault(names[-1], set()).update(packages.lower().replace("`", "").split(", "))
+    wanted: dict[str, set[str]] = {}
+    for extra, lines in PROJECT["optional-dependencies"].items():
+        for line in lines:
+            name, inside = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", line.lower()).groups()  # type: ignore[union-attr]
+            wanted.setdefault(extra, set()).update(inside.split(",") if name == PROJECT["name"] else [name])
+    assert told == wanted
+
+
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     names = {name for line in copied for name in line.split()}
