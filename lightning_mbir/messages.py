@@ -11,9 +11,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, TypeVar, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
 
 LOGGER = logging.getLogger("lightning_mbir")
 LEVELS = {"": logging.INFO, "--quiet": logging.ERROR, "--verbose": logging.DEBUG}
@@ -91,6 +96,29 @@ def about(name: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = tell
         yield
+
+
+def console() -> Console:
+    """Standard error, for progress: a terminal breaks lines between words, a pipe has each in one."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, soft_wrap=not sys.stderr.isatty())
+
+
+def tracked(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
+    """Items with a bar while they come, on a terminal that wants one; elsewhere as they are.
+
+    Args:
+        items: to go through.
+        what: is done, for the bar.
+        total: of them, where they do not tell.
+    """
+    from rich.progress import track
+
+    shown = console()
+    if quiet() or not first_process() or not shown.is_terminal:
+        return items
+    return track(items, what, total, console=shown, transient=True)
 
 
 def quiet() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_mbir.cli import main
-from lightning_mbir.messages import LOGGER, about, first_process, quiet, telling
+from lightning_mbir.messages import LOGGER, about, console, first_process, quiet, telling, tracked
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ["predict", "--task", "sv_ct", "--method", "fbp", "--data.image_size", "32", "--data.slices", "12:14"]
@@ -76,6 +76,31 @@ def test_a_terminal_has_the_same_messages(monkeypatch: pytest.MonkeyPatch, capsy
         LOGGER.warning("a worry [1/mm] about /some/file.nii.gz")
     told = capsys.readouterr().err
     assert "WARNING" in told and "a worry [1/mm] about" in told
+
+
+def test_a_line_of_progress_is_one_line_in_a_pipe_and_broken_between_words_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "a word and " * 20
+    console().print(line)
+    assert capsys.readouterr() == ("", f"{line}\n")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    console().print(line)
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") > 1 and max(map(len, err.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(("terminal", "switch"), [(False, ""), (True, "--quiet"), (True, "")])
+def test_what_is_tracked_has_a_bar_on_a_terminal_alone_and_never_among_results(
+    terminal: bool, switch: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with telling(switch):
+        assert list(tracked(iter(range(3)), "reading", 3)) == [0, 1, 2]
+    out, err = capsys.readouterr()
+    assert out == "" and ("reading" in err) == (terminal and not switch)
 
 
 def test_results_alone_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

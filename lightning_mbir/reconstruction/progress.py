@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lightning_mbir.messages import quiet
+from lightning_mbir.messages import console, quiet
 from lightning_mbir.methods.candidates import Choice
 from lightning_mbir.methods.trials import Trial
 from lightning_mbir.reconstruction.forecast import Forecast, duration
@@ -36,7 +34,7 @@ class _Bar:
 
     def __init__(self, title: str, enabled: bool, name: str, total: int | None = None, left: str = "left") -> None:
         self.title, self.enabled = title, enabled and not quiet()
-        self.console = Console(file=sys.stderr)
+        self.console = console()
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -104,8 +102,7 @@ class LevelProgress(_Bar):
         if seen == 2:
             told = self.forecast.told(elapsed - self._first, state.n_steps - self._before)
             if told is not None:
-                # A terminal breaks it between words, a pipe not at all.
-                self.console.print(f"{self.title}: {told}", highlight=False, soft_wrap=not self.console.is_terminal)
+                self.console.print(f"{self.title}: {told}", highlight=False)
         self._first = elapsed
 
 
@@ -137,7 +134,7 @@ class ChoiceProgress(_Bar):
         if self.trials == 1 or self.trials % max(1, self.count // 6) == 0:
             left = duration(self.seconds / self.trials * max(self.count - self.trials, 0))
             line = f"{self.title}: {self.trials}/{self.count} settings tried, {best} (at most {left} left)"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, highlight=False)
 
 
 class SampleProgress:

@@ -121,14 +121,16 @@ class Runner:
                 prior.to(device)
         if isinstance(scan, Volume):
             if scan.notes and current().first:
-                log.info("%s", "; ".join((scan.name, *scan.notes)))
+                log.info("%s: %s", scan.name, "; ".join(scan.notes))
             with about(scan.name):
                 return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
         with about(scan.name):
             case = measured(scan if current().split else part_of(scan, self.seed, **self.given))
-        noise = f"noise of {case.noise_std:.3g}, from the data" if case.noise_std and not scan.noise_std else None
-        if current().first:
-            log.info("%s", "; ".join((case.name, *case.notes, *filter(None, (noise,)))))
+        notes = list(case.notes)
+        if case.noise_std and not scan.noise_std:
+            notes.append(f"noise of {case.noise_std:.3g}, from the data")
+        if notes and current().first:
+            log.info("%s: %s", case.name, "; ".join(notes))
         return case
 
     def part(self, scan: Volume | Measurement, slab: Slab) -> tuple[Volume | Measurement, dict[str, Any]]:

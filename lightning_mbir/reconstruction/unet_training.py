@@ -11,7 +11,6 @@ import lightning as L
 import numpy as np
 import torch
 from monai.transforms import Compose, RandFlip
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,7 +22,7 @@ from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.data.volumes.listing import list_volumes
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.messages import quiet
+from lightning_mbir.messages import tracked
 from lightning_mbir.methods.fbp_unet import (
     CorrectionUNet,
     as_channels,
@@ -303,10 +302,10 @@ class PairDataModule(L.LightningDataModule):
         scans, first = self.volumes.scans, self._module.global_rank == 0
         if first and self.volumes.passed_over:
             log.warning("%s", self.volumes.passed_over)
-        for i in track(range(len(scans)), "measuring volumes", transient=True, disable=quiet()):
+        for i in tracked(range(len(scans)), "measuring volumes"):
             volume, name = cast(Volume, self.volumes.scan(i)), patient(cast(Path, scans[i]))
             if first and volume.notes:
-                log.info("%s", "; ".join((volume.name, *volume.notes)))
+                log.info("%s: %s", volume.name, "; ".join(volume.notes))
             for variant in range(1 if name == self.held_out else self.variants):
                 pairs = self._module.pairs(volume, variant)
                 kept = [(pair, volume.spacing[0]) for pair in pairs[_has_signal(pairs[:, 1])]]

@@ -13,7 +13,6 @@ import lightning as L
 import torch
 from monai.data import DataLoader
 from monai.transforms import Compose
-from rich.progress import track
 from torch import Tensor
 
 from lightning_mbir.data.slices.reading import READING, CachedSlices, ReadSlices
@@ -31,6 +30,7 @@ from lightning_mbir.data.slices.sampling import (
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.listing import list_volumes, passed_over, volume_name
 from lightning_mbir.errors import InputError
+from lightning_mbir.messages import tracked
 
 log = logging.getLogger(__name__)
 
@@ -361,7 +361,7 @@ class SliceDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=as_it_is,
         )
-        for read in track(loader, "reading slices", total=len(items), transient=True):
+        for read in tracked(loader, "reading slices", len(items)):
             if isinstance(read, InputError):
                 raise read
             yield read

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, Timer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lightning_mbir.messages import quiet
+from lightning_mbir.messages import console, quiet
 
 REPORTS = 20
 """Lines that a whole training prints where there is no terminal."""
@@ -40,7 +38,7 @@ class StepProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = (time.monotonic(), trainer.global_step)
-        self._console = Console(file=sys.stderr)
+        self._console = console()
         name, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
         shown = self._shown and self._console.is_terminal
         self._progress = Progress(
