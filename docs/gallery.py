@@ -55,7 +55,7 @@ python docs/gallery.py --only sparse_views   # its page and notebook anew
 ```
 
 All {count} take {seconds} s of one core, the longest {longest} s. `.ci/run` runs them with smaller parameters
-([what that takes](../CONTRIBUTING.md#what-is-checked-where)).
+([what that takes](../../CONTRIBUTING.md#what-is-checked-where)).
 """
 
 

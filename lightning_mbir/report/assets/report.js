@@ -92,6 +92,7 @@
     const kind = wanted(panel);
     panel.shown = kind === "error" ? await difference(panel.of, panel.minus) : await volume(panel.of);
     panel.as = kind;
+    panel.nv.opts.fontColor = kind === "error" ? [0.35, 0.22, 0, 1] : [1, 0.84, 0.31, 1]; // on white, and on black
     const [colours, low, high] = range(panel);
     const image = await niivue.NVImage.new(panel.shown.buffer.slice(0), `${panel.of}.nii`, colours, 1, null, low, high);
     if (panel.nv.volumes.length) panel.nv.removeVolume(panel.nv.volumes[0]);
@@ -265,6 +266,13 @@
     nv.addColormap("errors", { R: [33, 247, 178], G: [102, 247, 24], B: [172, 247, 43], A: [255, 255, 255], I: [0, 128, 255] });
     await nv.attachToCanvas(canvas);
     panel.nv = nv;
+    const letters = nv.drawSliceOrientationText;
+    nv.drawSliceOrientationText = ([x, y, wide, high], ...rest) => { // niivue's own cut the right one off
+      const thin = high < 5 * nv.fontPx; // where those at the top and at the bottom would lie on one another
+      if (thin) nv.drawTextBelow = nv.drawTextAbove = () => {};
+      letters.call(nv, [x + 2, y, wide - 6, high], ...rest);
+      if (thin) delete nv.drawTextBelow, delete nv.drawTextAbove;
+    };
     nv.onLocationChange = (found) => {
       if (found.vox && found.vox.some((v, k) => Math.round(v) !== at[k])) place(found.vox, panel);
       if (nv.opts.dragMode === 3) open().filter((other) => other !== panel).forEach((other) => {
