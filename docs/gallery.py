@@ -54,8 +54,8 @@ pip install -c constraints.txt -e '.[docs]'
 python docs/gallery.py --only sparse_views   # its page and notebook anew
 ```
 
-All {count} take {seconds} s of one core, the longest {longest} s. `.ci/run` runs them with smaller parameters
-([what that takes](../../CONTRIBUTING.md#what-is-checked-where)).
+All {count} take {seconds} s of one core, the longest {longest} s. `.ci/run` runs them with
+smaller parameters. Seconds were counted beside other work.
 """
 
 

@@ -1,12 +1,12 @@
 # %% [markdown]
-# # What does a prior learn in a minute?
+# # What does a prior learn in two minutes?
 #
 # **Enough to beat total variation on what it has seen: drawn chests of 64 x 64 pixels.** A small network is trained on
 # phantoms and used at once, on a chest that was in no training. Real priors take hours and patients;
 # [training](../training.md) has what they need.
 
 # %% tags=["parameters"]
-batches = 300  # of 8 slices
+batches = 500  # of 8 slices
 size, views, steps = 64, 8, 20
 
 # %%
@@ -63,7 +63,7 @@ sinogram = operator(truth)
 tuned = TASKS["sv_ct"].options
 results = {
     "ADMM-TV": reconstruct(sinogram, operator, method="admm_tv", steps=3 * steps, **tuned["admm_tv"]),
-    "dds, one minute": reconstruct(sinogram, operator, prior, "dds", steps=steps, **tuned["dds"]),
+    "dds, two minutes": reconstruct(sinogram, operator, prior, "dds", steps=steps, **tuned["dds"]),
     "dds, ct": reconstruct(sinogram, operator, "ct", "dds", steps=steps, **tuned["dds"]),
 }
 scores = {name: image_metrics(result.volume, truth, TASKS["sv_ct"].data_range) for name, result in results.items()}
