@@ -58,7 +58,7 @@ def options_page() -> str:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links to them from ``docs`` lead out of it; the site has them beside the rest."""
     markdown = markdown.replace("](../../notebooks/", "](../notebooks/")
-    return re.sub(rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(map(re.escape, FROM_ROOT))}))", r"](\1", markdown)
+    return re.sub(rf"\]\(\.\./({'|'.join(map(re.escape, FROM_ROOT))})", r"](\1", markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
