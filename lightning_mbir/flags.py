@@ -281,16 +281,8 @@ RECONSTRUCTION_FLAGS = (
         number(),
     ),
     Flag("--data.field_map", "how far the main field is off, in Hz [not at all]", FIELD_MAP),
-    Flag(
-        "--data.readout_time",
-        "for a field map: seconds of a readout, 1 over the bandwidth of a pixel [of the scanner's file]; above 0",
-        number(),
-    ),
-    Flag(
-        "--data.echo_spacing",
-        "for a field map: seconds from an echo-planar line to the next [of one line each]; above 0",
-        number(),
-    ),
+    Flag("--data.readout_time", "for a field map: seconds of a readout [of the scanner's file]", number(positive=True)),
+    Flag("--data.echo_spacing", "for a field map: seconds between echo-planar lines [none]", number(positive=True)),
     Flag("--data.image_size", "pixels a side that slices are reconstructed at [0: their own]", whole(0, MOST_PIXELS)),
     Flag("--data.series", "which series of a DICOM folder with several: its number or UID"),
     Flag("--data.spacing", "voxel size z,y,x in mm of an .npy or .npz array: 3,0.8,0.8", voxel_size),
