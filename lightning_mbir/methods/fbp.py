@@ -28,4 +28,4 @@ def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming
         )
     if isinstance(p.physical, ConeBeam):
         return solvers.fdk(p.measured, p.physical, filter)
-    return solvers.fbp(p.measured, p.physical, filter)  # type: ignore[arg-type]  # which checks it
+    return p.inverse(lambda y, operator: solvers.fbp(y, operator, filter))  # type: ignore[arg-type]  # which checks it

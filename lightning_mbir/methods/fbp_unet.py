@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
+from lightning_mbir.host_slabs import Arriving, sent
 from lightning_mbir.methods.method import Count, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, ParallelBeam, RealDomain
@@ -68,12 +69,14 @@ class FBPUNet:
             options of the network, and what is 1 in its unit.
         path: the file it is from.
         spacing: mm from slice to slice of the volume to come, which a network of three slices has to know.
+        device: where the network works on slices of host memory; where they are, if not given.
     """
 
     network: CorrectionUNet
     config: dict[str, Any]
     path: Path
     spacing: float | None = None
+    device: torch.device | None = None
 
     def check_geometry(self, operator: LinearOperator) -> None:
         """Raise ``InputError`` where ``operator`` is another one than that of the training."""
@@ -92,7 +95,8 @@ class FBPUNet:
         Raises:
             InputError: a network of three slices that was not told their distance.
         """
-        network = self.network.to(direct.device)
+        device = direct.device if self.device is None else self.device
+        network = self.network.to(device)
         if network.slices > 1:
             whole_only(f"--network {self.path}: it looks at neighbouring slices, not all of which are with one process")
         if network.slices > 1 and self.spacing is None:
@@ -101,13 +105,17 @@ class FBPUNet:
                 "give spacing=(z, y, x) in mm (`spacing` in the file of a measurement)"
             )
         single = as_channels(direct.to(torch.complex64 if direct.is_complex() else torch.float32))
-        out = []
+        out = torch.empty_like(single)
+        arriving = Arriving(out)
         for places in torch.split(torch.arange(len(single), device=direct.device), slice_batch):
             distance = None
             if self.spacing is not None and network.slices > 1:
-                distance = torch.full((1,), self.spacing, device=direct.device).expand(len(places))
-            out.append(network(with_neighbours(single, places, network.slices), distance))
-        return from_channels(torch.cat(out)).to(direct.dtype)
+                distance = torch.full((1,), self.spacing, device=device).expand(len(places))
+            part = sent(with_neighbours(single, places, network.slices), device)
+            first = int(places[0])
+            arriving.put(slice(first, first + len(places)), network(part, distance))
+        arriving.settle()
+        return from_channels(out).to(direct.dtype)
 
 
 def direct_inversion(y: Tensor, operator: LinearOperator) -> Tensor:
@@ -246,6 +254,6 @@ def fbp_unet(p: Problem, *, slice_batch: Count = 8) -> Tensor:
         p: the problem.
         slice_batch: slices that pass the network at once.
     """
-    x = p.network(direct_inversion(p.measured, p.physical), slice_batch)
+    x = p.network(p.inverse(direct_inversion), slice_batch)
     p.report(SamplerState(1, 1, 0.0, x, 1))
     return x

@@ -11,7 +11,8 @@ from torch import Tensor
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.method import NEEDS
-from lightning_mbir.physics import LinearOperator
+from lightning_mbir.host_slabs import HostSlabs
+from lightning_mbir.physics import InSlabs, LinearOperator
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
 
 
@@ -43,6 +44,8 @@ class Problem:
         noise_std: of the noise in ``A^H y``: of its real part, or for complex volumes of both together; 0 where it is
             not known.
         checkpoint: keeps the state of what iterates, see ``lightning_mbir/checkpointing.py``.
+        host_slabs: where the work is done on volumes that stay in host memory; ``operator`` and the priors see to that,
+            ``physical`` is in host memory then.
     """
 
     y: Tensor
@@ -56,6 +59,14 @@ class Problem:
     network: Callable[[Tensor, int], Tensor] = NO_NETWORK
     noise_std: float = 0.0
     checkpoint: Checkpoint = UNKEPT
+    host_slabs: HostSlabs | None = None
+
+    def inverse(self, invert: Callable[[Tensor, LinearOperator], Tensor]) -> Tensor:
+        """``invert(measured, physical)``, by a function that takes each slice by itself; on the device, slab by slab,
+        where volumes stay in host memory."""
+        if self.host_slabs is None:
+            return invert(self.measured, self.physical)
+        return InSlabs(self.physical, self.host_slabs).inverse(invert, self.measured)
 
     def iteration(self, steps: int) -> Callable[..., None]:
         """The callback of a solver of so many iterations, which knows of no noise levels."""

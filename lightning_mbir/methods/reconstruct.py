@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.units import Modality
+from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
@@ -44,6 +45,7 @@ def reconstruct(
     callback: Callback | None = None,
     checkpoint: Checkpoint = UNKEPT,
     scale: float | None = None,
+    host_slabs: HostSlabs | None = None,
     **options: Any,
 ) -> Reconstruction:
     """Reconstruct a volume from a measurement, with the options that are given or those that the measurement chooses.
@@ -72,6 +74,8 @@ def reconstruct(
         callback: called after each level or iteration with a ``SamplerState``.
         checkpoint: keeps the state between them, and goes on from one that is there.
         scale: what ``measured_scale`` gave for a measurement that this one is a part of; else that of ``y``.
+        host_slabs: where the work is done, where measurement, operator and result are in host memory and volumes are
+            to stay there; priors have to be on that device. By default the work is done where ``y`` is.
         **options: of the method; their defaults are in its signature, and in its help. None with ``auto``.
 
     Returns:
@@ -94,6 +98,7 @@ def reconstruct(
         "second_prior": second_prior,
         "network": network,
         "scale": scale,
+        "host_slabs": host_slabs,
     }
     kept: dict[str, Any] = {"modality": modality, "callback": callback, "checkpoint": checkpoint}
     if tune is False and method != AUTO:
@@ -110,11 +115,12 @@ def reconstruct(
         chosen = check_method(method, modality, options, steps)
         settings = options if steps is None else {**options, "steps": steps}
         candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
+    device = y.device if host_slabs is None else host_slabs.device
     priors: dict[str | None, Prior | str | Path | None] = {None: prior}
     budget, rival = tune if isinstance(tune, Budget) else Budget(), GENERIC if generic else None
     choice = Choice(candidates, budget, insists=tune is not False, rival=rival)
     for name in (None, *choice.priors) if any(candidate.chosen.needs_prior for candidate in candidates) else ():
-        priors[name] = as_prior(priors.get(name, name), modality, operator.domain_complex, y.device)
+        priors[name] = as_prior(priors.get(name, name), modality, operator.domain_complex, device)
     tuning = choose(y, operator, choice, priors.__getitem__, modality=modality, **arguments)
     best: Candidate = tuning.candidate
     result = run_method(

@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.limits import check_size, fits
@@ -23,7 +24,7 @@ from lightning_mbir.methods.numbers import as_measured, usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.units import measured_scale, measured_unit
-from lightning_mbir.physics import LinearOperator, RealDomain, Weighted
+from lightning_mbir.physics import InSlabs, LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
@@ -78,6 +79,7 @@ def run_method(
     calibrated: bool = True,
     spacing: tuple[float, float, float] | None = None,
     scale: float | None = None,
+    host_slabs: HostSlabs | None = None,
     **options: Any,
 ) -> Reconstruction:
     """Reconstruct a volume by one method with the options that are given, over its defaults.
@@ -111,6 +113,8 @@ def run_method(
         spacing: size ``(z, y, x)`` of a voxel in mm, which priors and networks of neighbouring slices need; no others
             look at it.
         scale: what ``measured_scale`` gave for a measurement that this one is a part of; else that of ``y``.
+        host_slabs: where the work is done, where measurement, operator and result are in host memory and volumes are
+            to stay there (docs/scale.md); priors have to be on that device. By default the work is done where ``y`` is.
         **options: of the method; their defaults are in its signature, and in its help.
 
     Raises:
@@ -134,6 +138,11 @@ def run_method(
         shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
         raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
     y = as_measured(y, operator, volume)
+    device, passing = y.device, operator
+    if host_slabs is not None:
+        if y.device.type != "cpu" or current().split:
+            raise InputError("host_slabs: of a whole volume in host memory; leave it out for one on a device, or split")
+        device, passing = host_slabs.device, InSlabs(operator, host_slabs)
     if modality == "ct":
         warn_edge_bins(y, getattr(operator, "outer_bins", (0, -1)))
     sampling = operator.operator if isinstance(operator, RealDomain) else operator
@@ -143,17 +152,17 @@ def run_method(
     if network is not None and "network" in chosen.needs:
         unet = read_unet(Path(network))
         unet.check_geometry(operator)
-        unet = replace(unet, spacing=None if spacing is None else spacing[0])
+        unet = replace(unet, spacing=None if spacing is None else spacing[0], device=device)
     if weights is not None and not chosen.weighted:
         raise InputError(f"{name} fits no data term that weights could go into; leave weights out")
     weighted = None
     if weights is not None:
         weights = weights.to(y.device)
-        weighted = Weighted(operator, weights)
+        weighted = Weighted(passing, weights)
         weights = usable(weights, operator.real_dtype, "weights")
     denoise: Prior | None = None
     if chosen.needs_prior or (not chosen.ours and prior is not None):  # a plain function does not say what it needs
-        denoise = as_prior(prior, modality, operator.domain_complex, y.device)
+        denoise = as_prior(prior, modality, operator.domain_complex, device)
         denoise = placed(denoise, spacing, len(y) if operator.separable else operator.domain_shape[0])
         if operator.domain_complex and not getattr(denoise, "complex", False):
             raise InputError(
@@ -164,7 +173,7 @@ def run_method(
         chosen.check_needs(gradients=hasattr(denoise, "vjp"))
     second: Prior | None = None
     if "second_prior" in chosen.needs:
-        second = as_prior(second_prior, modality, operator.domain_complex, y.device)
+        second = as_prior(second_prior, modality, operator.domain_complex, device)
         second = placed(second, spacing and spacing[1:], operator.domain_shape[-2])  # along y
         assert denoise is not None
         check_pair(denoise, second)
@@ -175,17 +184,17 @@ def run_method(
     started = time.perf_counter()
     unit = denoise.unit if denoise is not None else Unit.of(modality)
     if scale is None:
-        scale = measured_scale(y, operator, modality, calibrated)
+        scale = measured_scale(y, passing, modality, calibrated)
     unit = measured_unit(unit, scale, modality, calibrated)
     if unit.offset:
         constant = torch.full(operator.domain_shape, unit.offset, dtype=operator.dtype, device=y.device)
-        y_unit = (y - operator(constant)) / unit.scale
+        y_unit = (y - passing(constant)) / unit.scale
     else:
         y_unit = y / unit.scale
-    fitted, y_fitted = operator, y_unit
+    fitted, y_fitted = passing, y_unit
     if weighted is not None:
         fitted, y_fitted = weighted, weighted.scale(y_unit)
-    norm = operator.norm()
+    norm = passing.norm()
     if norm == 0:
         raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
     if not fits(norm):
@@ -215,6 +224,7 @@ def run_method(
         report=report,
         noise_std=noise_unit,
         checkpoint=checkpoint,
+        host_slabs=host_slabs,
         **{key: value for key, value in given.items() if value is not None},
     )
     settings = {**chosen.options, **options}
@@ -226,7 +236,7 @@ def run_method(
     if not every(bool(torch.isfinite(x).all()), x.device):
         raise InputError(f"{name} diverged with {settings}; go back to its defaults")
     size = length(y)
-    residual = length(operator(x) - y) / size if size > 0 else 0.0
+    residual = length(passing(x) - y) / size if size > 0 else 0.0
     return Reconstruction(x, name, nfe, seconds, residual)
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
+from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured
 from lightning_mbir.methods.priors import Prior, load_task_prior
 from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
-from lightning_mbir.physics import LinearOperator
+from lightning_mbir.physics import InSlabs, LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.slabs import dealt, from_first, gathered, length
 
@@ -181,10 +182,12 @@ def reconstruct_samples(
     if not chosen.random:
         raise InputError(f"{chosen.name} has no randomness to sample; take reconstruct()")
     y = as_measured(y, operator, arguments.get("volume"))
+    slabs: HostSlabs | None = arguments.get("host_slabs")
+    device = y.device if slabs is None else slabs.device
     if prior is None or isinstance(prior, str | Path):  # read once
-        prior = load_task_prior(prior, modality, operator.domain_complex).to(y.device)
+        prior = load_task_prior(prior, modality, operator.domain_complex).to(device)
     if isinstance(second := arguments.get("second_prior"), str | Path):
-        arguments["second_prior"] = load_task_prior(second, modality, operator.domain_complex).to(y.device)
+        arguments["second_prior"] = load_task_prior(second, modality, operator.domain_complex).to(device)
     running = Running() if running is None else running
     priors = [own for own in (prior, arguments.get("second_prior")) if isinstance(own, SliceDenoiser)]
     running.take_batches(priors)
@@ -195,7 +198,8 @@ def reconstruct_samples(
         if each is not None:
             each(k, result)
     size = length(y)
-    residual = length(operator(running.mean) - y) / size if size > 0 else 0.0
+    passing = operator if slabs is None else InSlabs(operator, slabs)
+    residual = length(passing(running.mean) - y) / size if size > 0 else 0.0
     return PosteriorSamples(
         running.mean, chosen.name, running.nfe, running.seconds, residual, running.std, running.count
     )

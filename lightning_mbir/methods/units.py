@@ -10,6 +10,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics import (
     CartesianFourier3D,
     FourierSampling,
+    InSlabs,
     LinearOperator,
     MultiCoilFourier,
     OffResonance,
@@ -83,7 +84,8 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     Raises:
         InputError: k-space that is zero.
     """
-    inner = operator.operator if isinstance(operator, RealDomain) else operator
+    inner = operator.operator if isinstance(operator, InSlabs) else operator
+    inner = inner.operator if isinstance(inner, RealDomain) else inner
     inner = inner.operator if isinstance(inner, OffResonance) else inner  # a phase changes no magnitude of k-space
     cartesian = inner if isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D) else None
     image = operator.adjoint(y)

@@ -18,5 +18,6 @@ def zero_filled(p: Problem) -> Tensor:
     """
     inner = p.physical.operator if isinstance(p.physical, RealDomain) else p.physical
     if isinstance(inner, NonCartesianFourier):
-        return solvers.zero_filled(p.measured * density_compensation(inner), p.physical)
+        weights = density_compensation(inner)
+        return p.inverse(lambda y, operator: solvers.zero_filled(y * weights.to(y.device), operator))
     return solvers.zero_filled(p.y, p.operator)

@@ -7,6 +7,7 @@ from lightning_mbir.physics.ct.modular_beam import ModularBeam
 from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
 from lightning_mbir.physics.ct.trajectory import helical_trajectory
 from lightning_mbir.physics.difference import Difference, SliceDifference
+from lightning_mbir.physics.in_slabs import InSlabs
 from lightning_mbir.physics.mri.cartesian_3d import CartesianFourier3D
 from lightning_mbir.physics.mri.coil_compression import coil_compression, compressed
 from lightning_mbir.physics.mri.coil_maps import estimate_coil_maps, loop_coil_maps
@@ -28,6 +29,7 @@ __all__ = [
     "Difference",
     "FanBeam",
     "FourierSampling",
+    "InSlabs",
     "LinearOperator",
     "ModularBeam",
     "MultiCoilFourier",

@@ -99,6 +99,12 @@ class LinearOperator(nn.Module):
         return sum((part.adjoint_gap for part in self.children() if isinstance(part, LinearOperator)), 0.0)
 
     @property
+    def at_once(self) -> int:
+        """How many slices it is best given together, where that matters: those that pass through a device at a time
+        (``InSlabs``). Of an operator made of others, the most of these."""
+        return max((part.at_once for part in self.children() if isinstance(part, LinearOperator)), default=1)
+
+    @property
     def acceleration(self) -> float | None:
         """MRI: how many times fewer samples there are than points of k-space."""
         return None

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.host_slabs import Arriving, sent
 from lightning_mbir.prior.neighbours import neighbours
 from lightning_mbir.prior.networks.precision import PRECISIONS, settled
 from lightning_mbir.prior.networks.running import channels_last, compiled, is_out_of_memory
@@ -168,6 +170,11 @@ class SliceDenoiser:
         self.network.to(device)
         return self
 
+    def device_for(self, x: Tensor) -> torch.device:
+        """Where slices are denoised: where the network is of those in host memory, which go there and back in batches."""
+        values = chain(self.network.parameters(), self.network.buffers())
+        return next((own.device for own in values), x.device) if x.device.type == "cpu" else x.device
+
     def precision_on(self, device: torch.device) -> str:
         """``"float32"`` or ``"bfloat16"``: what ``precision`` means on a device."""
         return settled(self.precision, device)
@@ -224,7 +231,7 @@ class SliceDenoiser:
         device = torch.device(device)
         key = (rows, columns, str(device), gradients)
         if self.slice_batch is None and key not in self.chosen:
-            self.chosen[key] = self._affordable(rows, columns, device, gradients)
+            self.chosen[key] = slices_at_once(self._cost(rows, columns, device, gradients), device)
         return self.chosen.get(key) or self.slice_batch or 1
 
     def bytes_for(self, shape: Sequence[int], device: torch.device | str, gradients: bool = False) -> int:
@@ -256,9 +263,6 @@ class SliceDenoiser:
         for name, value in changes.items():
             setattr(other, name, value)
         return other
-
-    def _affordable(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
-        return slices_at_once(self._cost(rows, columns, device, gradients), device)
 
     def _cost(self, rows: int, columns: int, device: torch.device, gradients: bool) -> int:
         """Bytes that a slice takes, or a group of neighbouring ones."""
@@ -322,22 +326,22 @@ class SliceDenoiser:
         cotangents: Tensor | None,
     ) -> bool:
         """All groups of slices in batches of one size; false if memory ran out, and smaller ones are chosen now."""
-        n, gradients = len(groups), cotangents is not None
-        most = self.slice_batch_for(groups.shape, groups.device, gradients)
+        n, gradients, device = len(groups), cotangents is not None, self.device_for(groups)
+        most, arriving = self.slice_batch_for(groups.shape, device, gradients), Arriving(out)
         size = math.ceil(n / math.ceil(n / most))
         for start in range(0, n, size):
             batch = slice(min(start, n - size), min(start, n - size) + size)  # the last one goes back a little
-            done = self._one_batch(
-                run, groups[batch], level, distance, None if cotangents is None else cotangents[batch]
-            )
+            cotangent = None if cotangents is None else sent(cotangents[batch], device)
+            done = self._one_batch(run, sent(groups[batch], device), level, distance, cotangent)
             if done is None:
-                key = (*groups.shape[-2:], str(groups.device), gradients)
+                key = (*groups.shape[-2:], str(device), gradients)
                 self.chosen[key] = size // 2
                 log.warning(
                     "out of memory with %d slices at once; going on with %d, which changes rounding", size, size // 2
                 )
                 return False
-            out[batch] = done
+            arriving.put(batch, done)
+        arriving.settle()
         return True
 
     def _one_batch(

@@ -211,7 +211,9 @@ class _Step:
             yield (...,), (...,), (...,)
             return
         n = x.x.shape[-3]
-        size = max(1, SLAB.get(x.x.device.type, 2**24) * n // x.x.numel()) if self.operator.separable else n
+        size = n
+        if self.operator.separable:
+            size = max(SLAB.get(x.x.device.type, 2**24) * n // x.x.numel(), self.operator.at_once)
         for start in range(0, n, size):
             stop = min(start + size, n)
             first, last = max(start - 1, x.lowest), min(stop + 1, x.highest)

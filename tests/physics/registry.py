@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import torch
 
+from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.physics import (
     CartesianFourier3D,
     ConeBeam,
     Difference,
     FanBeam,
     FourierSampling,
+    InSlabs,
     LinearOperator,
     ModularBeam,
     MultiCoilFourier,
@@ -28,6 +30,7 @@ from lightning_mbir.physics import (
 )
 
 ANGLES = [0.0, 13.0, 45.0, 90.0, 101.5, 135.0, 170.0]
+CPU = torch.device("cpu")
 FULL = [i * 36.0 + 5.0 for i in range(10)]
 
 
@@ -172,6 +175,12 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "weighted_by_slice": lambda: Weighted(ParallelBeam(6, ANGLES), random_weights(3, 7, 9)),
     "weighted_complex": lambda: Weighted(FourierSampling(random_mask(6, 7)), random_weights(6, 7)),
     "weighted_volume": lambda: Weighted(CartesianFourier3D(random_mask(3, 4), (3, 4, 5)), random_weights(3, 4, 5)),
+    "in_slabs": lambda: InSlabs(ParallelBeam(9, ANGLES), HostSlabs(CPU, 2)),
+    "in_slabs_real": lambda: InSlabs(RealDomain(FourierSampling(random_mask(7, 8))), HostSlabs(CPU, 1)),
+    "in_slabs_by_slice": lambda: InSlabs(
+        MultiCoilFourier(random_mask(5, 6), random_maps(5, 2, 5, 6)), HostSlabs(CPU, 2)
+    ),
+    "weighted_in_slabs": lambda: Weighted(InSlabs(ParallelBeam(6, ANGLES), HostSlabs(CPU, 2)), random_weights(3, 7, 9)),
     "adjoint": lambda: ParallelBeam(10, ANGLES).H,
     "composition": lambda: FourierSampling(random_mask(8, 8)) @ FourierSampling(torch.ones(8, 8)),
 }
