@@ -84,7 +84,7 @@ class Run:
                 return torch.from_numpy(file["mean"]), torch.from_numpy(file["std"]), float(file["seconds"])
         if show:
             return None
-        done = self.runner.run(self.runner.case(self.scan), self.plan, "")
+        done = self.runner.run(self.runner.case(self.scan, [self.plan]), self.plan, "")
         assert isinstance(done, PosteriorSamples)
         buffer = io.BytesIO()
         mean, std = done.image.numpy(), done.std.numpy()

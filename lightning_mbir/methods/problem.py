@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.method import NEEDS
 from lightning_mbir.host_slabs import HostSlabs
+from lightning_mbir.methods.method import NEEDS
 from lightning_mbir.physics import InSlabs, LinearOperator
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
 

@@ -67,8 +67,8 @@ class InSlabs(LinearOperator):
 
     def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
         if self.operator._norm is None:  # which is kept there, for the next one that is made of it
-            own = super() if self._placed is None else self._placed
-            self.operator._norm = own.norm(tolerance, max_iterations)
+            norm = super().norm if self._placed is None else self._placed.norm
+            self.operator._norm = norm(tolerance, max_iterations)
         return self.operator._norm
 
     def of_slice(self, k: int) -> LinearOperator | None:

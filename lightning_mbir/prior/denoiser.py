@@ -171,7 +171,7 @@ class SliceDenoiser:
         return self
 
     def device_for(self, x: Tensor) -> torch.device:
-        """Where slices are denoised: where the network is of those in host memory, which go there and back in batches."""
+        """Where slices are denoised: those in host memory where the network is, to which batches go and come back."""
         values = chain(self.network.parameters(), self.network.buffers())
         return next((own.device for own in values), x.device) if x.device.type == "cpu" else x.device
 

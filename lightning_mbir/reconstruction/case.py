@@ -16,10 +16,15 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.phantoms.phase import smooth_phase
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.tasks import Task
-from lightning_mbir.physics import LinearOperator
+from lightning_mbir.physics import InSlabs, LinearOperator
 from lightning_mbir.reconstruction.measured import estimated_noise, measured_operator
 from lightning_mbir.slabs import current, everywhere, length, total, whole_only
+
+Placing = Callable[[Callable[[bool], LinearOperator], int, bool], HostSlabs | None]
+"""Where a volume is worked on, by the operators in host memory, its depth, and whether there are weights: a device that
+slices pass through; None where all of it is on the device."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Case:
             mean weight; 0 where it is not known.
         noise_power: ``||n||^2`` that is to be expected of the noise of all slices, where that is known of itself.
         sized: whether the distance of the slices in ``spacing`` is known.
+        host_slabs: the device that slices pass through, where all of this is in host memory and stays there.
     """
 
     name: str
@@ -52,6 +58,17 @@ class Case:
     noise_std: float = 0.0
     noise_power: float = 0.0
     sized: bool = True
+    host_slabs: HostSlabs | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
+        return self.y.device if self.host_slabs is None else self.host_slabs.device
+
+    def passing(self, complex: bool) -> LinearOperator:
+        """The operator, which works on the device wherever volumes are."""
+        own = self.operator(complex)
+        return own if self.host_slabs is None else InSlabs(own, self.host_slabs)
 
     def misfit(self, residual: float) -> float | None:
         """A residual ``||A x - y|| / ||y||`` over what the noise alone would leave; none where that is not known.
@@ -72,10 +89,25 @@ class Case:
         return slab.depth / float(total(torch.tensor(n / own, dtype=torch.float64, device=self.y.device)))
 
 
-def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_phase: bool) -> Case:
-    """Measure a volume on its device as the task says; ``has_phase`` gives it a smooth phase first.
+def simulate(
+    scan: Volume,
+    task: Task,
+    settings: dict[str, Any],
+    seed: int,
+    has_phase: bool,
+    device: torch.device,
+    placing: Placing,
+) -> Case:
+    """Measure a volume as the task says; ``has_phase`` gives it a smooth phase first.
 
     Of a slab what one process would measure of it: phase and noise are those of the volume.
+
+    Args:
+        scan: the volume, on the host.
+        task, settings, seed: what is measured.
+        has_phase: whether it is given a phase.
+        device: where the volume goes, unless it stays on the host.
+        placing: which of it.
     """
     x, slab = scan.data, current()
     own = slice(slab.start, slab.stop) if slab.split else slice(None)
@@ -83,47 +115,63 @@ def simulate(scan: Volume, task: Task, settings: dict[str, Any], seed: int, has_
     pixel = (scan.spacing[1] + scan.spacing[2]) / 2
 
     @cache
-    def operator(complex: bool) -> LinearOperator:
-        built = task.build_operator(x.shape[-1], pixel, seed=seed, complex=complex, **settings)
+    def on_host(complex: bool) -> LinearOperator:
+        built = task.build_operator(shape[-1], pixel, seed=seed, complex=complex, **settings)
         if slab.split and (of_own := built.of_slices(slab.start, slab.stop)) is None:
             whole_only(f"{type(built).__name__} measures slices together")
         elif slab.split and of_own is not None:
             built = of_own
-        return built.to(x.device)
+        return built
+
+    slabs = placing(on_host, len(x), "photons" in settings)
+    x = x.to(device if slabs is None else "cpu")
+
+    @cache
+    def operator(complex: bool) -> LinearOperator:
+        return on_host(complex).to(x.device)
 
     image = x
     if has_phase:
         image = torch.polar(x, smooth_phase(shape, np.random.RandomState(seed))[own].to(x))
-    measuring = operator(has_phase)
+    measuring = operator(has_phase) if slabs is None else InSlabs(operator(has_phase), slabs)
     values = math.prod(measuring.range_shape) * (len(x) if measuring.separable else 1)
     what = f"{scan.name}: its measurement"  # once clean and once with noise, beside what is computed on the way
     check_fits(what, 3 * values * measuring.range_dtype.itemsize, "take part of the slices (--data.slices), or less")
     clean = measuring(image)
     if slab.split and not {"photons", "snr"} & settings.keys():
-        return Case(scan.name, operator, clean, scan.spacing, truth=x, sized=scan.sized)
+        return Case(scan.name, operator, clean, scan.spacing, truth=x, sized=scan.sized)  # on the device
     clean = everywhere(clean)  # the noise is drawn in one go
     y, weights = task.add_noise(clean, (seed, scan.name), **settings)
     std, power = task.noise_std(clean, weights, **settings), task.noise_power(clean, **settings)
     if slab.split:
         y, weights = y[own].clone(), None if weights is None else weights[own].clone()
-    return Case(scan.name, operator, y, scan.spacing, weights, x, noise_std=std, noise_power=power, sized=scan.sized)
+    given = scan.name, operator, y, scan.spacing, weights, x
+    return Case(*given, noise_std=std, noise_power=power, sized=scan.sized, host_slabs=slabs)
 
 
-def measured(scan: Measurement) -> Case:
-    """A measurement as it is, without truth; the affine tells its voxels."""
+def measured(scan: Measurement, device: torch.device, placing: Placing) -> Case:
+    """A measurement on the host as it is, without truth; the affine tells its voxels."""
     x, y, z = (float(size) for size in np.linalg.norm(scan.affine[:3, :3], axis=0))
 
     @cache
-    def operator(complex: bool) -> LinearOperator:
+    def on_host(complex: bool) -> LinearOperator:
         return measured_operator(scan, complex)
+
+    slabs = placing(on_host, len(scan.y), False)
+    there = scan.to(device if slabs is None else torch.device("cpu"))
+
+    @cache
+    def operator(complex: bool) -> LinearOperator:
+        return on_host(complex).to(there.y.device)
 
     return Case(
         scan.name,
         operator,
-        scan.y,
+        there.y,
         (z, y, x),
         calibrated=scan.calibrated,
         notes=scan.notes,
         noise_std=scan.noise_std or estimated_noise(scan),
         sized=scan.sized,
+        host_slabs=slabs,
     )

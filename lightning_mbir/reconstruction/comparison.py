@@ -54,7 +54,7 @@ def compare_volume(
 
     Args:
         runner: what runs the methods.
-        scan: with the true volume, on the device to work on.
+        scan: with the true volume.
         plans: the methods.
         folder: of the comparison; rows lie in its folder ``rows``.
         title: what stands before the progress bars.
@@ -63,8 +63,8 @@ def compare_volume(
         config: of the run, to be told in the page.
     """
     scale = Scale.of(runner.task.modality, picture_window(scan.data, runner.task.modality))
-    case = cache(partial(runner.case, scan))  # nothing is measured where all is known
-    notes = {"device": device_name(scan.data.device), "revision": git_revision()}
+    case = cache(partial(runner.case, scan, plans))  # nothing is measured where all is known
+    notes = {"device": device_name(runner.device), "revision": git_revision()}
     for written in (folder, folder / "rows"):
         remove_stale(written)
     results: list[tuple[Row, Planes | None]] = []
@@ -118,8 +118,8 @@ def _read_volume(path: Path, scale: Scale) -> Tensor:
 def _figures(runner: Runner, scan: Volume, case: Callable[[], Case], plan: Plan, title: str) -> tuple[Row, Tensor]:
     """What is told of one method on one volume, and the image."""
     given = case()
-    given.operator(runner.takes_complex(plan)).norm()  # once for all methods, so none of their time
-    with PeakMemory(given.y.device) as memory:
+    given.passing(runner.takes_complex(plan)).norm()  # once for all methods, so none of their time
+    with PeakMemory(given.device) as memory:
         plan, tuning = runner.choose(given, plan, title)
         result = runner.run(given, plan, title)
     figures: Row = {

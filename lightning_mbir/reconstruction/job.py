@@ -27,7 +27,7 @@ class Job:
 
     Attributes:
         runner: what runs the method.
-        scan: the volume, or a measurement, on the device to work on.
+        scan: the volume, or a measurement, in host memory.
         plan: the method.
         folder: of the results.
         title: what stands before the progress bar.
@@ -39,7 +39,7 @@ class Job:
         report: whether a page to look at it is written.
         minutes: between two states that are kept, from which a run that is stopped goes on; 0 for none.
         slab: where several processes share the volume, which of its slices ``scan`` has.
-        volume: what ``Runner.volume_identity`` tells of all slices then.
+        volume: what ``volume_identity`` tells of all slices then.
         course: follows the volume as it forms, for TensorBoard, and has its result drawn.
     """
 

@@ -33,6 +33,7 @@ def needed_memory(
     priors: Sequence[SliceDenoiser] = (),
     weights: Tensor | None = None,
     samples: int = 1,
+    device: torch.device | None = None,
 ) -> int | None:
     """Bytes that a reconstruction takes at its peak beyond operator, measurement and network; None of a method that
     does not tell.
@@ -49,32 +50,49 @@ def needed_memory(
         priors: those that the method runs.
         weights: of the measurement.
         samples: how many are taken.
+        device: where all of it is; where ``y`` is by default, which may be one that is not there yet (``meta``).
     """
     if method.memory is None:
         return None
+    device = y.device if device is None else device
     shape = operator.domain_shape if len(operator.domain_shape) == 3 else (len(y), *operator.domain_shape)
     voxels = math.prod(shape)
     volume, data = voxels * operator.dtype.itemsize, y.numel() * operator.range_dtype.itemsize
     slabs = operator.separable and weights is None  # which couple slices as a cone beam does
-    at_once = min(1.0, SLAB.get(y.device.type, 2**24) / voxels) if slabs else 1.0
+    at_once = min(1.0, max(SLAB.get(device.type, 2**24) / voxels, operator.at_once / shape[0])) if slabs else 1.0
     volumes, measurements, of_slabs = method.memory
     taken = volumes * volume + measurements * data + of_slabs * at_once * (volume + data)
     taken += 2 * data * (weights is not None) + 4 * volume * (samples > 1)
     gradients = "gradients" in method.needs
-    return int(taken + max((prior.bytes_for(shape, y.device, gradients) for prior in priors), default=0))
+    return int(taken + max((prior.bytes_for(shape, device, gradients) for prior in priors), default=0))
 
 
-def told_memory(needed: int, device: torch.device) -> tuple[str, bool] | None:
-    """A line on what a run will take, and whether that is more than there is; None where it is not worth one."""
-    free = free_memory(device)
+def told_memory(needed: int, device: torch.device, of_slabs: int = 0) -> tuple[str, bool] | None:
+    """A line on what a run will take, and whether that is more than there is; None where it is not worth one.
+
+    Args:
+        needed: bytes.
+        device: where these are.
+        of_slabs: bytes of ``device`` where volumes stay in host memory, of which ``needed`` are then.
+    """
+    host = torch.device("cpu") if of_slabs else device
+    free = free_memory(host)
     lacking = needed > free
     if needed < TOLD and not lacking:
         return None
     a_process = " a process" if current().split else ""
-    line = f"needs about {needed / 2**30:.1f} GiB of memory{a_process}, {free / 2**30:.1f} are free"
+    line = f"needs about {_gib(needed)} GiB of memory{a_process}, {_gib(free)} are free"
+    if of_slabs:
+        there = free_memory(device)
+        line = f"{line}, and {_gib(of_slabs)} GiB of {device}, {_gib(there)} are free"
+        lacking |= of_slabs > there
     if lacking:
         line += "; --data.image_size, --data.slices or more devices (--split slices) make it less"
     return line, lacking
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}"
 
 
 class PeakMemory:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_mbir.data.measurements.measurement import Measurement
@@ -94,6 +95,8 @@ class ReconstructionModule(L.LightningModule):
             volumes are fewer than devices.
         checkpoint_minutes: between two states of a volume that are kept, from which the same command goes on; 0: none.
         keep_volumes: in Python, whether the records of ``predict`` have the volumes too.
+        host_slices: slices that pass through the device at a time, of volumes that stay in host memory, which those do
+            that have no room on the device; 0: none does, and any other number: all do.
 
     Attributes:
         failures: after a comparison, what failed and why; the other rows are written.
@@ -137,6 +140,7 @@ class ReconstructionModule(L.LightningModule):
         split: str = "auto",
         checkpoint_minutes: float = MINUTES,
         keep_volumes: bool = False,
+        host_slices: int | None = None,
     ) -> None:
         super().__init__()
         self.task = get_task(task, operator, operator_options)
@@ -172,7 +176,7 @@ class ReconstructionModule(L.LightningModule):
             check_lpips()
         self.runner = Runner(
             self.task, settings, given, seed, has_phase, (prior, second_prior),
-            network=network, lpips=lpips,
+            network=network, lpips=lpips, host_slices=host_slices,
         )  # fmt: skip
         self._load = partial(
             load_task_prior,
@@ -228,7 +232,7 @@ class ReconstructionModule(L.LightningModule):
         for plan in self.plans:
             for name in () if plan.choice is None else plan.choice.priors:
                 self.runner.others[name] = self._load(name)
-        if (told := self.runner.settle_precision(self.trainer.strategy.root_device)) and self.trainer.is_global_zero:
+        if (told := self.runner.settle_device(self.trainer.strategy.root_device)) and self.trainer.is_global_zero:
             log.info("%s", told)
         if self.trainer.is_global_zero and self.trainer.state.fn == TrainerFn.PREDICTING:
             settle_folders(self._results, *STATES)
@@ -311,8 +315,7 @@ class ReconstructionModule(L.LightningModule):
             write=self.write,
             off_by=self.off_by,
             report=self.report, minutes=self.checkpoint_minutes,
-            slab=slab,
-            volume=volume,
+            slab=slab, volume=volume,
             course=self.board.course(),
         )  # fmt: skip
         metrics, new = predict_volume(job)
@@ -323,22 +326,25 @@ class ReconstructionModule(L.LightningModule):
         self.board.add(self._index(batch_idx), metrics, job.course)
         return record_of(job.folder, self.keep_volumes, self.task.modality, getattr(scan, "notes", ()))
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Volumes are in host memory until it is known whether there is room for them on the device."""
+        return batch
+
     def _scan(self, batch: Any, batch_idx: int) -> Volume | Measurement:
-        """What is reconstructed: a batch of ours, or one of another loader turned to that, on the device."""
+        """What is reconstructed: a batch of ours, or one of another loader turned to that."""
         if isinstance(batch, Volume | Measurement):
             return batch
         scan = volume_of_batch(batch, self.task.modality)
         if self._named.setdefault(scan.name, batch_idx) != batch_idx:
             raise InputError(f"{scan.name}: two volumes of the loader are called so, which results are filed under")
         self.runner.check_sized(scan)
-        return scan.to(self.device)
+        return scan
 
     def _part(self, number: int) -> tuple[Slab, Volume | Measurement, dict[str, Any]]:
         """What this process has of a volume that it shares; the rest is read, and let go."""
         scan = cast(VolumeDataModule, self.data).taken(number)
         slab = self.sharing.slab(scan)
-        part, volume = self.runner.part(scan, slab)
-        return slab, part.to(self.device), volume
+        return slab, *self.runner.part(scan, slab)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         index = self._index(batch_idx)

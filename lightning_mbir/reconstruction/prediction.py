@@ -96,7 +96,7 @@ def _predict(job: Job) -> tuple[dict[str, Any], bool]:
     running, new = Running(), None
     try:
         with whole_folder(folder, *STATES) if first else nullcontext(unfinished(folder)) as new:
-            case, each = runner.case(scan), None
+            case, each = runner.case(scan, [plan]), None
             plan, tuning = _chosen(job, case, new, key)
             job = replace(job, plan=plan)
             if plan.samples > 1:
@@ -136,10 +136,10 @@ def _agreed(key: str, name: str) -> str:
 def _course(job: Job, key: str, case: Case) -> Course | None:
     """What follows the volume; of processes that share it, none unless all of them have one."""
     course, runner, plan = job.course, job.runner, job.plan
-    if not every(course is not None, case.y.device) or course is None:
+    if not every(course is not None, case.device) or course is None:
         return None
     course.run = run_name(runner.task.name, case.name, plan.name, key)
-    operator = case.operator(runner.takes_complex(plan))
+    operator = case.passing(runner.takes_complex(plan))
     course.start(job.scan, case, operator, runner.task.modality, runner.task.data_range)
     return course
 
@@ -238,7 +238,8 @@ def _direct(runner: Runner, plan: Plan, case: Case) -> tuple[str, Tensor] | None
         method, name, steps = "sirt", "SIRT, 50 steps", 50
     if plan.method == method:
         return None
-    return name, run_method(case.y, operator, method=method, modality=runner.task.modality, steps=steps).image
+    modality, slabs = runner.task.modality, case.host_slabs
+    return name, run_method(case.y, operator, None, method, modality=modality, steps=steps, host_slabs=slabs).image
 
 
 def _dicom_headers(job: Job) -> list[Any]:
@@ -266,14 +267,12 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _provenance(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     """Where a result comes from, beside what ``Runner.metrics`` says."""
-    scan = job.scan
-    data = scan.y if isinstance(scan, Measurement) else scan.data
     file = {} if job.source is None else {"file_sha256": file_sha256(job.source)}
     names = ("method_sha256", "options", "steps", "prior", "second_prior", "network", "precision")
     return {
         "version": __version__,
         "revision": git_revision(),
-        "device": device_name(data.device),
+        "device": device_name(job.runner.device),
         "input": {**identity["volume"], **file},
         **{name: identity[name] for name in names if name in identity},
     }

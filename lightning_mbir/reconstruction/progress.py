@@ -18,7 +18,7 @@ from lightning_mbir.messages import console, quiet
 from lightning_mbir.methods.candidates import Choice
 from lightning_mbir.methods.trials import Trial
 from lightning_mbir.reconstruction.forecast import Forecast, duration
-from lightning_mbir.samplers import SamplerState
+from lightning_mbir.samplers import Callback, SamplerState
 
 
 class _Bar:
@@ -174,3 +174,15 @@ class SampleProgress:
             self.__exit__(None, None, None)
             self.number += 1
             self.__enter__()
+
+
+def both(bar: Callback, course: Callback | None) -> Callback:
+    """A progress bar, and what follows the volume where something does."""
+    if course is None:
+        return bar
+
+    def told(state: SamplerState) -> None:
+        bar(state)
+        course(state)
+
+    return told

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import Modality
+from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.files import sha256
 from lightning_mbir.flags import is_class_path
 from lightning_mbir.lazy import imported
@@ -45,6 +47,19 @@ def plain_data(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return tensor_sha256(torch.from_numpy(np.ascontiguousarray(value)))
     return tensor_sha256(value) if isinstance(value, Tensor) else value
+
+
+def volume_identity(scan: Volume | Measurement) -> dict[str, Any]:
+    """What is told of a volume or a measurement."""
+    volume: dict[str, Any] = {"name": scan.name}
+    if isinstance(scan, Volume):
+        volume |= {"shape": list(scan.data.shape), "spacing_mm": [round(size, 6) for size in scan.spacing]}
+        volume["sha256"] = tensor_sha256(scan.data)
+    else:
+        volume |= {"sha256": tensor_sha256(scan.y), "calibrated": scan.calibrated}
+        volume["noise_std"] = scan.noise_std
+        volume["geometry"] = plain_data(scan.geometry)
+    return volume
 
 
 def prior_identity(source: str | None, modality: Modality, prior: SliceDenoiser) -> dict[str, str | None]:

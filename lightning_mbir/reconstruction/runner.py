@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.messages import about
 from lightning_mbir.methods.fbp_unet import FBPUNet
 from lightning_mbir.methods.held_out import TooLittle
+from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import Running, reconstruct_samples
@@ -31,12 +34,12 @@ from lightning_mbir.prior.networks.precision import chosen
 from lightning_mbir.reconstruction.case import Case, measured, simulate
 from lightning_mbir.reconstruction.forecast import Forecast, beyond
 from lightning_mbir.reconstruction.measured import part_of, slices_of
-from lightning_mbir.reconstruction.memory import needed_memory, told_memory
-from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress, SampleProgress
-from lightning_mbir.reconstruction.provenance import file_sha256, plain_data, prior_identity, tensor_sha256
+from lightning_mbir.reconstruction.placement import Work, placed, told_slabs, told_work
+from lightning_mbir.reconstruction.progress import ChoiceProgress, LevelProgress, SampleProgress, both
+from lightning_mbir.reconstruction.provenance import file_sha256, prior_identity, volume_identity
 from lightning_mbir.report.lpips import lpips
 from lightning_mbir.report.metrics import image_metrics
-from lightning_mbir.samplers import Callback, SamplerState
+from lightning_mbir.samplers import Callback
 from lightning_mbir.slabs import Slab, current
 from lightning_mbir.version import __version__
 
@@ -56,6 +59,9 @@ class Runner:
         others: further priors by their names, loaded, that plans may name.
         lpips: whether it is scored too.
         shown: whether progress is shown.
+        device: where the work is done.
+        host_slices: how many slices pass through it at a time, of volumes that stay in host memory; 0 for volumes that
+            go there, None for what the memory says.
     """
 
     task: Task
@@ -70,16 +76,23 @@ class Runner:
     others: dict[str, SliceDenoiser] = field(default_factory=dict)
     lpips: bool = False
     shown: bool = True
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
+    host_slices: int | None = None
 
-    def precision(self, scan: Volume | Measurement, plan: Plan) -> str | None:
-        """In which the prior runs on the device of a scan; None of methods without one."""
+    def __post_init__(self) -> None:
+        if self.host_slices is not None and self.host_slices < 0:
+            raise InputError(f"--model.host_slices {self.host_slices}: give a whole number of at least 0")
+
+    def precision(self, plan: Plan) -> str | None:
+        """In which the prior runs; None of methods without one."""
         if self.prior is None or not plan.chosen.needs_prior:
             return None
-        return self.prior.precision_on((scan.y if isinstance(scan, Measurement) else scan.data).device)
+        return self.prior.precision_on(self.device)
 
-    def settle_precision(self, device: torch.device) -> str:
-        """Give the priors a precision that a device does well; returns what to tell where it is not what was asked."""
-        told = ""
+    def settle_device(self, device: torch.device) -> str:
+        """Do the work on a device, by priors in a precision that it does well; returns what to tell where that is not
+        what was asked."""
+        told, self.device = "", device
         for prior in (*self.others.values(), self.second_prior, self.prior):
             if prior is not None:
                 prior.precision, told = chosen(prior.precision, device)
@@ -93,6 +106,11 @@ class Runner:
             unet: the trained network, where one is given.
             splits: whether processes share slices.
         """
+        if splits and self.host_slices:
+            raise InputError(
+                f"--model.host_slices {self.host_slices}: of volumes that one device works on, and processes share "
+                "these; leave it out, or give --split volumes"
+            )
         if self.task.modality != "mri" and unet is None and self.task.operator is None:
             return
         for size in sorted(sizes):
@@ -113,19 +131,22 @@ class Runner:
             return self.has_phase
         return self.prior.complex
 
-    def case(self, scan: Volume | Measurement) -> Case:
-        """The measurement of a volume, or the part of a measurement that is wanted; the priors go to its device."""
-        device = (scan.y if isinstance(scan, Measurement) else scan.data).device
+    def case(self, scan: Volume | Measurement, plans: Sequence[Plan]) -> Case:
+        """The measurement of a volume, or the part of a measurement that is wanted, for what is to be run on it; on the
+        device with the priors or, where there is no room, in host memory, which is told."""
         for prior in (self.prior, self.second_prior, *self.others.values()):
             if prior is not None:
-                prior.to(device)
+                prior.to(self.device)
+        placing = partial(self._placed, scan.name, plans)
         if isinstance(scan, Volume):
             if scan.notes and current().first:
                 log.info("%s: %s", scan.name, "; ".join(scan.notes))
             with about(scan.name):
-                return simulate(scan, self.task, self.settings, self.seed, self.has_phase)
+                given = scan, self.task, self.settings, self.seed, self.has_phase
+                return simulate(*given, self.device, placing)
         with about(scan.name):
-            case = measured(scan if current().split else part_of(scan, self.seed, **self.given))
+            part = scan if current().split else part_of(scan, self.seed, **self.given)
+            case = measured(part, self.device, placing)
         notes = list(case.notes)
         if case.noise_std and not scan.noise_std:
             notes.append(f"noise of {case.noise_std:.3g}, from the data")
@@ -133,10 +154,28 @@ class Runner:
             log.info("%s: %s", case.name, "; ".join(notes))
         return case
 
+    def _placed(
+        self, name: str, plans: Sequence[Plan], operator: Callable[[bool], LinearOperator], depth: int, weights: bool
+    ) -> HostSlabs | None:
+        """Where a volume is worked on; see ``placed``."""
+        if self.host_slices == 0 or current().split or (self.host_slices is None and self.device.type == "cpu"):
+            return None
+        works = [work for plan in plans for work in self._works(plan, operator(self.takes_complex(plan)), depth)]
+        slabs = placed(works, self.device, weights, self.host_slices)
+        if slabs is not None:
+            log.info("%s: %s", name, told_slabs(slabs, works[0].depth))
+        return slabs
+
+    def _works(self, plan: Plan, operator: LinearOperator, depth: int) -> list[Work]:
+        """What may be run of a plan."""
+        if plan.choice is None:
+            return [Work(plan.chosen, operator, depth, self._priors(plan.chosen, plan.prior), plan.samples)]
+        return [Work(c.chosen, operator, depth, self._priors(c.chosen, c.prior)) for c in plan.choice.candidates]
+
     def part(self, scan: Volume | Measurement, slab: Slab) -> tuple[Volume | Measurement, dict[str, Any]]:
         """What a process takes of a volume, or of the part of a measurement that is wanted; and ``volume_identity`` of
         all of it."""
-        volume = self.volume_identity(scan)
+        volume = volume_identity(scan)
         if isinstance(scan, Volume):
             return scan.with_data(scan.data[slab.start : slab.stop].clone()), volume
         part = slices_of(part_of(scan, self.seed, **self.given), slab.start, slab.stop)
@@ -173,24 +212,18 @@ class Runner:
             larger = beyond(size, getattr(prior, "largest", None), name)
             if larger is not None:
                 log.warning("%s: %s", title, larger)
-        self._tell_memory(case, plan, operator, title)
+        self._tell_memory(case, plan, title)
         log.debug("%s: %s", title, self._told(plan, case))
         with about(case.name):
             if plan.samples == 1:
                 with LevelProgress(f"{title} {plan.method}", self.shown, forecast) as bar:
-                    result = run_method(*given, callback=_both(bar, course), **arguments)
+                    result = run_method(*given, callback=both(bar, course), **arguments)
             else:
                 running = Running() if running is None else running
                 name = f"{title} {plan.method}"
                 with SampleProgress(name, self.shown, plan.samples, running.count, forecast) as bars:
-                    result = reconstruct_samples(
-                        *given,
-                        samples=plan.samples,
-                        running=running,
-                        each=each,
-                        callback=_both(bars, course),
-                        **arguments,
-                    )
+                    more = {**arguments, "running": running, "each": each, "callback": both(bars, course)}
+                    result = reconstruct_samples(*given, samples=plan.samples, **more)
         log.debug("%s: %s took %.2f s, %d network evaluations", title, plan.method, result.seconds, result.nfe)
         return result
 
@@ -200,22 +233,15 @@ class Runner:
         steps = (("steps", plan.steps or plan.chosen.steps),) if plan.chosen.steps else ()
         given = ", ".join(f"{name} {value}" for name, value in (*steps, *options.items()))
         prior = self._prior(plan.prior) if plan.chosen.needs_prior else None
-        told = (
-            "" if prior is None else f"; prior {plan.prior or self.prior_name} in {prior.precision_on(case.y.device)}"
-        )
+        told = "" if prior is None else f"; prior {plan.prior or self.prior_name} in {prior.precision_on(case.device)}"
         quick = self.task.is_quick(plan.method, plan.steps)
         few = f", options of at most {self.task.quick['steps']} levels" if quick else ""
-        return f"{plan.method} ({given or 'no options'}){few}{told}; on {case.y.device}"
+        return f"{plan.method} ({given or 'no options'}){few}{told}; on {case.device}"
 
-    def _tell_memory(self, case: Case, plan: Plan, operator: LinearOperator, title: str) -> None:
+    def _tell_memory(self, case: Case, plan: Plan, title: str) -> None:
         """A line on the memory that a run will take, a warning where there is less."""
-        chosen = plan.chosen
-        priors = [self._prior(plan.prior)] if chosen.needs_prior else []
-        priors += [self.second_prior] if "second_prior" in chosen.needs else []
-        weights = case.weights if chosen.weighted else None
-        known = [prior for prior in priors if isinstance(prior, SliceDenoiser)]
-        needed = needed_memory(chosen, operator, case.y, known, weights, plan.samples)
-        told = None if needed is None else told_memory(needed, case.y.device)
+        (work,) = self._works(plan, case.operator(self.takes_complex(plan)), len(case.y))
+        told = told_work(work, case.y, case.weights, case.host_slabs)
         if told is not None and told[1] and current().first:
             log.warning("%s: %s", case.name, told[0])
         elif told is not None and self.shown:
@@ -280,6 +306,7 @@ class Runner:
             "network": self.network,
             "calibrated": case.calibrated,
             "spacing": case.spacing if case.sized else None,
+            "host_slabs": case.host_slabs,
         }
 
     @property
@@ -299,6 +326,12 @@ class Runner:
     def _prior(self, name: str | None) -> SliceDenoiser | None:
         """The prior of the run, or another one of a plan."""
         return self.prior if name is None else self.others[name]
+
+    def _priors(self, chosen: Method, name: str | None) -> list[SliceDenoiser]:
+        """Those that a method runs, as far as it is known what they take."""
+        priors = [self._prior(name)] if chosen.needs_prior else []
+        priors += [self.second_prior] if "second_prior" in chosen.needs else []
+        return [prior for prior in priors if isinstance(prior, SliceDenoiser)]
 
     def data_range(self, truth: Tensor) -> float:
         """Peak of the metrics, in physical unit."""
@@ -336,18 +369,6 @@ class Runner:
             metrics["acceleration"] = round(acceleration, 4)
         return metrics
 
-    def volume_identity(self, scan: Volume | Measurement) -> dict[str, Any]:
-        """What ``identity`` tells of a volume or a measurement."""
-        volume: dict[str, Any] = {"name": scan.name}
-        if isinstance(scan, Volume):
-            volume |= {"shape": list(scan.data.shape), "spacing_mm": [round(size, 6) for size in scan.spacing]}
-            volume["sha256"] = tensor_sha256(scan.data)
-        else:
-            volume |= {"sha256": tensor_sha256(scan.y), "calibrated": scan.calibrated}
-            volume["noise_std"] = scan.noise_std
-            volume["geometry"] = plain_data(scan.geometry)
-        return volume
-
     def identity(self, scan: Volume | Measurement, plan: Plan, volume: dict[str, Any] | None = None) -> dict[str, Any]:
         """All that the result of a method depends on, in plain data: numbers, names and checksums.
 
@@ -369,25 +390,13 @@ class Runner:
             "task": self.task.name,
             "settings": self.given if isinstance(scan, Measurement) else self.settings,
             "seed": self.seed,
-            "volume": self.volume_identity(scan) if volume is None else volume,
+            "volume": volume_identity(scan) if volume is None else volume,
             **plan.identity,
             "prior": self.prior_identity(plan),
             **({"other_priors": others} if others else {}),
             "second_prior": second,
             "network": None if network is None else {"name": str(network), "sha256": file_sha256(network)},
-            "precision": self.precision(scan, plan),
+            "precision": self.precision(plan),
             "lpips_scored": self.lpips,
             "version": __version__,
         }
-
-
-def _both(bar: Callback, course: Callback | None) -> Callback:
-    """A progress bar, and what follows the volume where something does."""
-    if course is None:
-        return bar
-
-    def told(state: SamplerState) -> None:
-        bar(state)
-        course(state)
-
-    return told

@@ -26,14 +26,14 @@ def score_volume(runner: Runner, scan: Volume | Measurement, plan: Plan, title: 
 
     Args:
         runner: what runs the method.
-        scan: the volume, or a measurement, on the device to work on.
+        scan: the volume, or a measurement.
         plan: the method.
         title: what stands before the progress bar.
         course: has the result drawn, for TensorBoard.
     """
-    case, identity = runner.case(scan), runner.identity(scan, plan)
-    case.operator(runner.takes_complex(plan)).norm()  # known before, so none of the method's time
-    with PeakMemory(case.y.device) as memory:
+    case, identity = runner.case(scan, [plan]), runner.identity(scan, plan)
+    case.passing(runner.takes_complex(plan)).norm()  # known before, so none of the method's time
+    with PeakMemory(case.device) as memory:
         plan, tuning = runner.choose(case, plan, title)
         result = runner.run(case, plan, title)
     key = digest(identity)
@@ -41,7 +41,7 @@ def score_volume(runner: Runner, scan: Volume | Measurement, plan: Plan, title: 
         **runner.metrics(scan, case, plan, result),
         "key": key,
         **identity,
-        "device": device_name(case.y.device),
+        "device": device_name(case.device),
         "revision": git_revision(),
         "peak_mib": None if memory.bytes is None else round(memory.bytes / 2**20, 1),
         **runner.scores(case, result.image),
