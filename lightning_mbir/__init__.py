@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_mbir.data.volumes.volume import Volume as Volume
     from lightning_mbir.data.volumes.writing import write_volume as write_volume
     from lightning_mbir.errors import InputError as InputError
+    from lightning_mbir.host_slabs import HostSlabs as HostSlabs
     from lightning_mbir.methods.candidates import Budget as Budget
     from lightning_mbir.methods.catalog import METHODS as METHODS
     from lightning_mbir.methods.method import Method as Method

@@ -17,10 +17,8 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 NAME = "card"
 _libraries: list[torch.library.Library] = []
-crossed = {"sent": 0, "back": 0}
-"""Bytes that were copied to the card and from it."""
-largest = {"there": 0}
-"""Bytes of the largest tensor that was made on it."""
+seen: list[tuple[int, ...]] = []
+"""Shapes of the tensors that were made on it."""
 
 
 class _Module(_DummyBackendModule):
@@ -38,11 +36,12 @@ class OnCard(Tensor):
         sparse = raw.layout != torch.strided  # such a matrix says that it is a dense one
         laid = {"strides": (raw.shape[1], 1)} if sparse else {"strides": raw.stride()}
         own = {} if sparse else {"storage_offset": raw.storage_offset()}
-        return Tensor._make_wrapper_subclass(cls, raw.shape, **laid, **own, dtype=raw.dtype, device=NAME)
+        return Tensor._make_wrapper_subclass(cls, raw.shape, **laid, **own, dtype=raw.dtype, device=f"{NAME}:0")
 
     def __init__(self, raw: Tensor) -> None:
         self.raw = raw
-        largest["there"] = max(largest["there"], 0 if raw.layout != torch.strided else raw.nbytes)
+        if raw.layout == torch.strided:
+            seen.append(tuple(raw.shape))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
@@ -62,12 +61,9 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     if wanted is not None:
         named["device"] = torch.device("cpu")
     if func.name() == "aten::copy_":
-        _count(args[1], args[0].device.type)
         given[0].copy_(given[1])
         return args[0]
-    if func.name() == "aten::_to_copy":
-        _count(args[0], args[0].device.type if wanted is None else torch.device(wanted).type)
-    elif len(places) > 1:
+    if func.name() != "aten::_to_copy" and len(places) > 1:
         raise RuntimeError(f"{func.name()}: tensors on cpu and on {NAME}")
     # A lazy conjugate is a mark on a tensor, which this wrapper would not show.
     out = torch.conj_physical(given[0]) if func.name() == "aten::_conj" else func(*given, **named)
@@ -78,15 +74,10 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     return tree_map(lambda x: OnCard(x) if isinstance(x, Tensor) and not isinstance(x, OnCard) else x, out)
 
 
-def _count(source: Tensor, target: str) -> None:
-    if source.device.type != target:
-        crossed["back" if target == "cpu" else "sent"] += source.nbytes
-
-
 def insert() -> torch.device:
     """Make the device known to torch in this process."""
     if not _libraries:
         _setup_privateuseone_for_python_backend(NAME, _Module())
         _libraries.append(torch.library.Library("_", "IMPL"))
         _libraries[0].fallback(lambda func, *args, **kwargs: _run(func, *args, **kwargs), "PrivateUse1")
-    return torch.device(NAME)
+    return torch.device(NAME, 0)

@@ -26,6 +26,7 @@ class GaussianPrior(nn.Module):
     def __init__(self, mean: float = 0.3, deviation: float = 0.5, in_channels: int = 1) -> None:
         super().__init__()
         self.mean, self.deviation, self.in_channels = mean, deviation, in_channels
+        self.register_buffer("place", torch.empty(0))  # by which it is somewhere, as a network is by its weights
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         keep = self.deviation**2 / (self.deviation**2 + sigma[:, None, None, None] ** 2)

@@ -38,11 +38,7 @@ class InSlabs(LinearOperator):
 
     def __init__(self, operator: LinearOperator, slabs: HostSlabs) -> None:
         super().__init__()
-        if operator.of_slices(0, 1) is None:
-            raise InputError(
-                f"{type(operator).__name__} measures slices together, which cannot pass through {slabs.device} a few "
-                "at a time; give --model.host_slices 0, and a device with more memory or the CPU"
-            )
+        check_uncoupled(operator, slabs)
         self.operator, self.slabs = operator, slabs
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
@@ -139,6 +135,15 @@ class InSlabs(LinearOperator):
         some = self.operator.of_slices(start, stop)
         assert some is not None
         return some.to(self.slabs.device)
+
+
+def check_uncoupled(operator: LinearOperator, slabs: HostSlabs) -> None:
+    """Raise ``InputError`` where slices cannot pass one by one."""
+    if operator.of_slices(0, 1) is None:
+        raise InputError(
+            f"{type(operator).__name__} measures slices together, which cannot pass through {slabs.device} a few at a "
+            "time; give --model.host_slices 0, and a device with more memory or the CPU"
+        )
 
 
 class _Product(torch.autograd.Function):

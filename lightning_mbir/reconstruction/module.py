@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_mbir.data.measurements.measurement import Measurement
@@ -325,10 +324,6 @@ class ReconstructionModule(L.LightningModule):
             return None
         self.board.add(self._index(batch_idx), metrics, job.course)
         return record_of(job.folder, self.keep_volumes, self.task.modality, getattr(scan, "notes", ()))
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Volumes are in host memory until it is known whether there is room for them on the device."""
-        return batch
 
     def _scan(self, batch: Any, batch_idx: int) -> Volume | Measurement:
         """What is reconstructed: a batch of ours, or one of another loader turned to that."""

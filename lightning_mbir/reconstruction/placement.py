@@ -13,6 +13,7 @@ from lightning_mbir.free_memory import free_memory
 from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.method import Method
 from lightning_mbir.physics import InSlabs, LinearOperator
+from lightning_mbir.physics.in_slabs import check_uncoupled
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.memory import needed_memory, told_memory
 
@@ -75,9 +76,10 @@ def placed(
         InputError: slices that are wanted of an operator that couples them.
     """
     if wanted is not None:
+        slabs = HostSlabs(device, min([wanted, *(work.depth for work in works)]))
         for work in works:
-            InSlabs(work.operator, HostSlabs(device, wanted))  # which refuses what cannot be
-        return HostSlabs(device, min([wanted, *(work.depth for work in works)]))
+            check_uncoupled(work.operator, slabs)
+        return slabs
     free = free_memory(device)
     if max((whole_bytes(work, device, weights) or 0 for work in works), default=0) <= free:
         return None

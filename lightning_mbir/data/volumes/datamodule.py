@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset
 
@@ -227,6 +228,10 @@ class VolumeDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Volume | Measurement]:
         return DataLoader(_Scans(self), batch_size=1, collate_fn=_first)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A volume is in host memory until it is known whether there is room for it on the device."""
+        return batch
 
     def _cut(self, volume: Volume, source: Path | str) -> Volume:
         if self.slices is None:
