@@ -95,19 +95,19 @@ def simulate(
     settings: dict[str, Any],
     seed: int,
     has_phase: bool,
-    device: torch.device,
-    placing: Placing,
+    device: torch.device | None = None,
+    placing: Placing | None = None,
 ) -> Case:
     """Measure a volume as the task says; ``has_phase`` gives it a smooth phase first.
 
     Of a slab what one process would measure of it: phase and noise are those of the volume.
 
     Args:
-        scan: the volume, on the host.
+        scan: the volume.
         task, settings, seed: what is measured.
         has_phase: whether it is given a phase.
-        device: where the volume goes, unless it stays on the host.
-        placing: which of it.
+        device: where the volume goes, and the measurement; it stays where it is by default.
+        placing: whether it stays in host memory instead.
     """
     x, slab = scan.data, current()
     own = slice(slab.start, slab.stop) if slab.split else slice(None)
@@ -123,8 +123,8 @@ def simulate(
             built = of_own
         return built
 
-    slabs = placing(on_host, len(x), "photons" in settings)
-    x = x.to(device if slabs is None else "cpu")
+    slabs = None if placing is None else placing(on_host, len(x), "photons" in settings)
+    x = x if slabs is not None or device is None else x.to(device)
 
     @cache
     def operator(complex: bool) -> LinearOperator:
@@ -149,16 +149,17 @@ def simulate(
     return Case(*given, noise_std=std, noise_power=power, sized=scan.sized, host_slabs=slabs)
 
 
-def measured(scan: Measurement, device: torch.device, placing: Placing) -> Case:
-    """A measurement on the host as it is, without truth; the affine tells its voxels."""
+def measured(scan: Measurement, device: torch.device | None = None, placing: Placing | None = None) -> Case:
+    """A measurement as it is, without truth; the affine tells its voxels. ``device`` and ``placing`` are those of
+    ``simulate``."""
     x, y, z = (float(size) for size in np.linalg.norm(scan.affine[:3, :3], axis=0))
 
     @cache
     def on_host(complex: bool) -> LinearOperator:
         return measured_operator(scan, complex)
 
-    slabs = placing(on_host, len(scan.y), False)
-    there = scan.to(device if slabs is None else torch.device("cpu"))
+    slabs = None if placing is None else placing(on_host, len(scan.y), False)
+    there = scan if slabs is not None or device is None else scan.to(device)
 
     @cache
     def operator(complex: bool) -> LinearOperator:

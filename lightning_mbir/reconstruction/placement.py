@@ -19,8 +19,9 @@ from lightning_mbir.reconstruction.memory import needed_memory, told_memory
 
 MOST = 64
 """Slices at a time beyond which nothing is gained: as many as go into one product of a projection (``CHUNK``)."""
-TIMES = 3
-"""Slices of the volume, and of the measurement, that an operator has on the device for each one that passes."""
+TIMES = 2.7
+"""Slices of the volume, in the type of the measurement, and of this, that an operator has on the device for each one
+that passes."""
 SHARE = 4
 """The part of the free memory that a slab may take; the rest is for slice batches of the networks."""
 
@@ -145,9 +146,9 @@ def device_bytes(work: Work, slabs: HostSlabs) -> int:
 def slice_bytes(work: Work) -> int:
     """What an operator takes on a device for a slice that passes, with what it has for this slice alone."""
     operator = work.operator
-    volume = math.prod(work.shape[1:]) * operator.dtype.itemsize
+    volume = math.prod(work.shape[1:]) * operator.range_dtype.itemsize
     own = 0 if operator.separable else held_bytes(operator) // work.depth
-    return TIMES * (volume + work.y.nbytes // work.depth) + own
+    return int(TIMES * (volume + work.y.nbytes / work.depth)) + own
 
 
 def held_bytes(operator: LinearOperator) -> int:

@@ -1,14 +1,19 @@
 """Where a volume is worked on, by the memory that it takes, and that it takes that much."""
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from lightning_mbir.data import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.host_slabs import HostSlabs
+from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import run_method
+from lightning_mbir.methods.tasks import TASKS
 from lightning_mbir.physics import (
     ConeBeam,
     FourierSampling,
@@ -23,6 +28,7 @@ from lightning_mbir.prior import load_prior
 from lightning_mbir.reconstruction import METHODS, memory, placement
 from lightning_mbir.reconstruction.memory import PeakMemory, needed_memory, told_memory
 from lightning_mbir.reconstruction.placement import Work, device_bytes, placed, slab_size, slice_bytes, told_work
+from lightning_mbir.reconstruction.runner import Runner
 from tests.helpers import gaussian_prior, peak_bytes, smooth_volume
 from tests.physics.mri.test_coil_maps import smooth_maps
 
@@ -166,3 +172,29 @@ def test_the_rule_of_the_docs_is_that_of_the_program() -> None:
     assert f"a quarter of the device's free memory, and at most {placement.MOST}" in text
     assert placement.SHARE == 4
     assert f"{placement.TIMES} (v + m)" in text
+
+
+def test_a_run_measures_and_reconstructs_in_slabs(caplog: pytest.LogCaptureFixture) -> None:
+    task, plan = TASKS["sv_ct"], Plan("admm_tv", {}, 2)
+    scan = Volume(smooth_volume((7, 32, 32), 0.02), np.eye(4), "ball", "ct")
+    results = []
+    for slices in (0, 3):
+        runner = Runner(task, task.settings(views=8, photons=1e5), {}, 0, False, host_slices=slices, shown=False)
+        with caplog.at_level(logging.INFO, "lightning_mbir"):
+            case = runner.case(scan, [plan])
+        results.append((case, runner.run(case, plan, "")))
+    (one, whole), (other, slabs) = results
+    assert one.host_slabs is None and other.host_slabs == HostSlabs(torch.device("cpu"), 3)
+    told = "ball: the volume stays in host memory, and passes through cpu 3 of 7 slices at a time"
+    assert caplog.messages.count(told) == 1
+    torch.testing.assert_close(other.y, one.y)  # counts and all
+    torch.testing.assert_close(slabs.volume, whole.volume)
+    assert other.passing(False).at_once == 3
+
+
+def test_numbers_of_slices_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--model\.host_slices -1: give a whole number of at least 0"):
+        Runner(TASKS["sv_ct"], {}, {}, 0, False, host_slices=-1)
+    runner = Runner(TASKS["sv_ct"], {}, {}, 0, False, host_slices=2)
+    with pytest.raises(InputError, match=r"--model\.host_slices 2: .*--split volumes"):
+        runner.check_operators({32}, None, splits=True)
