@@ -147,11 +147,9 @@ class Runner:
         with about(scan.name):
             part = scan if current().split else part_of(scan, self.seed, **self.given)
             case = measured(part, self.device, placing)
-        notes = list(case.notes)
-        if case.noise_std and not scan.noise_std:
-            notes.append(f"noise of {case.noise_std:.3g}, from the data")
-        if notes and current().first:
-            log.info("%s: %s", case.name, "; ".join(notes))
+        found = (f"noise of {case.noise_std:.3g}, from the data",) if case.noise_std and not scan.noise_std else ()
+        if (notes := "; ".join((*case.notes, *found))) and current().first:
+            log.info("%s: %s", case.name, notes)
         return case
 
     def _placed(
