@@ -114,10 +114,15 @@ def _evidence(scorer: _Scorer) -> float | None:
     result = scorer.reconstruct(fold, scale, plain[0], plain[0].full)
     given = scorer.arguments
     priors = [scorer.prior(name) for name in (None, choice.rival)]
-    unit = measured_unit(priors[0].unit, scale, given["modality"], given.get("calibrated", True))
+    unit, other = (measured_unit(one.unit, scale, given["modality"], given.get("calibrated", True)) for one in priors)
+    own, rival = (placed(one, given.get("spacing"), len(result.volume)) for one in priors)
+    factor, shift = unit.scale / other.scale, (unit.offset - other.offset) / other.scale
+
+    def in_own_unit(x: Tensor, sigma: float) -> Tensor:
+        return (rival(x * factor + shift, sigma * factor) - shift) / factor
+
     x = (result.volume - unit.offset) / unit.scale
-    own, rival = (placed(prior, given.get("spacing"), len(x)) for prior in priors)
-    return log_evidence(x, own, rival, KeyedNoise(given.get("seed", 0), given.get("volume", 0)))
+    return log_evidence(x, own, in_own_unit, KeyedNoise(given.get("seed", 0), given.get("volume", 0)))
 
 
 def _likely(choice: Choice, evidence: float | None, open: bool) -> list[int]:

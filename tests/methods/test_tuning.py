@@ -118,6 +118,20 @@ def test_over_an_arc_the_prior_that_finds_the_object_more_probable_decides() -> 
         assert warning.startswith("this object is not what prior of the run knows: prior rival finds it") == (own == 2)
 
 
+def test_evidence_does_not_depend_on_the_units_of_the_priors() -> None:
+    arc, unit = ParallelBeam(24, [i * 5.0 for i in range(12)], pixel_size=6.0), Unit.of("ct")
+    dds, tv = Candidate("dds", DDS), Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40})
+    other = Unit(unit.scale / 2, unit.scale / 4)  # what is x there is 2 x - 0.5
+    same = SliceDenoiser(GaussianPrior(2 * anatomy(2) - 0.5, 0.1), other, "ct", 16)
+    found = []
+    for rival in (prior(2), same):
+        priors = {None: prior(1), "rival": rival}
+        choice = Choice((dds, tv), QUICK, search=False, rival="rival")
+        found.append(tune(arc(drawn(0)), arc, choice, priors.__getitem__, **KEYS).evidence)
+    assert found[0] is not None
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
 def test_of_two_priors_the_one_that_finds_the_object_less_probable_is_not_tried() -> None:
     dds, tv = Candidate("dds", DDS), Candidate("admm_tv", {"lam": 1e-4, "rho": 0.01, "steps": 40})
     for own, rival, tried in ((1, 2, {0, 1}), (2, 1, {1, 2})):
