@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+try:  # what torch has no public name for, and 2.6 not at all
+    from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+except ImportError:
+    THERE, _DummyBackendModule = False, object
+else:
+    THERE = True
 
 NAME = "card"
 _libraries: list[torch.library.Library] = []

@@ -60,6 +60,7 @@ def on_card(
     return found
 
 
+@pytest.mark.skipif(not card.THERE, reason="this torch knows no devices of others")
 def test_all_methods_keep_volumes_in_host_memory_and_work_on_the_device(tmp_path: Path) -> None:
     kinds = {"ct": "ct", "mri": "coils"}
     cases = [(name, kinds[m]) for name, one in METHODS.items() for m in one.modalities if (name, m) != ("sense", "ct")]
@@ -73,6 +74,7 @@ def test_all_methods_keep_volumes_in_host_memory_and_work_on_the_device(tmp_path
         assert not [shape for shape in stacks if shape[0] == DEPTH or shape[:2] == (1, DEPTH)], case
 
 
+@pytest.mark.skipif(not card.THERE, reason="this torch knows no devices of others")
 def test_a_prior_takes_slices_to_where_it_is_and_brings_them_back(tmp_path: Path) -> None:
     for apart, place in on_ranks(priors_on_card, tmp_path, 1)[0]:
         assert apart < 1e-5

@@ -21,15 +21,16 @@ def log_evidence(
     """By how many nats a pixel ``prior`` finds slices more probable than ``rival`` does.
 
     ``log p(x) - log q(x) = int (e_q - e_p) / sigma^2 d(log sigma)``, where ``e(sigma) = E ||x - D(x + sigma n)||^2``
-    is what the denoiser of a prior misses (Kong, Brekelmans and Ver Steeg 2023, "Information-Theoretic Diffusion",
-    arXiv 2302.03792, eq. 6 and 8): who knows the object denoises it better. Of the integral what lies between the
-    first and the last level, by the trapezoidal rule; the same noise for both.
+    is what the denoiser of a prior misses (the pointwise relation of information and estimation of Kong, Brekelmans
+    and Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv 2302.03792): who knows the object denoises it
+    better. Of the integral what lies between the first and the last level, by the trapezoidal rule; the same noise for
+    both.
 
     Args:
-        x: in the unit of both priors.
-        prior, rival: denoisers.
+        x: ``(z, y, x)``, in the unit of both priors.
+        prior, rival: denoisers, of the same unit.
         noise: whose steps are the levels.
-        sigmas: rising.
+        sigmas: standard deviations of the noise in that unit, rising.
     """
     gains = []
     for step, sigma in enumerate(sigmas):

@@ -154,7 +154,7 @@ class Wanted:
             whole = {**merged, "steps": steps} if steps is not None else merged
             candidates = candidates_of(method, whole, given, tuned)
             tune = bool(self.tune)
-            rival = GENERIC if setting.generic else None
+            rival = GENERIC if setting.generic and chosen.needs_prior else None  # else nothing is chosen by it
             choice = Choice(candidates, self.budget or Budget(), search=tune, asked=tune, insists=tune, rival=rival)
         return Plan(method, merged, steps, samples, choice=choice)
 

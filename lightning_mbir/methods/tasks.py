@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -110,9 +111,9 @@ class Task:
         ``run_method`` brings the weights.
         """
         if photons is not None and weights is not None:
-            power = y.double().square()
-            mean = float((weights * power).sum() / power.sum().clamp_min(1e-30))
-            return math.sqrt(float((1 - weights.double() * MODEL_ERROR**2).mean()) / mean)
+            power, whole = y.square(), torch.float64
+            mean = float((weights * power).sum(dtype=whole) / power.sum(dtype=whole).clamp_min(1e-30))
+            return math.sqrt((1 - float(weights.mean(dtype=whole)) * MODEL_ERROR**2) / mean)
         return 0.0 if snr is None else noise_sigma(y, snr) / math.sqrt(2)
 
     def noise_power(self, y: Tensor, photons: float | None = None, snr: float | None = None, **_: Any) -> float:

@@ -129,13 +129,13 @@ class Tuning:
     def warning(self, prior: str) -> str | None:
         """That the prior does not know this object, where a method without one predicts it better.
 
-        Where views leave a wedge out, that nothing held out tells whether a prior is right, whatever is chosen: a
-        method that invents what lies there may predict the views that there are better, and one that is right worse.
+        Where views leave a wedge out, nothing that is held out tells whether a prior is right: a method that invents
+        what lies there may predict the views that there are better, and one that is right worse. There it is said of a
+        prior that finds the object less probable than its rival does, and without a rival that nothing tells.
 
         Args:
             prior: name of the prior of the run.
         """
-        with_prior = [candidate.chosen.needs_prior for candidate in self.candidates]
         if self.open and self.evidence is not None:
             if self.evidence >= 0 or not self.candidate.chosen.needs_prior:
                 return None
@@ -144,7 +144,7 @@ class Tuning:
                 f"more probable, by {-self.evidence:.3f} nats a pixel, and {self.what} leave a wedge out, where the "
                 "prior decides; --method auto takes none"
             )
-        if self.open and len(set(with_prior)) == 2:
+        if self.open and len({candidate.chosen.needs_prior for candidate in self.candidates}) == 2:
             return (
                 f"{self.what} leave a wedge out, and those held out do not tell whether a prior is right about what "
                 "lies there: compare --method dds with --method admm_tv, and take which you know to fit the object"

@@ -16,7 +16,7 @@ from lightning_mbir.methods.candidates import Candidate, Choice
 from lightning_mbir.methods.evidence import log_evidence
 from lightning_mbir.methods.held_out import Fold, TooLittle, hold_out
 from lightning_mbir.methods.priors import placed
-from lightning_mbir.methods.run import Reconstruction, run_method
+from lightning_mbir.methods.run import run_method
 from lightning_mbir.methods.search import Settings, pattern_search, searched
 from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.methods.units import measured_scale, measured_unit
@@ -111,17 +111,18 @@ def _evidence(scorer: _Scorer) -> float | None:
     plain = [candidate for candidate in choice.candidates if not candidate.chosen.needs_prior]
     if choice.rival is None or not plain or len(plain) == len(choice.candidates):
         return None
-    result = scorer.reconstruct(fold, scale, plain[0], plain[0].full)
+    volume = scorer.reconstruct(fold, scale, plain[0], plain[0].full)
+    scorer.ready = (fold, plain[0], plain[0].full, volume)  # it is scored too
     given = scorer.arguments
     priors = [scorer.prior(name) for name in (None, choice.rival)]
     unit, other = (measured_unit(one.unit, scale, given["modality"], given.get("calibrated", True)) for one in priors)
-    own, rival = (placed(one, given.get("spacing"), len(result.volume)) for one in priors)
+    own, rival = (placed(one, given.get("spacing"), len(volume)) for one in priors)
     factor, shift = unit.scale / other.scale, (unit.offset - other.offset) / other.scale
 
     def in_own_unit(x: Tensor, sigma: float) -> Tensor:
         return (rival(x * factor + shift, sigma * factor) - shift) / factor
 
-    x = (result.volume - unit.offset) / unit.scale
+    x = (volume - unit.offset) / unit.scale
     return log_evidence(x, own, in_own_unit, KeyedNoise(given.get("seed", 0), given.get("volume", 0)))
 
 
@@ -172,6 +173,7 @@ class _Scorer:
         prior, arguments, report: see ``tune``.
         made: trials by candidate and settings, those of an earlier run among them.
         trials: of this run, in order.
+        ready: a volume that is wanted again, after of what it is: fold, candidate and settings.
     """
 
     choice: Choice
@@ -181,6 +183,7 @@ class _Scorer:
     report: Callable[[Trial], None] | None
     made: dict[tuple[int, str], Trial] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
+    ready: tuple[Fold, Candidate, Settings, Tensor] | None = None
 
     @property
     def spent(self) -> bool:
@@ -216,21 +219,23 @@ class _Scorer:
         except InputError:  # options that do not go together, such as a lowest noise level above the highest
             return (math.inf,)
         if method.needs_prior and steps is not None:
-            steps = min(steps, self.choice.budget.levels)
+            settings = {**settings, "steps": min(steps, self.choice.budget.levels)}
         try:
-            result = self.reconstruct(fold, scale, candidate, {**options, "steps": steps})
+            volume = self.reconstruct(fold, scale, candidate, settings)
         except InputError as error:
             if "diverged" not in str(error):
                 raise
             return (math.inf,)
-        return tuple(fold.errors(result.volume))
+        return tuple(fold.errors(volume))
 
-    def reconstruct(self, fold: Fold, scale: float, candidate: Candidate, settings: Settings) -> Reconstruction:
+    def reconstruct(self, fold: Fold, scale: float, candidate: Candidate, settings: Settings) -> Tensor:
         """What a candidate makes of what is left of a fold."""
+        if self.ready is not None and self.ready[0] is fold and self.ready[1:3] == (candidate, settings):
+            return self.ready[3]
         method = candidate.chosen
         prior = self.prior(candidate.prior) if method.needs_prior else None
         given = {**self.arguments, **settings, "weights": fold.weights if method.weighted else None, "scale": scale}
-        return run_method(fold.y, fold.operator, prior, candidate.method, **given)
+        return run_method(fold.y, fold.operator, prior, candidate.method, **given).volume
 
 
 def _search(scorer: _Scorer, best: dict[int, Trial]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,10 +45,14 @@ class InSlabs(LinearOperator):
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
         self.separable = operator.separable
         self._probe = operator._probe
-        self._placed: LinearOperator | None = None
-        if operator.separable:
-            there = operator.device == slabs.device
-            self._placed = operator if there else copy.deepcopy(operator).to(slabs.device)
+
+    @cached_property
+    def _placed(self) -> LinearOperator | None:
+        """On the device, from when it is first needed; None where it differs from slice to slice."""
+        if not self.operator.separable:
+            return None
+        there = self.operator.device == self.slabs.device
+        return self.operator if there else copy.deepcopy(self.operator).to(self.slabs.device)
 
     @property
     def at_once(self) -> int:
@@ -55,7 +60,7 @@ class InSlabs(LinearOperator):
 
     @property
     def adjoint_gap(self) -> float:
-        return (self._placed or self.operator).adjoint_gap
+        return (self.operator if self._placed is None else self._placed).adjoint_gap
 
     @property
     def acceleration(self) -> float | None:

@@ -31,7 +31,6 @@ class CartesianFourier3D(CoilOperator):
     """
 
     separable = False
-    normal_is_cheaper = True
     mask: Float[Tensor, "z y"]
 
     def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:
