@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lightning_mbir.physics import FanBeam as FanBeam
     from lightning_mbir.physics import FourierSampling as FourierSampling
     from lightning_mbir.physics import LinearOperator as LinearOperator
+    from lightning_mbir.physics import MatrixOperator as MatrixOperator
     from lightning_mbir.physics import ModularBeam as ModularBeam
     from lightning_mbir.physics import MultiCoilFourier as MultiCoilFourier
     from lightning_mbir.physics import NoisySinogram as NoisySinogram

@@ -11,12 +11,11 @@ from torch import Tensor
 from lightning_mbir import samplers
 from lightning_mbir.checkpointing import UNKEPT
 from lightning_mbir.methods.admm_tv import admm_tv
-from lightning_mbir.methods.fbp import fbp
+from lightning_mbir.methods.fbp import fbp, unfiltered
 from lightning_mbir.methods.method import PRIOR, RATIO, Count, Positive, Searched, Share, method
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.sirt import sirt
 from lightning_mbir.methods.zero_filled import zero_filled
-from lightning_mbir.physics import ModularBeam
 
 
 @method(needs=("prior",), splits=True, memory=(11, 2, 3))
@@ -87,7 +86,7 @@ def _start(p: Problem, name: str) -> Tensor | None:
     quiet = replace(p, report=lambda state: None, checkpoint=UNKEPT)
     if name == "admm_tv":
         return admm_tv(quiet, steps=50)
-    if name == "direct" and isinstance(p.physical, ModularBeam):
+    if name == "direct" and unfiltered(p.physical):
         return sirt(quiet, steps=50)
     if name == "direct":
         return zero_filled(quiet) if p.physical.range_complex else fbp(quiet)

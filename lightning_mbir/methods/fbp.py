@@ -10,12 +10,18 @@ from lightning_mbir import solvers
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.method import method
 from lightning_mbir.methods.problem import Problem
-from lightning_mbir.physics import ConeBeam, ModularBeam
+from lightning_mbir.physics import ConeBeam, LinearOperator, MatrixOperator, ModularBeam
+
+
+def unfiltered(operator: LinearOperator) -> bool:
+    """Whether there is no filtered back-projection of what it measures."""
+    return isinstance(operator, ModularBeam | MatrixOperator)
 
 
 @method(modalities=("ct",), weighted=False, splits=True, memory=(1.5, 8, 0))
 def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp") -> Tensor:
-    """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam, none for a modular one.
+    """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam, none for a modular one or a
+    matrix.
 
     Args:
         p: the problem.
@@ -25,6 +31,11 @@ def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming
         raise InputError(
             "fbp has no filter for views that stand anywhere (ModularBeam); take sirt, cgls, admm_tv or dds, or a "
             "ConeBeam where the source goes around in a circle"
+        )
+    if isinstance(p.physical, MatrixOperator):
+        raise InputError(
+            "fbp has no filter for a geometry that only a matrix tells (MatrixOperator); take sirt, cgls, admm_tv or "
+            "dds"
         )
     if isinstance(p.physical, ConeBeam):
         return solvers.fdk(p.measured, p.physical, filter)

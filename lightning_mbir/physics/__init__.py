@@ -3,6 +3,7 @@
 from lightning_mbir.flags import MASKS
 from lightning_mbir.physics.ct.cone_beam import ConeBeam
 from lightning_mbir.physics.ct.fan_beam import FanBeam
+from lightning_mbir.physics.ct.matrix_operator import MatrixOperator
 from lightning_mbir.physics.ct.modular_beam import ModularBeam
 from lightning_mbir.physics.ct.parallel_beam import ParallelBeam
 from lightning_mbir.physics.ct.trajectory import helical_trajectory
@@ -31,6 +32,7 @@ __all__ = [
     "FourierSampling",
     "InSlabs",
     "LinearOperator",
+    "MatrixOperator",
     "ModularBeam",
     "MultiCoilFourier",
     "NoisySinogram",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 
 from lightning_mbir.data.measurements.angles import SAME, from_start, spread_evenly
@@ -21,6 +22,7 @@ from lightning_mbir.physics import (
     FanBeam,
     FourierSampling,
     LinearOperator,
+    MatrixOperator,
     ModularBeam,
     MultiCoilFourier,
     OffResonance,
@@ -35,11 +37,20 @@ from lightning_mbir.physics import (
 from lightning_mbir.physics.mri.coil_maps import sampled_centre
 from lightning_mbir.physics.noise import kspace_covariance, kspace_noise, projection_noise
 
+
+def matrix_operator(
+    matrix: scipy.sparse.csr_matrix, image_size: int, n_detectors: int, angles: list[float]
+) -> LinearOperator:
+    """The operator of square slices by a matrix, see ``MatrixOperator``; ``angles`` are one a view."""
+    return MatrixOperator(matrix, (image_size, image_size), (len(angles), n_detectors), angles)
+
+
 BEAMS: dict[str, Callable[..., LinearOperator]] = {
     "parallel": ParallelBeam,
     "fan": FanBeam,
     "cone": ConeBeam,
     "modular": ModularBeam,
+    "matrix": matrix_operator,
 }
 
 
@@ -226,12 +237,17 @@ def _fewer_views(measurement: Measurement, views: int | None = None, angle_range
         places = from_start(np.degrees(np.arctan2(table[:, 0], -table[:, 1]))) if along is None else along
     else:
         places = from_start(np.asarray(geometry["angles"]))
+    if beam == "matrix":  # parallel rays or a fan: opposite views count as the same where there is but half a turn
+        period = 180.0 if places.max() <= 180 else 360.0
     inside = np.arange(len(places)) if angle_range is None else np.flatnonzero(places < max(angle_range - SAME, SAME))
     count = len(inside) if views is None else views
     if not 1 <= count <= len(inside):
         most = len(inside)
         raise InputError(f"--views {count}: {measurement.name} has {most} views in that range; give 1 to {most}")
     chosen = inside[spread_evenly(places[inside], count, period)]
+    if beam == "matrix":
+        rows = np.arange(geometry["matrix"].shape[0]).reshape(len(places), -1)[chosen]
+        geometry["matrix"] = geometry["matrix"][rows.ravel()]
     for name in ("angles", "views", "curvature_radius"):
         if isinstance(geometry.get(name), list):
             geometry[name] = [geometry[name][view] for view in chosen]

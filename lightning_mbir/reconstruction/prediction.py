@@ -16,11 +16,11 @@ from lightning_mbir.data.volumes.dicom_writing import dicom_headers, write_dicom
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError, WriteError
 from lightning_mbir.files import check_room, unfinished, whole_folder, write_whole
+from lightning_mbir.methods.fbp import unfiltered
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.methods.run import Reconstruction, run_method
 from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.methods.trials import Trial, Tuning
-from lightning_mbir.physics import ModularBeam
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
 from lightning_mbir.reconstruction.job import Job, placed
@@ -234,7 +234,7 @@ def _direct(runner: Runner, plan: Plan, case: Case) -> tuple[str, Tensor] | None
         method, name = "cgls", "least squares"
     operator = case.operator(runner.takes_complex(plan))
     steps = None
-    if isinstance(operator, ModularBeam):  # which has no filtered back-projection
+    if unfiltered(operator):
         method, name, steps = "sirt", "SIRT, 50 steps", 50
     if plan.method == method:
         return None

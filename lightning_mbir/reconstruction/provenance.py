@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -41,9 +42,11 @@ def tensor_sha256(tensor: Tensor) -> str:
 
 
 def plain_data(value: Any) -> Any:
-    """The same with the SHA-256 of arrays and tensors in their place, so that it can be hashed."""
+    """The same with the SHA-256 of arrays, sparse matrices and tensors in their place, so that it can be hashed."""
     if isinstance(value, dict):
         return {key: plain_data(item) for key, item in value.items()}
+    if scipy.sparse.issparse(value):
+        return plain_data({"shape": list(value.shape), "at": value.indptr, "of": value.indices, "values": value.data})
     if isinstance(value, np.ndarray):
         return tensor_sha256(torch.from_numpy(np.ascontiguousarray(value)))
     return tensor_sha256(value) if isinstance(value, Tensor) else value

@@ -34,7 +34,7 @@ class Scale:
 
     @classmethod
     def of(cls, modality: Modality, window: tuple[float, float], calibrated: bool = True) -> Scale:
-        """HU for CT, 1 over a bin for CT without lengths, the file's own unit for MRI.
+        """HU for CT, 1 over whatever is the unit of length for CT without mm, the file's own unit for MRI.
 
         Args:
             modality: of the volume.
@@ -44,7 +44,7 @@ class Scale:
         if modality == "mri":
             return cls(window)
         if not calibrated:
-            return cls(window, unit="1/bin")
+            return cls(window, unit="1/length")
         plain = cls(window, 1000 / MU_WATER, -1000.0, "HU")
         low, high = (round(plain.factor * value + plain.offset, 6) for value in window)
         return cls((low, high), plain.factor, plain.offset, plain.unit)

@@ -4,6 +4,8 @@ import importlib.util
 import math
 from collections.abc import Callable
 
+import numpy as np
+import scipy.sparse
 import torch
 
 from lightning_mbir.host_slabs import HostSlabs
@@ -15,6 +17,7 @@ from lightning_mbir.physics import (
     FourierSampling,
     InSlabs,
     LinearOperator,
+    MatrixOperator,
     ModularBeam,
     MultiCoilFourier,
     NonCartesianFourier,
@@ -40,6 +43,10 @@ def random_mask(rows: int, columns: int) -> torch.Tensor:
 
 def random_maps(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(2))
+
+
+def random_matrix(rows: int, columns: int) -> scipy.sparse.csr_matrix:
+    return scipy.sparse.random(rows, columns, 0.2, "csr", random_state=np.random.default_rng(5))
 
 
 def random_weights(*shape: int) -> torch.Tensor:
@@ -130,6 +137,8 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
         detector="curved",
         curvature_radius=48.0,
     ),
+    "matrix_views": lambda: MatrixOperator(random_matrix(7 * 9, 30), (5, 6), (7, 9)),
+    "matrix_angles": lambda: MatrixOperator(random_matrix(6 * 8, 49), (7, 7), (6, 8), [0, 30, 60, 90, 120, 150]),
     "parallel_beam_torch_radon": lambda: ParallelBeam(
         12, ANGLES, n_detectors=27, pixel_size=1.5, center_offset=0.75, backend="torch_radon"
     ),

@@ -40,7 +40,7 @@ def test_the_scale_is_that_of_the_file() -> None:
     image = torch.rand(4, 8, 8)
     mri = Scale.of("mri", picture_window(image, "mri"))
     assert torch.equal(mri.shown(image), image) and mri.in_brackets == ""
-    assert Scale.of("ct", (0.0, 3.0), calibrated=False).unit == "1/bin"
+    assert Scale.of("ct", (0.0, 3.0), calibrated=False).unit == "1/length"
 
 
 def test_pictures_are_in_hounsfield_units_and_say_so() -> None:

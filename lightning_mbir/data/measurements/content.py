@@ -23,11 +23,20 @@ class Content:
     Args:
         path: the file, for messages.
         find: gives a dataset by its name, None where there is none.
+        sparse_shape: ``(rows, columns)`` of a sparse matrix by its name, None where there is none.
+        sparse: such a matrix.
     """
 
-    def __init__(self, path: Path, find: Callable[[str], Item | None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        find: Callable[[str], Item | None],
+        sparse_shape: Callable[[str], tuple[int, int] | None] = lambda name: None,
+        sparse: Callable[[str], Any] = lambda name: None,
+    ) -> None:
         self.path = path
         self.get = cache(find)
+        self.sparse_shape, self.sparse = sparse_shape, sparse
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None

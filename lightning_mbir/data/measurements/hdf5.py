@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import h5py
 import numpy as np
+import scipy.sparse
 
 from lightning_mbir.data.measurements.item import Item, told
 from lightning_mbir.errors import InputError
+from lightning_mbir.free_memory import check_fits
 
 MOST_LINKS = 32
 """Soft links on the way to a dataset; more are a circle."""
@@ -56,6 +59,39 @@ class HDF5File:
             texts = {key: _text(found.attrs[key]) for key in ("units", "axes") if key in found.attrs}
             chunks = found.chunks or (1,) * len(shape)
             return Item(self.path, name, shape, dtype, found.__getitem__, chunks, texts)
+
+    def sparse_shape(self, name: str) -> tuple[int, int] | None:
+        """``(rows, columns)`` of a sparse matrix as MATLAB 7.3 stores it: a group with its columns; None where there is
+        none of that name."""
+        with told(self.path, name):
+            group = self._follow(name)
+            if not isinstance(group, h5py.Group) or "MATLAB_sparse" not in group.attrs:
+                return None
+            columns = self.item(f"{name}/jc")
+            return int(np.ravel(group.attrs["MATLAB_sparse"])[0]), (
+                0 if columns is None else math.prod(columns.shape) - 1
+            )
+
+    def sparse(self, name: str) -> scipy.sparse.csc_matrix:
+        """That matrix.
+
+        Raises:
+            InputError: columns that do not go together with their entries, too little memory.
+        """
+        shape, values, rows, ends = (
+            self.sparse_shape(name),
+            *(self.item(f"{name}/{key}") for key in ("data", "ir", "jc")),
+        )
+        if shape is None or values is None or rows is None or ends is None:  # no entry is stored where there is none
+            raise InputError(f"{self.path}: the sparse matrix {name} has no entries")
+        # Values, places, a copy by rows and its transpose.
+        size = 32 * math.prod(values.shape) + 16 * math.prod(ends.shape)
+        check_fits(f"{self.path}: {name}", size, "give a smaller matrix")
+        with told(self.path, name):
+            parts = (values.read().ravel(), rows.read().ravel(), ends.read().ravel())
+            matrix = scipy.sparse.csc_matrix(parts, shape)
+            matrix.check_format(full_check=True)  # that all places lie within it
+            return matrix
 
     def _follow(self, name: str) -> h5py.Group | h5py.Dataset | h5py.Datatype | None:
         here: h5py.Group | h5py.Dataset | h5py.Datatype = self._file

@@ -35,9 +35,9 @@ def open_matlab(path: Path) -> Iterator[Content]:
         with told(path):
             file = HDF5File(path)
         with file:
-            yield Content(path, lambda name: _turned(file.item(name)))
+            yield Content(path, lambda name: _turned(file.item(name)), file.sparse_shape, file.sparse)
     else:
-        yield Content(path, _fields(path))
+        yield _version_5(path)
 
 
 def _turned(item: Item | None) -> Item | None:
@@ -52,16 +52,21 @@ def _turned(item: Item | None) -> Item | None:
     return Item(item.path, item.name, item.shape[::-1], item.dtype, load, item.chunks[::-1], item.attributes)
 
 
-def _fields(path: Path) -> Any:
+def _version_5(path: Path) -> Content:
+    import scipy.sparse
     from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError, mat_struct
 
     with told(path), _unread(path, MatReadError):
-        variables = {name: shape for name, shape, _ in whosmat(path)}
+        variables = {name: (shape, kind) for name, shape, kind in whosmat(path)}
 
     @cache
     def variable(name: str) -> Any:
-        check_fits(f"{path}: {name}", 8 * math.prod(variables[name]), "give a smaller file")
+        shape, kind = variables[name]
+        # What a sparse matrix has of entries is not told before it is read: as many as a file of this size holds where
+        # its numbers are packed to a quarter, with a copy by rows and its transpose.
+        size = 8 * path.stat().st_size if kind == "sparse" else 8 * math.prod(shape)
+        check_fits(f"{path}: {name}", size, "give a smaller file")
         with told(path, name), _unread(path, MatReadError):
             return loadmat(path, variable_names=[name], struct_as_record=False, squeeze_me=False)[name]
 
@@ -80,7 +85,17 @@ def _fields(path: Path) -> Any:
         array = value
         return Item(path, name, array.shape, array.dtype, lambda chosen: array[chosen], (1,) * array.ndim)
 
-    return find
+    def sparse_shape(name: str) -> tuple[int, int] | None:
+        shape, kind = variables.get(name, ((), ""))
+        return (shape[0], shape[1]) if kind == "sparse" else None
+
+    def sparse(name: str) -> Any:
+        with told(path, name):
+            matrix = scipy.sparse.csc_matrix(variable(name))
+            matrix.check_format(full_check=True)
+            return matrix
+
+    return Content(path, find, sparse_shape, sparse)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from lightning_mbir.data.measurements.readouts import parse_select
 from lightning_mbir.data.measurements.rtk import read_rtk
 from lightning_mbir.data.measurements.scanner import Scan, read_scan
 from lightning_mbir.data.measurements.sinogram_layout import read_sinograms, struct_of
+from lightning_mbir.data.measurements.system_matrix import has_system_matrix, read_system_matrix
 from lightning_mbir.data.measurements.tiff import is_tiff, open_tiff
 from lightning_mbir.data.measurements.timing import grid_times
 from lightning_mbir.data.measurements.twix import read_twix
@@ -49,16 +50,16 @@ class Measurement:
     Attributes:
         y: line integrals ``(Z, views, detectors)``, of cone and modular beams ``(views, rows, columns)``; centred
             complex k-space ``(Z, Y, X)`` or, of several coils, ``(Z, coils, Y, X)``.
-        geometry: CT: ``beam`` (``parallel``, ``fan``, ``cone`` or ``modular``) and the arguments of its operator. MRI:
-            ``mask`` ``(Y, X)``, or ``(Z, Y, X)`` where slices differ, and, where they were measured, ``coil_maps``
-            ``(coils, Y, X)`` or ``(Z, coils, Y, X)``; of a scanner's file ``phase_axis``, ``"x"`` or ``"y"``, and
-            ``calibration``, k-space that only tells the coils; ``partial_fourier`` and ``coil_energy`` where they were
-            asked for, until ``part_of`` has done them.
+        geometry: CT: ``beam`` (``parallel``, ``fan``, ``cone`` or ``modular``) and the arguments of its operator, or
+            ``matrix`` and the arguments of ``matrix_operator``. MRI: ``mask`` ``(Y, X)``, or ``(Z, Y, X)`` where slices
+            differ, and, where they were measured, ``coil_maps`` ``(coils, Y, X)`` or ``(Z, coils, Y, X)``; of a
+            scanner's file ``phase_axis``, ``"x"`` or ``"y"``, and ``calibration``, k-space that only tells the coils;
+            ``partial_fourier`` and ``coil_energy`` where they were asked for, until ``part_of`` has done them.
         affine: of the volume to come, from ``(x, y, z)`` to mm.
         name: what its results are filed under.
         modality: ``"ct"`` or ``"mri"``.
-        calibrated: CT: whether lengths are really mm, so that attenuation is in 1/mm. Otherwise the length of a bin
-            is the unit of all of them.
+        calibrated: CT: whether lengths are really mm, so that attenuation is in 1/mm. Otherwise the length of a bin,
+            or what the entries of a matrix are counted in, is the unit of all of them.
         notes: what was done to the file's numbers, a line each, for the log.
         noise_std: MRI: standard deviation of the noise in each part of k-space; 0 where the file does not tell.
         question: what the file leaves open and has to be told before anything is reconstructed; empty where nothing is.
@@ -119,6 +120,8 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         check_modality(path, "mri", modality)
         return _asked(_scanner_file(path, name, options), options)
     with _opened(path, options, tiff) as content:
+        if has_system_matrix(content):
+            return _treated(path, _of_matrix(content, name, modality, options), options)
         mrd, struct = is_mrd(content), struct_of(content)
         projections = is_data_exchange(content) or struct is not None
         kind: Modality = "ct" if projections else "mri" if mrd or "kspace" in content else modality
@@ -166,6 +169,16 @@ def _scan(path: Path, modality: Modality, options: MeasurementOptions) -> Measur
     own = {"rotation_center": options.rotation_center, "angles": options.angles} if nikon else {}
     y, geometry, affine, notes, sided = read(path, options.image_size, **own)
     return Measurement(y, geometry, affine, name, "ct", notes=notes, sided=sided)
+
+
+def _of_matrix(content: Content, name: str, modality: Modality, options: MeasurementOptions) -> Measurement:
+    """A sinogram whose operator comes with it as a matrix."""
+    check_modality(content.path, "ct", modality)
+    check_options(content.path, options, "ct")
+    if options.rotation_center is not None:
+        raise InputError(f"--data.rotation_center: {content.path} tells its geometry by a matrix; leave it out")
+    y, geometry, notes = read_system_matrix(content, options.slices)
+    return Measurement(torch.from_numpy(y), geometry, np.eye(4), name, "ct", False, notes, sized=False)
 
 
 def _asked(found: Measurement, options: MeasurementOptions) -> Measurement:

@@ -28,7 +28,7 @@ PITCH = ("pixelSizePost", "pixelSize", "detector_pitch_mm")
 BINS = ("numDetectorsPost", "numDetectors")
 LONGEST_TEXT = 1000
 OLDER = {
-    "m": "a sinogram m, and of how it was measured at most a matrix",
+    "m": "a sinogram m, and neither its sparse matrix A nor how it was measured",
     "sinogram120": "sinograms of intensities, and not how they were measured",
 }
 """Variables of older sets of the Finnish Inverse Problems Society, and what such a file holds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -18,6 +18,17 @@ from lightning_mbir.physics.ct.projectors.projector import Projector
 from lightning_mbir.physics.operator import LinearOperator, Parts
 
 log = logging.getLogger(__name__)
+
+
+def view_parts(angles: Sequence[float], turn: float) -> Parts:
+    """Views by their angle in degrees, modulo ``turn``; whether they leave a wedge of it out."""
+    places = np.mod(np.asarray(angles, dtype=np.float64), turn)
+    ordered = np.sort(places)
+    gaps = np.diff(ordered, append=ordered[0] + turn)
+    wedge = bool(gaps.max() > max(3 * np.median(gaps), turn / 18))
+    if wedge:  # counted from its end
+        places = np.mod(places - ordered[(int(gaps.argmax()) + 1) % len(ordered)], turn)
+    return Parts(torch.from_numpy(places), torch.zeros(len(places), dtype=torch.bool), "views", wedge)
 
 
 class Beam(LinearOperator):
@@ -63,14 +74,7 @@ class Beam(LinearOperator):
     @property
     def parts(self) -> Parts:
         """The views, by their angle; of a parallel beam half a turn is the whole circle, of others a full one."""
-        turn = self._geometry.turn
-        places = np.mod(np.asarray(self._geometry.angles), turn)
-        ordered = np.sort(places)
-        gaps = np.diff(ordered, append=ordered[0] + turn)
-        wedge = bool(gaps.max() > max(3 * np.median(gaps), turn / 18))
-        if wedge:  # counted from its end
-            places = np.mod(places - ordered[(int(gaps.argmax()) + 1) % len(ordered)], turn)
-        return Parts(torch.from_numpy(places), torch.zeros(len(places), dtype=torch.bool), "views", wedge)
+        return view_parts(self._geometry.angles, self._geometry.turn)
 
     def of_parts(self, chosen: Int[Tensor, " n"]) -> Beam:
         one = type(self).__new__(type(self))

@@ -29,6 +29,8 @@ Rays = tuple[Array, Array, Array]
 
 LONGEST = 1e9
 """mm, and pixels along a side."""
+LEAST_CUT = 0.005
+"""Share of the field of view, or of the height, that is worth a warning where a detector cuts it off."""
 ANGLE_BYTES = 256
 """That each view takes beside its rays, in tuples and lists."""
 
@@ -287,9 +289,10 @@ def check_source(name: str, source_distance: float, detector_distance: float, ra
 
 
 def warn_truncated(name: str, seen: float, radius: float, level: int) -> None:
-    """Warn where the circle of radius ``seen`` that all views see is smaller than the one inscribed in the image."""
-    if seen < radius * (1 - 1e-6):
-        cut = 1 - (max(seen, 0) / radius) ** 2
+    """Warn where the circle of radius ``seen`` that all views see is smaller than the one inscribed in the image, by what
+    comes to a hundredth of it: an axis that is a fraction of a bin off the middle cuts nothing off."""
+    cut = 1 - (max(seen, 0) / radius) ** 2
+    if cut >= LEAST_CUT:
         warnings.warn(
             f"{name}: the detector cuts off {100 * cut:.0f} % of the field of view: every view sees a circle of "
             f"{max(seen, 0):.4g} mm around the axis, the one inscribed in the image has {radius:.4g} mm; give more "
@@ -300,9 +303,9 @@ def warn_truncated(name: str, seen: float, radius: float, level: int) -> None:
 
 def warn_cut_slices(name: str, seen: float, half_height: float) -> None:
     """Warn where the detector is shorter along z than the volume at the axis."""
-    if seen < half_height * (1 - 1e-6):
+    if (cut := 1 - max(seen, 0) / half_height) >= LEAST_CUT:
         warnings.warn(
-            f"{name}: the detector cuts off {100 * (1 - max(seen, 0) / half_height):.0f} % of the height: at the axis "
+            f"{name}: the detector cuts off {100 * cut:.0f} % of the height: at the axis "
             f"it sees {2 * max(seen, 0):.4g} mm of {2 * half_height:.4g}; give more rows, or fewer slices",
             stacklevel=3,
         )

@@ -7,7 +7,6 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-import scipy.sparse
 import torch
 
 from lightning_mbir.data.measurements.measurement import read_measurement
@@ -90,8 +89,8 @@ def test_structs_of_the_helsinki_challenge(name: str, version: str, tmp_path: Pa
         ({"sinogram": np.ones((4, 9)), "angles": np.arange(4.0), "distanceSourceOrigin": 4.0}, "give both distances"),
         ({"sinogram": np.ones((4, 9))}, "lacks angles"),
         ({"walnut": np.ones((4, 9))}, "lacks measurement"),
-        ({"m": np.ones((9, 4)), "A": np.eye(36)}, "holds a sinogram m, .* at most a matrix; give line integrals"),
-        ({"m": np.ones((9, 4)), "A": scipy.sparse.eye(36).tocsc()}, "holds a sinogram m"),
+        ({"m": np.ones((9, 4))}, "holds a sinogram m, and neither its sparse matrix A .*; give line integrals"),
+        ({"m": np.ones((9, 4)), "A": np.eye(36)}, "neither its sparse matrix A"),
         ({"sinogram120": np.ones((9, 4)), "sinogram1200": np.ones((9, 40))}, "holds sinograms of intensities"),
         ({"sinogram": np.ones((9, 4))}, "lacks angles"),
     ],

@@ -39,6 +39,14 @@ def test_a_short_detector_is_noticed() -> None:
         ConeBeam((4, 16, 16), VIEWS, **FAN, detector_shape=(2, 40))
 
 
+def test_an_axis_a_fraction_of_a_bin_off_is_nothing_to_warn_of(recwarn: pytest.WarningsRecorder) -> None:
+    half_turn = [0.0, 60.0, 120.0]
+    ParallelBeam(256, half_turn, n_detectors=256, center_offset=0.3)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="cuts off 2 % of the field of view"):
+        ParallelBeam(256, half_turn, n_detectors=256, center_offset=1.0)
+
+
 def test_a_detector_moved_aside_sees_more_in_a_full_turn(recwarn: pytest.WarningsRecorder) -> None:
     turn = [i * 10.0 for i in range(36)]
     fan = FanBeam(16, turn, **FAN, n_detectors=18, center_offset=6.0)
