@@ -11,8 +11,9 @@ get fewer slices (`--others_batch`), for which they take the same time each. The
 out with a line. Prints a Markdown table, after the rates of the machine: `limit` is the time that the arithmetic of the
 sparse product, 2 operations a non-zero entry, would take at the rate of a dense matrix product.
 
-``--geometries`` takes fans (against ASTRA's) and volumes (a cone beam, the same one view by view, a helix, a gantry
-that wobbles) instead. There the medians of the repeats count, and ratios are medians of those of each turn.
+``--geometries`` takes fans (against ASTRA's and diffct's) and volumes (a cone beam, the same one view by view, a helix,
+a gantry that wobbles, diffct's cone) instead. There the medians of the repeats count, and ratios are medians of those
+of each turn.
 """
 
 from __future__ import annotations
@@ -150,13 +151,33 @@ SCANNER: dict[str, Any] = {"source_distance": 595.0, "detector_distance": 490.6}
 """mm; the volume is 256 mm wide."""
 
 
+DIFFCT = "diffct, PyTorch on the CPU"
+
+
+def diffct(beam: str, shape: tuple[int, ...], views: int, detector: tuple[int, ...], spacing: float) -> Pair:
+    """Lengths of rays in pixels (Siddon's), by its portable backend."""
+    import diffct
+
+    name = "circular_trajectory_2d_fan" if beam == "fan" else "circular_trajectory_3d"
+    distances = SCANNER["source_distance"], SCANNER["source_distance"] + SCANNER["detector_distance"]
+    trajectory = getattr(diffct, name)(views, *distances, device="cpu")
+    sizes = {"detector_spacing": spacing, "voxel_spacing": 256 / shape[-1]}
+    operator = diffct.Projector(trajectory, shape, detector, beam=beam, backend="torch", precision="float32", **sizes)
+    return operator.project, operator.backproject
+
+
 def fans(n: int, views: int) -> dict[str, Callable[[], tuple[Pair, tuple[int, ...]]]]:
     def build(backend: Any) -> tuple[Pair, tuple[int, ...]]:
         angles = [i * 360.0 / views for i in range(views)]
         operator = FanBeam(n, angles, **SCANNER, pixel_size=256 / n, backend=backend)
         return (operator, operator.adjoint), (n, n)
 
-    return {name: lambda name=name: build(name) for name in ("sparse", "matrix_free", "astra")}  # type: ignore[misc]
+    def other() -> tuple[Pair, tuple[int, ...]]:
+        like = FanBeam(n, [0.0], **SCANNER, pixel_size=256 / n)
+        return diffct("fan", (n, n), views, (like.n_detectors,), like.detector_spacing), (n, n)
+
+    ours = {name: lambda name=name: build(name) for name in ("sparse", "matrix_free", "astra")}  # type: ignore[misc]
+    return {**ours, DIFFCT: other}
 
 
 def volumes(n: int, views: int) -> dict[str, Callable[[], tuple[Pair, tuple[int, ...]]]]:
@@ -184,6 +205,7 @@ def volumes(n: int, views: int) -> dict[str, Callable[[], tuple[Pair, tuple[int,
         "ModularBeam, the same circle": lambda: modular(0.0, 0.0),
         "ModularBeam, helix, curved": lambda: modular(256 / 3, 0.0, True),
         "ModularBeam, wobbling by 1 mm and 1 degree": lambda: modular(0.0, 1.0),
+        DIFFCT: lambda: (diffct("cone", (n, n, n), views, (bins, bins), spacing[0]), (n, n, n)),
     }
 
 
@@ -198,7 +220,7 @@ def run_geometry(kind: str, case: str, batch: int, others_batch: int, repeats: i
         except (ImportError, InputError) as error:
             print(f"{name} is left out: {str(error).splitlines()[0]}")
             continue
-        slices = 1 if kind == "cone" else others_batch if name == "astra" else batch
+        slices = 1 if kind == "cone" else others_batch if name in ("astra", DIFFCT) else batch
         x = torch.rand(slices, *shapes[name])
         work[name] = pair, x, pair[0](x)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}

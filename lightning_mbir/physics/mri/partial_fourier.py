@@ -32,7 +32,8 @@ def complete_partial_fourier(
 
     Args:
         kspace: ``(..., Y, X)``, centred; coils one by one. Zeros where nothing was measured.
-        mask: ``(Y, X)``, 1 on a rectangle that holds the middle and more of one side than of the other.
+        mask: ``(Y, X)``, 1 on a rectangle that holds the middle and more of one side than of the other, and maybe on
+            the first of an even number of frequencies, which is both the first and the last.
         kind: which of them.
         iterations: of ``pocs``.
 
@@ -78,7 +79,10 @@ def _bounds(there: Tensor) -> tuple[int, int]:
     where = torch.nonzero(there).flatten()
     if not len(where):
         raise InputError("--data.partial_fourier: nothing was measured")
-    return int(where[0]), int(where[-1]) + 1
+    # Of an even number the first frequency is the last one as well: of an image that was mirrored to face the front it
+    # may stand alone, with the other end measured.
+    alone = len(there) % 2 == 0 and len(where) > 1 and int(where[0]) == 0 and int(where[1]) > 1 and bool(there[-1])
+    return int(where[alone]), int(where[-1]) + 1
 
 
 def _middle(start: int, stop: int, n: int) -> tuple[int, int]:

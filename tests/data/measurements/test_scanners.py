@@ -14,6 +14,7 @@ from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.measurements.orientation import mirrored
 from lightning_mbir.data.measurements.whitening import noise_covariance, whitening_matrix
 from lightning_mbir.errors import InputError
+from lightning_mbir.physics import complete_partial_fourier
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
 
 ismrmrd = pytest.importorskip("ismrmrd")
@@ -53,8 +54,10 @@ def write_mrd(
     averages: int = 1,
     calibration: Any = (),
     directions: Any = ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    counter: str = "contrast",
 ) -> Path:
-    """K-space ``(echoes, slices, coils, readout, lines)``, slices interleaved, the second one below the first."""
+    """K-space ``(echoes, slices, coils, readout, lines)``, slices interleaved, the second one below the first; echoes,
+    or what else the counter of a readout counts."""
     acquisitions = []
     if noise is not None:
         one = ismrmrd.Acquisition.from_array(noise.astype(np.complex64), sample_time_us=5.0)
@@ -69,8 +72,8 @@ def write_mrd(
             one = ismrmrd.Acquisition.from_array(
                 np.ascontiguousarray(data).astype(np.complex64), center_sample=center, sample_time_us=5.0
             )
-            one.idx.kspace_encode_step_1, one.idx.slice, one.idx.contrast = line, slice_number, echo
-            one.idx.average = average
+            one.idx.kspace_encode_step_1, one.idx.slice, one.idx.average = line, slice_number, average
+            setattr(one.idx, counter, echo)
             one.position[:] = [5.0, 6.0, 20.0 - 6.0 * slice_number]
             one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = directions
             if line in reverse:
@@ -119,6 +122,32 @@ def test_several_echoes_are_asked_for(tmp_path: Path) -> None:
             read_measurement(path, "mri", MeasurementOptions(select=text))
     alone = read_measurement(write_mrd(tmp_path / "b.h5", whole[1:]), "mri")
     torch.testing.assert_close(read_measurement(path, "mri", MeasurementOptions(select="echo=1")).y, alone.y)
+
+
+@pytest.mark.parametrize("name", ["repetition", "set", "phase"])
+def test_so_are_repetitions_sets_and_phases(name: str, tmp_path: Path) -> None:
+    whole = fft(images(3, 1, COILS, 2 * ROWS, LINES))
+    path = write_mrd(tmp_path / "a.h5", whole, counter=name)
+    with pytest.raises(InputError, match=f"has {name} 0, 1, 2; choose one with --data.select {name}=0"):
+        read_measurement(path, "mri")
+    alone = read_measurement(write_mrd(tmp_path / "b.h5", whole[2:]), "mri")
+    torch.testing.assert_close(read_measurement(path, "mri", MeasurementOptions(select=f"{name}=2")).y, alone.y)
+
+
+@pytest.mark.parametrize("kind", ["pocs", "homodyne"])
+def test_a_side_that_a_scanner_left_out_is_completed(kind: Any, tmp_path: Path) -> None:
+    whole = fft(images(1, SLICES, COILS, 2 * ROWS, LINES))
+    path = write_mrd(tmp_path / "a.h5", whole, lines=(range(7),) * SLICES)
+    zero, asked = (read_measurement(path, "mri", MeasurementOptions(partial_fourier=how)) for how in ("zero", kind))
+    assert float(zero.geometry["mask"].mean()) == pytest.approx(0.7)
+    with pytest.raises(InputError, match=r"--data.partial_fourier is not done yet"):
+        measured_operator(asked)
+    done = part_of(asked)
+    assert (
+        float(done.geometry["mask"].min()) == 1 and f"30% of k-space, not measured, completed by {kind}" in done.notes
+    )
+    torch.testing.assert_close(done.y, complete_partial_fourier(zero.y, zero.geometry["mask"], kind))
+    assert float((done.y * (1 - zero.geometry["mask"])).norm()) > 0.01 * float(zero.y.norm())
 
 
 def test_noise_is_whitened_by_its_scan(tmp_path: Path) -> None:

@@ -30,11 +30,13 @@ def picture() -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["pocs", "homodyne"])
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("late", [False, True])
-def test_a_side_of_k_space_is_completed(kind: str, axis: int, late: bool) -> None:
+@pytest.mark.parametrize("late", [False, True, "mirrored"])
+def test_a_side_of_k_space_is_completed(kind: str, axis: int, late: bool | str) -> None:
     truth = picture()
     mask = torch.zeros(SIZE, SIZE)
     mask.movedim(axis, 0)[slice(12, None) if late else slice(0, 21)] = 1
+    if late == "mirrored":  # the first frequency is its own mirror image
+        mask.movedim(axis, 0)[0] = 1
     y = _kspace(truth) * mask
     done = complete_partial_fourier(y, mask, kind)  # type: ignore[arg-type]
     errors = [float((_image(k).abs() - truth.abs()).norm() / truth.norm()) for k in (done, y)]
