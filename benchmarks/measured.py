@@ -134,10 +134,9 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
             psnr = -20 * torch.log10((image - reference).square().mean().sqrt() / white)
             ax = axes[row, column]
             shown(ax, image.flip(0), white)
-            told = "reference" if torch.isinf(psnr) else f"{psnr:.2f}"
-            ax.set_xlabel(
-                f"{told}{'' if torch.isinf(psnr) else ' dB'}, residual {done[method].residual:.3f}", color="white"
-            )
+            told = "reference" if image is reference else f"{psnr:.2f}"
+            unit = "" if image is reference else " dB"
+            ax.set_xlabel(f"{told}{unit}, residual {done[method].residual:.3f}", color="white")
             if row == 0:
                 ax.set_title(method, color="white")
             if column == 0:
