@@ -82,7 +82,7 @@ def _bounds(there: Tensor) -> tuple[int, int]:
     # Of an even number the first frequency is the last one as well: of an image that was mirrored to face the front it
     # may stand alone, with the other end measured.
     alone = len(there) % 2 == 0 and len(where) > 1 and int(where[0]) == 0 and int(where[1]) > 1 and bool(there[-1])
-    return int(where[alone]), int(where[-1]) + 1
+    return int(where[int(alone)]), int(where[-1]) + 1
 
 
 def _middle(start: int, stop: int, n: int) -> tuple[int, int]:
