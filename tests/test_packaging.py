@@ -1,15 +1,19 @@
 """What ships: one version, a conda recipe and an image that linters take, an sdist that holds its tests."""
 
+import contextlib
 import importlib
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from lightning_mbir.version import __version__
 
@@ -35,6 +39,24 @@ def test_the_conda_recipe_asks_for_what_pip_asks_for() -> None:
     assert asked == pip
     (script,) = recipe["build"]["python"]["entry_points"]
     assert script == "lightning-mbir = " + PROJECT["scripts"]["lightning-mbir"]
+
+
+def test_no_pin_asks_for_another_python_than_the_project() -> None:
+    """The first patch of each minor version that is told, since Debian 12 has 3.11.2; of pins that are installed."""
+    minor = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    pythons = {PROJECT["requires-python"].removeprefix(">="), *minor}
+    looked_at, refused = [], {}
+    for line in (ROOT / "constraints.txt").read_text().split():
+        name, _, version = line.partition("==")
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            package = metadata.metadata(name)
+            if Version(package["Version"]).public == version:
+                looked_at.append(name)
+                asked = SpecifierSet(package.get("Requires-Python", ""))
+                refused |= {line: str(asked)} if not all(f"{python}.0" in asked for python in pythons) else {}
+    if len(looked_at) < 20:
+        pytest.skip("other versions are installed than constraints.txt has")
+    assert not refused
 
 
 def test_the_page_on_installing_has_each_extra_with_its_packages() -> None:
