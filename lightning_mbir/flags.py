@@ -35,7 +35,8 @@ MOST_VIEWS, MOST_COILS, MOST_ACC = 10_000, 1024, 1e6
 """Nor would more than these fit into memory; ``methods.settings`` refuses them, with words of their own."""
 FORMATS = ("nifti", "dicom")
 SPLITS = ("auto", "slices", "volumes")
-MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")  # the order is in the seeds
+MASKS = ("uniform1d", "gaussian1d", "gaussian2d", "poisson2d", "equispaced", "radial")
+"""Kinds of masks of k-space; their order is in the seeds."""
 
 
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?:#([0-9a-f]{64}))?")

@@ -79,6 +79,21 @@ def test_the_reference_shows_arguments_and_errors(site: Path) -> None:
     assert "Raises:" in html and "weights" in html
 
 
+def test_each_public_name_of_the_reference_has_a_heading_an_anchor_and_words_of_its_own(site: Path) -> None:
+    for path in (DOCS / "api").glob("*.md"):
+        html = page(site, path).partition("<article")[2]
+        entry = r'<h3 id="lightning_mbir\.([\w.]+)".*?>(.*?)</h3>(.*?)(?=<h[23] |</article>)'
+        found = re.findall(entry, html, re.DOTALL)
+        asked = re.findall(r"^::: lightning_mbir\.(\S+)$", path.read_text(), re.MULTILINE)
+        assert [name for name, *_ in found] == asked
+        for name, heading, body in found:
+            own = name.rpartition(".")[2]
+            assert re.findall(r'doc-object-name [\w-]+">(\w+)<', heading) == [own], name
+            words = re.sub(r"<[^>]+>", "", body.partition("doc-contents")[2].partition(">")[2])
+            assert len(words.split()) > 5, name
+            assert f'<h4 id="lightning_mbir.{name}.{own}"' not in body, f"{name} is the file; {name}.{own} is meant"
+
+
 def messages() -> set[str]:
     """The texts of the package, with ``…`` for what is put into them."""
 

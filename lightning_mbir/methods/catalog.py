@@ -64,6 +64,7 @@ class Methods(Mapping[str, Method]):
 
 
 METHODS = Methods()
+"""The methods by their names, those of installed packages too; each is imported when it is taken out."""
 
 
 def get_method(method: str | Callable[..., Any]) -> Method:

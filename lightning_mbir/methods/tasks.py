@@ -179,6 +179,7 @@ RANGES = {"ct": CT_RANGE, "mri": None}
 TASKS: dict[str, Task] = {
     name: Task(name, modality, RANGES[modality], **_tuned(name)) for name, (modality, _) in SETTINGS.items()
 }
+"""The tasks by their names; ``TASKS["sv_ct"].options["dds"]`` are the options that were tuned for one."""
 
 
 def get_task(name: str, operator: str | None = None, operator_options: dict[str, Any] | None = None) -> Task:

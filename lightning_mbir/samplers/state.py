@@ -50,3 +50,4 @@ class SamplerState:
 
 
 Callback = Callable[[SamplerState], None]
+"""What is called after each noise level, with where the sampler stands."""
