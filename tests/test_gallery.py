@@ -184,7 +184,7 @@ def test_train_prior(ran: Any, tmp_path: Path) -> None:
     trained = given["module"].ema.module.state_dict()
     for name, value in given["prior"].network.state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=1e-3, atol=1e-3)
-    assert psnr(given, "dds, two minutes") != psnr(given, "dds, ct")
+    assert psnr(given, "dds, one minute") != psnr(given, "dds, ct")
 
 
 @pytest.mark.slow
