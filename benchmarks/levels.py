@@ -4,8 +4,7 @@
     python benchmarks/levels.py --data ../shared/data --published --cases sv_ct/lungfcp0001 --slices 8 --seeds 3
 
 All methods get the same measurement and prior, on slices from the middle of volumes that neither prior nor search has
-seen. "20, options of 50" is what 20 levels have without ``quick`` of ``configs/tuned``. ``--published`` adds
-diffusion_mbir as published instead: noise from 378 to 0.01, one corrector and one conjugate gradient step a level, and
+seen. ``--published`` adds diffusion_mbir as published instead: noise from 378 to 0.01, one corrector and one conjugate gradient step a level, and
 for CT its rho and lambda (those of MRI were for another mask, so the scanned ones are taken); ``--tuned`` adds it with
 the options of ``configs/tuned``, found at 60 levels. Each of these runs takes 25 minutes for 16 slices on an idle core.
 Writes ``levels.json`` after every run, goes on where it stopped, and prints a table as Markdown: means over seeds;
@@ -63,12 +62,11 @@ CASES["cs_mri/liver T2, out of distribution"] = Scan("cs_mri", "mri/test/tcgabc4
 
 @dataclass(frozen=True)
 class Run:
-    """What is run: a method, its levels, whether these choose its options, and options over those of the task."""
+    """What is run: a method, its levels, and options over those of the task."""
 
     name: str
     method: str
     levels: int
-    quick: bool = True
     published: bool = False
 
     def options(self, scan: Scan) -> dict[str, Any]:
@@ -77,10 +75,10 @@ class Run:
         task = TASKS[scan.task]
         noisy = bool({"photons", "snr"} & scan.flags.keys())
         views = task.settings(**scan.flags).get("views")
-        return task.tuned(self.method, noisy, views, self.levels if self.quick else None)
+        return task.tuned(self.method, noisy, views)
 
 
-FIFTY, BEFORE, TWENTY = Run("50", "dds", 50), Run("20, options of 50", "dds", 20, quick=False), Run("20", "dds", 20)
+FIFTY, TWENTY = Run("50", "dds", 50), Run("20", "dds", 20)
 PUBLISHED = Run("diffusion_mbir, published", "diffusion_mbir", 2000, published=True)
 TUNED = Run("diffusion_mbir, tuned", "diffusion_mbir", 2000)
 
@@ -138,15 +136,13 @@ def figure(rows: dict[tuple[str, str], Row]) -> Figure:
     names = list(dict.fromkeys(case for case, _ in rows))[::-1]
     shown = Figure(figsize=(7.5, 0.34 * len(names) + 1.2), layout="constrained")
     axes = shown.subplots()
-    for run, color in ((BEFORE, "0.6"), (TWENTY, "tab:blue")):
-        gains = [rows[name, run.name].mean - rows[name, FIFTY.name].mean for name in names]
-        axes.scatter(gains, range(len(names)), color=color, label=run.name, zorder=3)
+    gains = [rows[name, TWENTY.name].mean - rows[name, FIFTY.name].mean for name in names]
+    axes.scatter(gains, range(len(names)), color="tab:blue", zorder=3)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.axvspan(-0.2, 0.2, color="0.93")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("PSNR at 20 levels less that at 50, dB, mean over the planes")
     axes.grid(axis="x", linewidth=0.4)
-    axes.legend(loc="lower left", fontsize="small")
     return shown
 
 
@@ -163,7 +159,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    runs = [FIFTY, BEFORE, TWENTY]
+    runs = [FIFTY, TWENTY]
     if args.published or args.tuned:
         runs = [TWENTY, FIFTY, Run("100", "dds", 100), PUBLISHED] + ([TUNED] if args.tuned else [])
     args.output.mkdir(parents=True, exist_ok=True)

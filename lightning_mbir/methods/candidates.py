@@ -161,7 +161,7 @@ def auto_candidates(
             raise InputError(f"method_options: {key}; with --method auto, key options by one of {', '.join(names)}")
     own = {name: options.get(name, {}) for name in names}
     first = tuple(
-        Candidate(name, {**tuned(name, steps=own[name].get("steps")), **own[name]}, fixed=tuple(own[name]))
+        Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name]))
         for name in names
     )
     return first + tuple(replace(one, prior=GENERIC) for one in first if generic and one.chosen.needs_prior)

@@ -135,7 +135,7 @@ class Wanted:
         tuned = partial(self.task.tuned, noisy=setting.noisy, views=setting.views)
         if method == AUTO:
             return self._auto(options, steps, samples, tuned, setting.generic)
-        settings = tuned(method, steps=steps)
+        settings = tuned(method)
         tuned_steps = settings.pop("steps", None)  # a flag of its own rather than an option
         given = (*options, *(() if steps is None else ("steps",)))
         steps = tuned_steps if steps is None else steps

@@ -43,8 +43,7 @@ class Task:
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
         noisy: what goes over them where there is noise, by method; docs/method.md tells which were searched with it.
-        quick: what goes over these where there are at most ``quick["steps"]`` noise levels, by method.
-        few: what goes over all of these where there are at most ``few["views"]`` views, by method.
+        few: what goes over both where there are at most ``few["views"]`` views, by method.
         operator: of a user's own, instead of the task's.
     """
 
@@ -53,24 +52,17 @@ class Task:
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
-    quick: dict[str, Any] = field(default_factory=dict)
     few: dict[str, Any] = field(default_factory=dict)
     operator: OwnOperator | None = None
 
-    def tuned(
-        self, method: str, noisy: bool = False, views: int | None = None, steps: int | None = None
-    ) -> dict[str, Any]:
+    def tuned(self, method: str, noisy: bool = False, views: int | None = None) -> dict[str, Any]:
         """Options of a method, for measurements without noise or with some, which what was measured always has; of so
-        many views where that is known, and of so many noise levels where they are not the method's own."""
+        many views where that is known."""
         few = views is not None and views <= self.few.get("views", 0)
         found = dict(self.options.get(method, {}))
-        for name, applies in zip(OVER, (noisy, self.is_quick(method, steps), few), strict=True):
+        for name, applies in zip(OVER, (noisy, few), strict=True):
             found |= getattr(self, name).get(method, {}) if applies else {}
         return found
-
-    def is_quick(self, method: str, steps: int | None) -> bool:
-        """Whether a method has options of its own for so few noise levels."""
-        return isinstance(steps, int) and method in self.quick and steps <= self.quick["steps"]
 
     def settings(self, **flags: Any) -> dict[str, Any]:
         """See ``checked_settings``; with an operator of a user's own, what tells it, and the flags of noise and phase.
@@ -158,7 +150,7 @@ CT_RANGE = 3 * MU_WATER
 """-1000 to 2000 HU, in 1/mm."""
 
 
-OVER = {"noisy": "Where there is noise", "quick": "Of at most so many noise levels", "few": "Of at most so many views"}
+OVER = {"noisy": "Where there is noise", "few": "Of at most so many views"}
 """What goes over a task's options, in that order, and when; see ``Task``."""
 
 
@@ -168,7 +160,7 @@ def tuned_file(task: str) -> Path:
 
 
 def _tuned(task: str) -> dict[str, Any]:
-    """``options``, ``noisy``, ``quick`` and ``few`` of a task."""
+    """``options``, ``noisy`` and ``few`` of a task."""
     options = yaml.safe_load(tuned_file(task).read_text())
     over = {name: options.pop(name, {}) for name in OVER}
     return {"options": options, **over}

@@ -232,9 +232,7 @@ class Runner:
         given = ", ".join(f"{name} {value}" for name, value in (*steps, *options.items()))
         prior = self._prior(plan.prior) if plan.chosen.needs_prior else None
         told = "" if prior is None else f"; prior {plan.prior or self.prior_name} in {prior.precision_on(case.device)}"
-        quick = self.task.is_quick(plan.method, plan.steps)
-        few = f", options of at most {self.task.quick['steps']} levels" if quick else ""
-        return f"{plan.method} ({given or 'no options'}){few}{told}; on {case.device}"
+        return f"{plan.method} ({given or 'no options'}){told}; on {case.device}"
 
     def _tell_memory(self, case: Case, plan: Plan, title: str) -> None:
         """A line on the memory that a run will take, a warning where there is less."""

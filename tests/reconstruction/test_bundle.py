@@ -66,7 +66,7 @@ def test_monai_runs_it_to_what_reconstruct_gives(tmp_path: Path) -> None:
     volume = read_volume(tmp_path / "ball.nii.gz", "ct")
     operator = task.build_operator(32, volume.spacing[-1], **task.settings())
     prior = load_prior(folder / "models/model.safetensors", precision="auto")
-    options = {**task.tuned("dds", steps=3), "steps": 3}
+    options = {**task.tuned("dds"), "steps": 3}
     given = {"seed": 0, "volume": "ball", "spacing": volume.spacing}
     result = reconstruct(operator(volume.data), operator, prior, "dds", modality="ct", **given, **options)
     scores = image_metrics(result.image, volume.data, task.data_range)

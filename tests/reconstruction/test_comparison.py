@@ -76,7 +76,7 @@ def test_rows_are_what_the_methods_give_on_one_measurement(tmp_path: Path, calls
     for row in rows:
         method = row["method"]
         own = OPTIONS.get(method, {})
-        options = {**task.tuned(method, noisy=True, views=6, steps=own.get("steps")), **own}
+        options = {**task.tuned(method, noisy=True, views=6), **own}
         result = reconstruct(
             y, operator, gaussian_prior("ct"), method, seed=3, volume=scan.name,
             weights=weights if METHODS[method].weighted else None, **options,
