@@ -4,9 +4,10 @@
     python benchmarks/levels.py --data ../shared/data --published --cases sv_ct/lungfcp0001 --slices 8 --seeds 3
 
 All methods get the same measurement and prior, on slices from the middle of volumes that neither prior nor search has
-seen. ``--published`` adds diffusion_mbir as published instead: noise from 378 to 0.01, one corrector and one conjugate gradient step a level, and
-for CT its rho and lambda (those of MRI were for another mask, so the scanned ones are taken); ``--tuned`` adds it with
-the options of ``configs/tuned``, found at 60 levels. Each of these runs takes 25 minutes for 16 slices on an idle core.
+seen. ``--published`` adds diffusion_mbir as published instead: noise from 378 to 0.01, one corrector and one conjugate
+gradient step a level, and for CT its rho and lambda (those of MRI were for another mask, so the scanned ones are
+taken); ``--tuned`` adds it with the options of ``configs/tuned``, found at 60 levels. Each of these runs takes 25
+minutes for 16 slices on an idle core.
 Writes ``levels.json`` after every run, goes on where it stopped, and prints a table as Markdown: means over seeds;
 times are compared within one process alone.
 """

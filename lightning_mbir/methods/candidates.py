@@ -160,10 +160,7 @@ def auto_candidates(
         if key not in names or not isinstance(value, dict):
             raise InputError(f"method_options: {key}; with --method auto, key options by one of {', '.join(names)}")
     own = {name: options.get(name, {}) for name in names}
-    first = tuple(
-        Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name]))
-        for name in names
-    )
+    first = tuple(Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name])) for name in names)
     return first + tuple(replace(one, prior=GENERIC) for one in first if generic and one.chosen.needs_prior)
 
 
