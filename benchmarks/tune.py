@@ -65,8 +65,10 @@ SPACES: dict[str, dict[str, Range | list[Any]]] = {
         "sigma_min": (0.005, 0.1),
         "rho": (1e-4, 1.0),
         "lam": (3e-7, 1e-2),
-        "sigma_y": [0.0, 0.003, 0.005, 0.01],
+        "sigma_y": [0.0, 0.0015, 0.003, 0.005, 0.01],
         "eta": [0.0, 0.2, 0.4, 0.55, 0.7, 0.85, 1.0],
+        "momentum": [0.0, 0.15, 0.25, 0.4, 0.6],
+        "noise_scale": [0.6, 0.7, 0.77, 0.85, 1.0],
         "cg_iterations": CG,
     },
     "diffusion_mbir": {

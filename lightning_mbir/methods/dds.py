@@ -46,9 +46,8 @@ def dds(
         sigma_max, sigma_min: highest and lowest noise level.
         rho, lam: of ADMM-TV along z, relative to an operator of unit norm.
         sigma_y: standard deviation of what the measurement may be wrong by; 0: few conjugate gradient steps decide.
-        noise_share: of the known noise of the measurement that comes on top of a ``sigma_y`` above 0, in quadrature.
-            Half was best at 15 and 25 dB and did no harm at 35 (docs/mri.md), since fresh noise at every level
-            averages it.
+        noise_share: of the known noise of the measurement that comes on top of a ``sigma_y`` above 0, in quadrature:
+            half where all noise is fresh at every level, which averages it, all of it where little is (docs/mri.md).
         cg_iterations: conjugate gradient steps a level.
         eta: share of the noise that is fresh at every level.
         ddim: scale eta as in DDIM, so that many levels give samples of the prior.

@@ -54,7 +54,7 @@ def test_with_noise_it_is_another_and_what_differs_is_told() -> None:
         ({"settings": TASK.settings(views=20)}, "for views 8"),
         ({"settings": TASK.settings(angle_range=90.0)}, "for angle_range 180"),
         ({"plan": plan(steps=20)}, "with 50 steps"),
-        ({"plan": plan(options={"eta": 1.0})}, "with eta 0.55"),
+        ({"plan": plan(options={"eta": 1.0})}, f"with eta {TASK.options['dds']['eta']}"),
         ({"plan": plan(method="pula")}, "for dds"),
         ({"prior": {**PRIOR, "sha256": "f" * 16}}, "for the prior ct of 0123456789ab"),
         ({"prior": {**PRIOR, "name": "mine.ckpt"}}, "for the prior ct"),
