@@ -16,6 +16,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Count, Positive, Searche
 from lightning_mbir.methods.problem import Problem
 from lightning_mbir.methods.sirt import sirt
 from lightning_mbir.methods.zero_filled import zero_filled
+from lightning_mbir.solvers import circulant
 
 
 @method(needs=("prior",), splits=True, memory=(11, 2, 3))
@@ -34,6 +35,8 @@ def dds(
     ddim: bool = False,
     momentum: Share = 0.0,
     noise_scale: Share = 1.0,
+    preconditioner: Share = 0.0,
+    warm_start: Share = 0.0,
     schedule: Literal["karras", "geometric"] = "karras",
     start: Literal["noise", "direct", "admm_tv"] = "noise",
     correlation: Share = 0.0,
@@ -53,6 +56,9 @@ def dds(
         ddim: scale eta as in DDIM, so that many levels give samples of the prior.
         momentum: how far the result of a level goes on from that of the last, in place of further levels.
         noise_scale: of the noise that is added after the first level, over what the denoiser is told.
+        preconditioner: power of the circulant one of conjugate gradients; 0 for none.
+        warm_start: share of what the last level has changed of the denoised volume, with which conjugate gradients
+            start.
         schedule: of the noise levels.
         start: volume that noise of the highest level is added to: none, the direct inversion (of a modular beam, which
             has none, 50 steps of SIRT), or that of ADMM-TV.
@@ -75,6 +81,8 @@ def dds(
         ddim=ddim,
         momentum=momentum,
         noise_scale=noise_scale,
+        precondition=circulant(p.operator, preconditioner) if preconditioner else None,
+        warm_start=warm_start,
         init=None if p.checkpoint.found else _start(p, start),
         callback=p.report,
         checkpoint=p.checkpoint,

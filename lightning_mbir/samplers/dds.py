@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -33,6 +34,8 @@ def dds(
     ddim: bool = False,
     momentum: float = 0.0,
     noise_scale: float = 1.0,
+    precondition: Callable[[Tensor], Tensor] | None = None,
+    warm_start: float = 0.0,
     init: Num[Tensor, "z y x"] | None = None,
     callback: Callback | None = None,
     checkpoint: Checkpoint = UNKEPT,
@@ -65,6 +68,9 @@ def dds(
             and data, for no further evaluation. It takes the place of levels where these are few.
         noise_scale: of the noise that is added for a level, over what the denoiser is told: below 1 it removes more
             than noise, which is nearer to the mean of the posterior, as many levels with fresh noise are.
+        precondition: of conjugate gradients, see :func:`lightning_mbir.solvers.conjugate_gradient`.
+        warm_start: share of what the data and total variation have changed at the last level, with which conjugate
+            gradients start at this one, so that few steps a level add up over the levels.
         init: volume to start from, zero by default; noise of the highest level is added.
         callback: called after each level.
         checkpoint: keeps the state between levels, and gives it back.
@@ -73,11 +79,11 @@ def dds(
         The volume ``(Z, Y, X)``.
 
     Raises:
-        InputError: rho not positive, lam or sigma_y negative, a momentum or noise_scale outside of 0 to 1.
+        InputError: rho not positive, lam or sigma_y negative, a momentum, noise_scale or warm_start outside of 0 to 1.
     """
     if sigma_y < 0:
         raise InputError(f"dds: sigma_y is {sigma_y:g}; give at least 0")
-    for name, value in (("momentum", momentum), ("noise_scale", noise_scale)):
+    for name, value in (("momentum", momentum), ("noise_scale", noise_scale), ("warm_start", warm_start)):
         if not 0 <= value <= 1:
             raise InputError(f"dds: {name} is {value:g}; give 0 to 1")
     rhs = operator.adjoint(y)
@@ -85,10 +91,11 @@ def dds(
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
     if init is not None:
         x += init
-    done, x, last, shared = checkpoint.resume(x, tuple[Tensor, ...](), ADMMState())
+    none = tuple[Tensor, ...]()
+    done, x, last, changed, shared = checkpoint.resume(x, none, none, ADMMState())
     x0 = x
     for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
-        checkpoint.reached(i, x, last, shared)
+        checkpoint.reached(i, x, last, changed, shared)
         denoised = denoise(x, sigma)
         pull = (sigma_y / sigma) ** 2
         trust = pull if sigma_y > 0 else 1.0
@@ -100,10 +107,13 @@ def dds(
             pull=pull,
             cg_iterations=cg_iterations,
             x0=denoised,
+            start=torch.add(denoised, changed[0], alpha=warm_start) if changed else None,
+            precondition=precondition,
             state=shared,
             rhs=rhs,
             overwrite_state=True,
         )
+        changed = (x0 - denoised,) if warm_start else ()
         if sigma_next > 0:
             renewed = ancestral(sigma, sigma_next, eta) if ddim else eta
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)

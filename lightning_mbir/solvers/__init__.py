@@ -6,6 +6,7 @@ from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient
 from lightning_mbir.solvers.fbp import fbp
 from lightning_mbir.solvers.fdk import fdk
 from lightning_mbir.solvers.l1_wavelet import Wavelets, l1_wavelet
+from lightning_mbir.solvers.preconditioner import circulant
 from lightning_mbir.solvers.sirt import sirt
 from lightning_mbir.solvers.zero_filled import zero_filled
 
@@ -14,6 +15,7 @@ __all__ = [
     "Wavelets",
     "admm_tv",
     "cgls",
+    "circulant",
     "conjugate_gradient",
     "fbp",
     "fdk",

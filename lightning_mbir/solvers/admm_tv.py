@@ -59,6 +59,8 @@ def admm_tv(
     isotropic: bool = False,
     x0: Num[Tensor, "*shape"] | None = None,
     pull: float = 0.0,
+    start: Num[Tensor, "*shape"] | None = None,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     state: ADMMState | None = None,
     rhs: Num[Tensor, "*shape"] | None = None,
     overwrite_state: bool = False,
@@ -81,8 +83,10 @@ def admm_tv(
         axes: which differences, of ``"z"``, ``"y"``, ``"x"``.
         isotropic: shrink the vector of differences at each voxel, instead of each difference on its own.
         x0: start ``(Z, Y, X)``; ``A^H y`` by default.
-        pull: weight of staying at the start, relative to ``||A^H A||``. At 0 only the number of conjugate gradient
+        pull: weight of staying at ``x0``, relative to ``||A^H A||``. At 0 only the number of conjugate gradient
             steps decides what of it is left where the measurement tells nothing.
+        start: the first iterate, where that is not ``x0``.
+        precondition: of conjugate gradients, see there.
         state: split and dual variables of an earlier call; zero by default. Not written to.
         rhs: ``A^H y`` where it is known already.
         overwrite_state: put the new state where the old one is, which saves a volume an axis.
@@ -108,12 +112,14 @@ def admm_tv(
         rhs = operator.adjoint(y)
     x = rhs if x0 is None else x0
     target = rhs if pull == 0 else torch.add(rhs, x, alpha=pull)
+    x = x if start is None else start
     shared = ADMMState() if state is None else state
     if lam == 0:
         done, x = checkpoint.resume(x)
         for k in range(done, iterations):
             checkpoint.reached(k, x)
-            x = conjugate_gradient(partial(pulled_normal, operator, pull), target, x, max_iterations=cg_iterations)
+            normal = partial(pulled_normal, operator, pull)
+            x = conjugate_gradient(normal, target, x, max_iterations=cg_iterations, precondition=precondition)
             if callback is not None:
                 callback(k + 1, x)
         return x, shared
@@ -126,13 +132,14 @@ def admm_tv(
         # x: conjugate gradients on N x = A^H y + pull x0 + rho D^H (z - w), from the last x, that is on N dx = r from
         # zero.
         r = step.residual(x, target, shared)
-        if cg_iterations == 1:  # conjugate_gradient(...) + x without its copies of r
+        if cg_iterations == 1 and precondition is None:  # conjugate_gradient(...) + x without its copies of r
             rr, curvature = inner(r, r), step.curvature(r)
             alpha = float(rr / curvature) if curvature > 0 else 0.0
             x = torch.add(x, r, alpha=alpha, out=r)
         else:
             normal = partial(step.normal, out=torch.empty_like(r))
-            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, curvature=step.curvature, made_of=x).add_(x)
+            solve = partial(conjugate_gradient, curvature=step.curvature, made_of=x, precondition=precondition)
+            x = solve(normal, r, max_iterations=cg_iterations).add_(x)
         # v = D x + w, from which z and w follow.
         v = shared.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in shared.v)
         step.splitting(x, shared, out=v)

@@ -31,6 +31,7 @@ def conjugate_gradient(
     batch_dims: int = 0,
     curvature: Callable[[Tensor], Tensor] | None = None,
     made_of: Num[Tensor, "*shape"] | None = None,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[int, Tensor, float], None] | None = None,
     checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "*shape"]:
@@ -48,6 +49,8 @@ def conjugate_gradient(
         batch_dims: leading dimensions that number independent systems.
         curvature: ``<p, N p>``, which is all that the last step needs, where it takes less than ``N p``.
         made_of: what ``b`` is the difference of, or something as large: its rounding is what ``b`` is wrong by.
+        precondition: ``M^-1``, Hermitian and positive definite, near to ``N^-1`` up to a factor (Saad, "Iterative
+            methods for sparse linear systems", 2003, algorithm 9.1); the identity by default.
         callback: called after each step with the step, the iterate, and the largest relative residual.
         checkpoint: keeps the state between steps, and gives it back.
 
@@ -72,11 +75,14 @@ def conjugate_gradient(
         q = normal(x)
         r = b - q
         stop = torch.maximum(stop, floor**2 * inner(q, q, batch_dims))
-    p = r.clone()
     rr = inner(r, r, batch_dims)
-    done, x, r, p, rr = checkpoint.resume(x, r, p, rr)
+    p, rz = r.clone(), rr
+    if precondition is not None:
+        p = precondition(r)
+        rz = inner(r, p, batch_dims)
+    done, x, r, p, rr, rz = checkpoint.resume(x, r, p, rr, rz)
     for k in range(done, max_iterations):
-        checkpoint.reached(k, x, r, p, rr)
+        checkpoint.reached(k, x, r, p, rr, rz)
         active = rr > stop
         if not bool(active.any()):
             break
@@ -87,15 +93,19 @@ def conjugate_gradient(
             q = normal(p)
             pq = inner(p, q, batch_dims)
         # A system that is solved, or has nothing along p, takes a step of zero.
-        alpha = torch.where(active & (pq > 0), rr / torch.where(pq > 0, pq, 1), 0)
+        alpha = torch.where(active & (pq > 0), rz / torch.where(pq > 0, pq, 1), 0)
         x.addcmul_(alpha.to(x.dtype), p)
         if last:
             break
         r.addcmul_(alpha.to(r.dtype), q, value=-1)
         rr_new = inner(r, r, batch_dims)
-        beta = torch.where(active & (rr > 0), rr_new / torch.where(rr > 0, rr, 1), 0)
-        p.mul_(beta.to(p.dtype)).add_(r)
-        rr = torch.where(active, rr_new, rr)
+        z, rz_new = r, rr_new
+        if precondition is not None:
+            z = precondition(r)
+            rz_new = inner(r, z, batch_dims)
+        beta = torch.where(active & (rz > 0), rz_new / torch.where(rz > 0, rz, 1), 0)
+        p.mul_(beta.to(p.dtype)).add_(z)
+        rr, rz = torch.where(active, rr_new, rr), torch.where(active, rz_new, rz)
         if callback is not None:
             bb = inner(b, b, batch_dims)
             callback(k + 1, x, float((rr / torch.where(bb > 0, bb, 1)).max()) ** 0.5)
