@@ -222,13 +222,27 @@ def gain_table(settings: list[Setting], output: Path) -> str:
         if setting.base:
             scored = [row for row in rows(NAMED[setting.base], output) if row["method"] != "dds"] + scored
         planes = {row["method"]: [row[p]["psnr"] for p in PLANES] for row in scored if "error" not in row}
-        if not {"admm_tv", "dds"} <= planes.keys():
+        if "dds" not in planes:
             continue
-        direct = planes["zero_filled" if "zero_filled" in planes else "fbp"]
-        cells = [" ".join(f"{psnr:.2f}" for psnr in found) for found in (direct, planes["admm_tv"], planes["dds"])]
-        gains = [ours - theirs for ours, theirs in zip(planes["dds"], planes["admm_tv"], strict=True)]
-        lines.append(f"| {setting.name} | {' | '.join(cells)} | {' '.join(f'{gain:+.2f}' for gain in gains)} |")
+        direct = planes.get("zero_filled", planes.get("fbp", []))
+        cells = [
+            " ".join(f"{psnr:.2f}" for psnr in found) for found in (direct, planes.get("admm_tv", []), planes["dds"])
+        ]
+        lines.append(with_gains([setting.name, *cells]))
     return "\n".join(lines)
+
+
+def with_gains(cells: list[str]) -> str:
+    """A row of a setting and the PSNR of the direct inversion, ADMM-TV and dds, with what dds gains where both are."""
+    theirs, ours = ([float(psnr) for psnr in cell.split()] for cell in cells[2:4])
+    gains = " ".join(f"{one - other:+.2f}" for one, other in zip(ours, theirs, strict=False))
+    return f"| {' | '.join(cells)} | {gains} |"
+
+
+def completed(row: str, before: str) -> str:
+    """A row of gains in which what has no prior, where it was not run again, is as the document has it."""
+    cells, there = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (row, before))
+    return with_gains([new or old for new, old in zip(cells[:4], there[:4], strict=True)])
 
 
 TABLES: dict[str, tuple[Callable[[list[Setting], Path], str], list[Setting]]] = {
@@ -254,7 +268,10 @@ def write(path: Path, name: str, lines: str) -> None:
         return "|".join(row.split("|")[1 : keys + 1])
 
     new = {key(row): row for row in lines.splitlines()}
-    rows = [new.pop(key(row), row) for row in place[1].splitlines()]
+    there = place[1].splitlines()
+    rows = [new.pop(key(row), row) for row in there]
+    if keys == 1:
+        rows = [row if row == old else completed(row, old) for row, old in zip(rows, there, strict=True)]
     table = "\n".join([*rows, *new.values()])
     write_whole(path, f"{text[: place.start(1)]}{table}{text[place.end(1) :]}".encode())
 
