@@ -132,7 +132,9 @@ def test_a_loader_of_monai_gives_what_our_own_gives(task: str, tmp_path: Path) -
     source = nib.load(path).get_fdata()  # type: ignore[attr-defined]
     if task == "cs_mri":  # the darker corner is where it was, not mirrored
         assert written[4:12, 3:9, 6].mean() < written[20:28, 3:9, 6].mean()
-        assert abs(np.corrcoef(written.ravel(), source.ravel())[0, 1]) > 0.8
+        turned = [(), (0,), (1,), (2,), (0, 1)]
+        alike = [np.corrcoef(np.flip(written, axes).ravel(), source.ravel())[0, 1] for axes in turned]
+        assert max(alike) == alike[0] > 0.7
 
 
 def test_a_loader_of_monai_is_scored_and_compared(tmp_path: Path) -> None:
