@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics import LinearOperator
-from lightning_mbir.slabs import from_first
+from lightning_mbir.slabs import total
 
 FLOOR = 0.01
 """Of the spectrum, over its largest value: what is measured less than that is not lifted any more."""
@@ -27,22 +27,22 @@ def circulant(operator: LinearOperator, power: float) -> Callable[[Num[Tensor, "
     what was measured well.
 
     Args:
-        operator: ``A``; of one that differs from slice to slice its first slice counts.
+        operator: ``A``; of one that differs from slice to slice the mean over these.
         power: above 0.
 
     Raises:
         InputError: an operator that measures slices together.
     """
-    one = operator if operator.separable else operator.of_slice(0)
-    if one is None:
+    if operator.of_slices(0, 1) is None:
         raise InputError(f"{type(operator).__name__} measures slices together, which a preconditioner of slices lacks")
-    rows, columns = one.domain_shape[-2:]
-    point = torch.zeros(1, rows, columns, dtype=one.dtype, device=one.device)
-    point[0, rows // 2, columns // 2] = 1
-    spectrum = torch.fft.fft2(torch.fft.ifftshift(one.normal(point)[0])).real.clamp_min(0)
+    rows, columns = operator.domain_shape[-2:]
+    points = torch.zeros(operator.domain_shape, dtype=operator.dtype, device=operator.device)
+    points[..., rows // 2, columns // 2] = 1
+    response = operator.normal(points).reshape(-1, rows, columns).sum(0)
+    if not operator.separable:  # each process has some of the slices
+        response = total(response)
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(response)).real.clamp_min(0)
     kernel = (spectrum / spectrum.max() + FLOOR) ** -power
-    if not operator.separable:
-        kernel = from_first(kernel.cpu()).to(one.device)
     half = kernel[:, : columns // 2 + 1]
 
     def apply(r: Tensor) -> Tensor:

@@ -69,6 +69,15 @@ def test_every_method_goes_on_to_the_same_bits(
     assert of_all - len(calls) >= (LAST - 1) * OF_A_PRIOR.get(method, 0)
 
 
+def test_dds_goes_on_with_all_that_it_keeps(tmp_path: Path) -> None:
+    options = {"momentum": 0.3, "warm_start": 0.9, "preconditioner": 0.5}
+    whole = run("dds", "ct", tmp_path, **options)
+    stop("dds", "ct", tmp_path, **options)
+    result = run("dds", "ct", tmp_path, checkpoint=keeping(tmp_path), **options)
+    assert torch.equal(result.volume, whole.volume)
+    assert not torch.equal(whole.volume, run("dds", "ct", tmp_path).volume)
+
+
 def whole_kept(folder: Path, ranks: int) -> None:
     """A whole set of files: of each rank one, of one step."""
     names = sorted(path.name for path in folder.iterdir())

@@ -83,6 +83,25 @@ def test_momentum_goes_on_from_the_last_level() -> None:
     torch.testing.assert_close(found, results[-1], rtol=1e-5, atol=1e-5)
 
 
+def test_a_warm_start_goes_on_from_what_the_last_level_has_changed() -> None:
+    """Against the recursion written out; one step of conjugate gradients does not solve what pixels weigh unequally."""
+    weights = torch.linspace(0.2, 1.0, N * N).reshape(N, N)
+    operator = Pixels(weights)
+    y = operator(MEAN + DEVIATION * torch.randn(4, N, N, generator=torch.Generator().manual_seed(0)))
+    sigmas, noise, share, eta = karras_sigmas(5, 1.0, 0.02), KeyedNoise(4), 0.8, 0.5
+    found = dds(denoise, operator, y, sigmas, noise=noise, lam=0.0, cg_iterations=1, eta=eta, warm_start=share)
+    levels = [*sigmas.tolist(), 0.0]
+    x, changed, x0 = levels[0] * noise(0, y.shape), torch.zeros(y.shape), torch.empty(0)
+    for i, (sigma, following) in enumerate(itertools.pairwise(levels)):
+        denoised = denoise(x, sigma)
+        start = denoised + share * changed
+        r = weights * (y - weights * start)
+        x0 = start + r * r.square().sum() / (weights * r).square().sum()
+        changed = x0 - denoised
+        x = x0 + following * ((1 - eta**2) ** 0.5 * (x - denoised) / sigma + eta * noise(i + 1, y.shape))
+    torch.testing.assert_close(found, x0, rtol=1e-4, atol=1e-5)
+
+
 def test_momentum_takes_away_what_few_levels_miss_and_noise_scale_what_it_adds() -> None:
     """Correlated pixels, a quarter of them measured: the mean of samples is nearer to that of the posterior with
     momentum; their spread is larger, and with less noise both are nearer."""
@@ -105,7 +124,9 @@ def test_momentum_takes_away_what_few_levels_miss_and_noise_scale_what_it_adds()
     assert apart(False, momentum=0.5, noise_scale=0.7) < 0.75 * apart(False)  # 0.158
 
 
-@pytest.mark.parametrize(("option", "value"), [("momentum", -0.1), ("momentum", 1.5), ("noise_scale", 2.0)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("momentum", -0.1), ("momentum", 1.5), ("noise_scale", 2.0), ("warm_start", -1.0)]
+)
 def test_shares_beyond_one_are_refused(option: str, value: float) -> None:
     options: dict[str, Any] = {option: value}
     with pytest.raises(InputError, match=f"{option} is {value:g}; give 0 to 1"):

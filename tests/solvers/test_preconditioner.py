@@ -83,7 +83,7 @@ def test_weights_by_slice_and_a_fan_are_taken_and_a_cone_is_refused() -> None:
         detector_distance=50.0,
     )  # fmt: skip
     r = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(5))
-    weighted = Weighted(fan, torch.ones(3, *fan.range_shape))
+    weighted = Weighted(fan, torch.ones(3, *fan.range_shape) * torch.tensor([0.0, 1.0, 2.0])[:, None, None])
     torch.testing.assert_close(circulant(weighted, 0.5)(r), circulant(fan, 0.5)(r))
     cone = ConeBeam((4, 16, 16), [0.0, 90.0], pixel_size=1.0, source_distance=50.0, detector_distance=50.0)
     with pytest.raises(InputError, match="ConeBeam measures slices together"):
