@@ -256,7 +256,10 @@ def keep(study: optuna.Study, task: str, method: str) -> None:
     best = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in study.best_params.items()}
     options[method] = {**options.get(method, {}), **best}
     over = {name: options.pop(name) for name in OVER if name in options}
-    text = "# Options that benchmarks/tune.py found on training volumes; what is not here is the method's default.\n"
+    text = (
+        "# Options found on training volumes by benchmarks/tune.py, those of dds as docs/method.md tells; what is not "
+        "here is the\n# method's default.\n"
+    )
     text += yaml.safe_dump(options, default_flow_style=None, width=110)
     for name, given in over.items():
         text += f"# {OVER[name]}, over those.\n" + yaml.safe_dump({name: given}, default_flow_style=None, width=110)

@@ -19,7 +19,7 @@ from lightning_mbir.methods.zero_filled import zero_filled
 from lightning_mbir.solvers import circulant
 
 
-@method(needs=("prior",), splits=True, memory=(11, 2, 3))
+@method(needs=("prior",), splits=True, memory=(12.5, 2, 3))
 def dds(
     p: Problem,
     *,

@@ -107,13 +107,13 @@ def dds(
             pull=pull,
             cg_iterations=cg_iterations,
             x0=denoised,
-            start=torch.add(denoised, changed[0], alpha=warm_start) if changed else None,
+            start=changed[0].mul_(warm_start).add_(denoised) if changed else None,
             precondition=precondition,
             state=shared,
             rhs=rhs,
             overwrite_state=True,
         )
-        changed = (x0 - denoised,) if warm_start else ()
+        changed = ()  # it is the start by now
         if sigma_next > 0:
             renewed = ancestral(sigma, sigma_next, eta) if ddim else eta
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
@@ -121,6 +121,7 @@ def dds(
             for before in last:  # none at the first level, or without momentum
                 x.add_(x0, alpha=momentum).sub_(before, alpha=momentum)
             last = (x0,) if momentum else ()
+            changed = (x0 - denoised,) if warm_start else ()
         if callback is not None:
             callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
     return x0

@@ -14,8 +14,8 @@ from lightning_mbir.slabs import total
 
 FLOOR = 0.01
 """Of the spectrum, over its largest value: what is measured less than that is not lifted any more."""
-AT_ONCE = 2**20
-"""Pixels that pass a transform together."""
+AT_ONCE = 2**16
+"""Pixels that pass a transform together: little beside a volume."""
 
 
 @torch.no_grad()
@@ -50,9 +50,9 @@ def circulant(operator: LinearOperator, power: float) -> Callable[[Num[Tensor, "
         size = max(1, AT_ONCE // (rows * columns))
         for part, done in zip(torch.split(r, size), torch.split(out, size), strict=True):
             if r.is_complex():
-                done.copy_(torch.fft.ifft2(torch.fft.fft2(part) * kernel.to(r.device)))
+                done.copy_(torch.fft.ifft2(torch.fft.fft2(part) * kernel))
             else:
-                done.copy_(torch.fft.irfft2(torch.fft.rfft2(part) * half.to(r.device), s=(rows, columns)))
+                done.copy_(torch.fft.irfft2(torch.fft.rfft2(part) * half, s=(rows, columns)))
         return out
 
     return apply

@@ -96,6 +96,21 @@ def test_a_run_takes_what_was_told(name: str, kind: str, monkeypatch: pytest.Mon
     assert peak_bytes(work) == pytest.approx(told, rel=0.2)
 
 
+def test_dds_takes_what_was_told_with_all_that_it_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SLAB, "cpu", 4 * SIZE**2)
+    monkeypatch.setattr("lightning_mbir.solvers.preconditioner.AT_ONCE", 4 * SIZE**2)
+    operator, y, _ = problem("few views")
+    prior = gaussian_prior("ct", 4)
+    told = needed_memory(METHODS["dds"], operator, y, [prior], None)
+    options = {"momentum": 0.25, "warm_start": 0.95, "preconditioner": 0.75}
+
+    def work() -> None:
+        run_method(y, operator, prior, "dds", modality="ct", steps=3, **options)  # type: ignore[arg-type]
+
+    work()
+    assert peak_bytes(work) == pytest.approx(told, rel=0.2)
+
+
 def test_a_network_takes_what_was_told() -> None:
     prior = load_prior("ct", slice_batch=4)
     x = torch.zeros(9, 64, 64)

@@ -290,7 +290,7 @@ def check_source(name: str, source_distance: float, detector_distance: float, ra
 
 def warn_truncated(name: str, seen: float, radius: float, level: int) -> None:
     """Warn where the circle of radius ``seen`` that all views see is smaller than the one inscribed in the image, by
-    what comes to a hundredth of it: an axis that is a fraction of a bin off the middle cuts nothing off."""
+    half a percent of its area or more: an axis that is a fraction of a bin off the middle cuts nothing off."""
     cut = 1 - (max(seen, 0) / radius) ** 2
     if cut >= LEAST_CUT:
         warnings.warn(
