@@ -327,23 +327,21 @@ class Upsample(nn.Module):
         bias, (n, _, rows, columns) = cast(Tensor, self.conv.bias), x.shape
         weight = kernels_of_doubled(self.conv.weight).contiguous(memory_format=torch.channels_last)
         found = F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias.repeat(4)).permute(0, 2, 3, 1)
-        found = found.reshape(n, rows + 1, columns + 1, 2, 2, len(bias))
-        lines = [
-            torch.stack([found[:, i : i + rows, j : j + columns, i, j] for j in (0, 1)], 3)  # even and odd columns
-            for i in (0, 1)
-        ]
-        return torch.stack(lines, 2).reshape(n, 2 * rows, 2 * columns, len(bias)).permute(0, 3, 1, 2)
+        found = found.reshape(n, rows + 1, columns + 1, 2, 2, len(bias)).transpose(2, 3)
+        found = found.reshape(n, 2 * rows + 2, 2 * columns + 2, len(bias))
+        return found[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
 def kernels_of_doubled(weight: Float[Tensor, "widths channels 3 3"]) -> Float[Tensor, "4*widths channels 2 2"]:
     """What 3x3 kernels are to an image before each of its pixels became 2x2.
 
-    One for even rows and columns, one for even rows and odd columns, and two for odd rows.
+    Two for odd rows, of odd and of even columns, and two for even rows: so interleaved, from the border of zeros on,
+    they make the rows and columns in their order.
     """
 
     def summed(w: Tensor, axis: int) -> list[Tensor]:
         first, second, third = w.unbind(axis)
-        return [torch.stack((first, second + third), axis), torch.stack((first + second, third), axis)]
+        return [torch.stack((first + second, third), axis), torch.stack((first, second + third), axis)]
 
     return torch.cat([kernel for rows in summed(weight, 2) for kernel in summed(rows, 3)])
 
