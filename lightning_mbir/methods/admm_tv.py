@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Axes, Count, Positive, S
 from lightning_mbir.methods.problem import Problem
 
 
-@method(splits=True, memory=(10, 2, 3))
+@method(splits=True, memory=(9.2, 0, 3))
 def admm_tv(
     p: Problem,
     *,
@@ -34,8 +34,9 @@ def admm_tv(
         isotropic: shrink the vector of differences of a voxel, instead of each difference on its own.
     """
     return solvers.admm_tv(
-        p.y,
+        None,
         p.operator,
+        rhs=p.rhs,
         rho=rho,
         lam=lam,
         iterations=steps,

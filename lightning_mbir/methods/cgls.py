@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import RATIO, Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method(splits=True, memory=(7, 3.8, 0))
+@method(splits=True, memory=(6.3, 1, 0))
 def cgls(
     p: Problem,
     *,

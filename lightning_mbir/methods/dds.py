@@ -19,7 +19,7 @@ from lightning_mbir.methods.zero_filled import zero_filled
 from lightning_mbir.solvers import circulant
 
 
-@method(needs=("prior",), splits=True, memory=(12.5, 2, 3))
+@method(needs=("prior",), splits=True, memory=(9, 0, 3))
 def dds(
     p: Problem,
     *,
@@ -70,7 +70,7 @@ def dds(
     return samplers.dds(
         p.denoise,
         p.operator,
-        p.y,
+        None,
         levels(steps, sigma_max, sigma_min),
         noise=replace(p.noise, correlation=correlation),
         rho=rho,
@@ -83,6 +83,7 @@ def dds(
         noise_scale=noise_scale,
         precondition=circulant(p.operator, preconditioner) if preconditioner else None,
         warm_start=warm_start,
+        rhs=p.rhs,
         init=None if p.checkpoint.found else _start(p, start),
         callback=p.report,
         checkpoint=p.checkpoint,

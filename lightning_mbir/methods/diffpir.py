@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Count, Positive, Searche
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True, memory=(13, 3.2, 0))
+@method(needs=("prior",), splits=True, memory=(12, 1, 0))
 def diffpir(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Axes, Count, Limits, Pos
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True, memory=(10, 2, 0))
+@method(needs=("prior",), splits=True, memory=(9.8, 1, 0.5))
 def diffusion_mbir(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, Count, Positive, Searched, meth
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior", "gradients"), splits=True, memory=(8, 5.7, 0))
+@method(needs=("prior", "gradients"), splits=True, memory=(9, 2.5, 0))
 def dps(
     p: Problem,
     *,

@@ -18,7 +18,7 @@ def unfiltered(operator: LinearOperator) -> bool:
     return isinstance(operator, ModularBeam | MatrixOperator)
 
 
-@method(modalities=("ct",), weighted=False, splits=True, memory=(1.5, 8, 0))
+@method(modalities=("ct",), weighted=False, splits=True, memory=(1.8, 5.6, 0))
 def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp") -> Tensor:
     """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam, none for a modular one or a
     matrix.

@@ -23,7 +23,7 @@ def _wrong_wavelet(value: Any) -> str | None:
     return None
 
 
-@method(modalities=("mri",), splits=True, memory=(12, 3.5, 0))
+@method(modalities=("mri",), splits=True, memory=(8, 2.3, 0))
 def l1_wavelet(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, Count, Positive, Searched, meth
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior", "gradients"), splits=True, memory=(13.5, 4.4, 0))
+@method(needs=("prior", "gradients"), splits=True, memory=(13, 2, 0))
 def mcg(
     p: Problem,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from lightning_mbir import slabs
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.limits import check_size
 from lightning_mbir.physics import LinearOperator
+
+PART = 2**22
+"""Values of a measurement that are looked at together."""
 
 
 def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
@@ -26,13 +31,40 @@ def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     if values.numel() == 0:
         raise InputError(f"the {what} is empty, {tuple(values.shape)}; give at least one slice")
     plain = values.detach().resolve_conj().resolve_neg()
-    if not bool(torch.isfinite(torch.view_as_real(plain) if plain.is_complex() else plain).all()):
-        raise InputError(f"the {what} has NaN or infinite values; correct them first")
-    largest = float(slabs.largest((plain if plain.is_complex() else plain.to(torch.float64)).abs().amax()))
+    peaks = []
+    for part in parts(plain):
+        if not bool(torch.isfinite(torch.view_as_real(part) if part.is_complex() else part).all()):
+            raise InputError(f"the {what} has NaN or infinite values; correct them first")
+        peaks.append((part if part.is_complex() else part.to(torch.float64)).abs().amax())
+    largest = float(slabs.largest(torch.stack(peaks).amax()))
     if largest == 0:
         raise InputError(f"the {what} is zero; there is nothing to reconstruct")
     check_size(largest, f"the largest value of the {what}")
     return plain.to(dtype)
+
+
+def missed(operator: LinearOperator, x: Tensor, y: Tensor) -> float:
+    """``||A x - y||``, some slices at a time where they are not coupled, so that ``A x`` is nowhere as a whole."""
+    if operator.of_slices(0, 1) is None:
+        return slabs.length(operator(x) - y)
+    squares, start = torch.zeros((), dtype=torch.float64, device=y.device), 0
+    for part in parts(y, operator.at_once):
+        some = operator.of_slices(start, start + len(part))
+        assert some is not None
+        missing = some(x[start : start + len(part)]) - part
+        squares += torch.linalg.vector_norm(missing).double().square()
+        start += len(part)
+    return float(slabs.total(squares).sqrt())
+
+
+def parts(values: Tensor, at_least: int = 1) -> Sequence[Tensor]:
+    """A tensor in parts of its first dimension, so that what is made of each is small beside large ones.
+
+    Args:
+        values: of one dimension or more, not empty.
+        at_least: how much of that dimension, but for the last part.
+    """
+    return values.split(max(at_least, PART // max(1, values[0].numel()), 1)) if values.ndim else (values,)
 
 
 def as_measured(y: Tensor, operator: LinearOperator, volume: object = None) -> Tensor:

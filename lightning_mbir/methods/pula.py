@@ -12,7 +12,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Count, Limits, Positive,
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True, memory=(11, 4.3, 0))
+@method(needs=("prior",), splits=True, memory=(10.6, 1, 0))
 def pula(
     p: Problem,
     *,

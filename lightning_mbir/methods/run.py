@@ -20,9 +20,9 @@ from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.limits import check_size, fits
 from lightning_mbir.methods.method import Method
-from lightning_mbir.methods.numbers import as_measured, usable
+from lightning_mbir.methods.numbers import as_measured, missed, usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
-from lightning_mbir.methods.problem import Problem
+from lightning_mbir.methods.problem import Problem, Scan
 from lightning_mbir.methods.units import measured_scale, measured_unit
 from lightning_mbir.physics import InSlabs, LinearOperator, RealDomain, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
@@ -186,14 +186,6 @@ def run_method(
     if scale is None:
         scale = measured_scale(y, passing, modality, calibrated)
     unit = measured_unit(unit, scale, modality, calibrated)
-    if unit.offset:
-        constant = torch.full(operator.domain_shape, unit.offset, dtype=operator.dtype, device=y.device)
-        y_unit = (y - passing(constant)) / unit.scale
-    else:
-        y_unit = y / unit.scale
-    fitted, y_fitted = passing, y_unit
-    if weighted is not None:
-        fitted, y_fitted = weighted, weighted.scale(y_unit)
     norm = passing.norm()
     if norm == 0:
         raise InputError(f"{type(operator).__name__} measures nothing: its norm is 0; check its geometry")
@@ -216,10 +208,9 @@ def run_method(
     noise = KeyedNoise(seed, volume, sample, first=current().start)
     given: dict[str, Any] = {"denoise": denoise, "second": second and _turned(second), "network": unet}
     problem = Problem(
-        y=y_fitted / norm,
-        operator=fitted / norm,
+        scan=Scan(y, passing, unit, norm, weighted),
+        operator=(passing if weighted is None else weighted) / norm,
         physical=operator,
-        measured=y_unit,
         noise=noise,
         report=report,
         noise_std=noise_unit,
@@ -236,7 +227,7 @@ def run_method(
     if not every(bool(torch.isfinite(x).all()), x.device):
         raise InputError(f"{name} diverged with {settings}; go back to its defaults")
     size = length(y)
-    residual = length(passing(x) - y) / size if size > 0 else 0.0
+    residual = missed(passing, x, y) / size if size > 0 else 0.0
     return Reconstruction(x, name, nfe, seconds, residual)
 
 

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Count, Limits, Positive,
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior",), splits=True, memory=(9.5, 3.3, 0))
+@method(needs=("prior",), splits=True, memory=(9, 1, 0))
 def score_slices(
     p: Problem,
     *,

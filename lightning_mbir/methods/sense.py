@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import RATIO, Count, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method(modalities=("mri",), needs=("coil_maps",), splits=True, memory=(7, 2.8, 0))
+@method(modalities=("mri",), needs=("coil_maps",), splits=True, memory=(6.3, 1, 0))
 def sense(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import RATIO, Count, Limits, Searched, method
 from lightning_mbir.methods.problem import Problem
 
 
-@method(modalities=("ct",), splits=True, memory=(3, 3.8, 3))
+@method(modalities=("ct",), splits=True, memory=(3, 2.8, 3))
 def sirt(
     p: Problem,
     *,

@@ -11,7 +11,7 @@ from lightning_mbir.methods.method import PRIOR, RATIO, Count, Limits, Positive,
 from lightning_mbir.methods.problem import Problem
 
 
-@method(needs=("prior", "second_prior"), splits=True, memory=(11, 3.4, 0))
+@method(needs=("prior", "second_prior"), splits=True, memory=(11, 1, 0))
 def tpdm(
     p: Problem,
     *,

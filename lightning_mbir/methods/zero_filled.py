@@ -10,7 +10,7 @@ from lightning_mbir.methods.problem import Problem
 from lightning_mbir.physics import NonCartesianFourier, RealDomain, density_compensation
 
 
-@method(modalities=("mri",), weighted=False, splits=True, memory=(7, 2.5, 0))
+@method(modalities=("mri",), weighted=False, splits=True, memory=(3.6, 0, 0))
 def zero_filled(p: Problem) -> Tensor:
     """The inverse Fourier transform of k-space with zeros where nothing was measured: ``A^H y``.
 
@@ -20,4 +20,4 @@ def zero_filled(p: Problem) -> Tensor:
     if isinstance(inner, NonCartesianFourier):
         weights = density_compensation(inner)
         return p.inverse(lambda y, operator: solvers.zero_filled(y * weights.to(y.device), operator))
-    return solvers.zero_filled(p.y, p.operator)
+    return p.rhs

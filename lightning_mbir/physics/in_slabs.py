@@ -45,6 +45,7 @@ class InSlabs(LinearOperator):
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
         self.separable = operator.separable
         self._probe = operator._probe
+        self.working = 0.0  # which takes place on the device
 
     @cached_property
     def _placed(self) -> LinearOperator | None:
@@ -76,6 +77,8 @@ class InSlabs(LinearOperator):
         return self.operator.of_slice(k)
 
     def of_slices(self, start: int, stop: int) -> LinearOperator | None:
+        if self.separable:
+            return self
         some = self.operator.of_slices(start, stop)
         return None if some is None else InSlabs(some, self.slabs)
 

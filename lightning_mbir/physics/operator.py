@@ -40,6 +40,7 @@ class LinearOperator(nn.Module):
         separable: whether the operator acts slice by slice.
         domain_complex, range_complex: whether the two sides are complex.
         normal_is_cheaper: whether ``normal`` takes less time than ``forward``, as where transforms cancel.
+        working: measurements that a product with a whole volume takes for its work, beside what is given and found.
     """
 
     domain_shape: tuple[int, ...]
@@ -48,6 +49,7 @@ class LinearOperator(nn.Module):
     domain_complex: bool = False
     range_complex: bool = False
     normal_is_cheaper: bool = False
+    working: float = 2.0
 
     def __init__(self, device: torch.device | None = None) -> None:
         super().__init__()

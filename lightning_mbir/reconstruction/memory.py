@@ -39,9 +39,9 @@ def needed_memory(
     does not tell.
 
     With ``V`` the bytes of a volume and ``M`` those of the measurement, in the type of the work: ``v V + m M`` of the
-    method, and ``s (V + M)`` of the slices that it works on at a time (``Method.memory``), ``2 M`` where there are
-    weights, ``4 V`` for mean and spread of several samples, and what a batch of slices takes in the network
-    (docs/scale.md).
+    method, and ``s (V + M)`` of the slices that it works on at a time (``Method.memory``), or of a method that does not
+    the ``working`` of the operator, ``2 M`` where there are weights, ``4 V`` for mean and spread of several samples,
+    and what a batch of slices takes in the network (docs/scale.md).
 
     Args:
         method: what is run.
@@ -62,6 +62,7 @@ def needed_memory(
     at_once = min(1.0, max(SLAB.get(device.type, 2**24) / voxels, operator.at_once / shape[0])) if slabs else 1.0
     volumes, measurements, of_slabs = method.memory
     taken = volumes * volume + measurements * data + of_slabs * at_once * (volume + data)
+    taken += operator.working * data * (of_slabs == 0)
     taken += 2 * data * (weights is not None) + 4 * volume * (samples > 1)
     gradients = "gradients" in method.needs
     return int(taken + max((prior.bytes_for(shape, device, gradients) for prior in priors), default=0))

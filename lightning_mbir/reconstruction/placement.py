@@ -19,9 +19,9 @@ from lightning_mbir.reconstruction.memory import needed_memory, told_memory
 
 MOST = 64
 """Slices at a time beyond which nothing is gained: as many as go into one product of a projection (``CHUNK``)."""
-TIMES = 2.7
+TIMES, IN_PIECES = 2.7, 1.3
 """Slices of the volume, in the type of the measurement, and of this, that an operator has on the device for each one
-that passes."""
+that passes; of one that works in pieces (``working`` of 0 or little)."""
 SHARE = 4
 """The part of the free memory that a slab may take; the rest is for slice batches of the networks."""
 
@@ -148,7 +148,8 @@ def slice_bytes(work: Work) -> int:
     operator = work.operator
     volume = math.prod(work.shape[1:]) * operator.range_dtype.itemsize
     own = 0 if operator.separable else held_bytes(operator) // work.depth
-    return int(TIMES * (volume + work.y.nbytes / work.depth)) + own
+    times = TIMES if operator.working >= 1 else IN_PIECES
+    return int(times * (volume + work.y.nbytes / work.depth)) + own
 
 
 def held_bytes(operator: LinearOperator) -> int:

@@ -22,7 +22,7 @@ from lightning_mbir.solvers import ADMMState, admm_tv
 def dds(
     denoise: Denoiser,
     operator: LinearOperator,
-    y: Tensor,
+    y: Tensor | None,
     sigmas: Float[Tensor, " levels"],
     *,
     noise: KeyedNoise,
@@ -36,6 +36,7 @@ def dds(
     noise_scale: float = 1.0,
     precondition: Callable[[Tensor], Tensor] | None = None,
     warm_start: float = 0.0,
+    rhs: Num[Tensor, "z y x"] | None = None,
     init: Num[Tensor, "z y x"] | None = None,
     callback: Callback | None = None,
     checkpoint: Checkpoint = UNKEPT,
@@ -46,7 +47,7 @@ def dds(
     Args:
         denoise: posterior mean of clean slices.
         operator: ``A`` of unit norm, on volumes in the prior's unit.
-        y: measurement, scaled likewise, ``(Z, ...)``.
+        y: measurement, scaled likewise, ``(Z, ...)``; not needed where ``rhs`` is given.
         sigmas: ``(levels,)`` noise levels, high to low; as many network evaluations.
         noise: keyed noise.
         rho, lam: of ADMM-TV along z, see :func:`lightning_mbir.solvers.admm_tv`; relative to the weight of the prior
@@ -71,6 +72,7 @@ def dds(
         precondition: of conjugate gradients, see :func:`lightning_mbir.solvers.conjugate_gradient`.
         warm_start: share of what the data and total variation have changed at the last level, with which conjugate
             gradients start at this one, so that few steps a level add up over the levels.
+        rhs: ``A^H y`` where it is known already.
         init: volume to start from, zero by default; noise of the highest level is added.
         callback: called after each level.
         checkpoint: keeps the state between levels, and gives it back.
@@ -79,14 +81,18 @@ def dds(
         The volume ``(Z, Y, X)``.
 
     Raises:
-        InputError: rho not positive, lam or sigma_y negative, a momentum, noise_scale or warm_start outside of 0 to 1.
+        InputError: neither y nor rhs, rho not positive, lam or sigma_y negative, a momentum, noise_scale or warm_start
+            outside of 0 to 1.
     """
     if sigma_y < 0:
         raise InputError(f"dds: sigma_y is {sigma_y:g}; give at least 0")
     for name, value in (("momentum", momentum), ("noise_scale", noise_scale), ("warm_start", warm_start)):
         if not 0 <= value <= 1:
             raise InputError(f"dds: {name} is {value:g}; give 0 to 1")
-    rhs = operator.adjoint(y)
+    if rhs is None:
+        if y is None:
+            raise InputError("dds: give the measurement y, or rhs = A^H y")
+        rhs = operator.adjoint(y)
     levels = [*sigmas.tolist(), 0.0]
     x = levels[0] * noise(0, rhs.shape, dtype=rhs.dtype, device=rhs.device)
     if init is not None:
@@ -114,14 +120,16 @@ def dds(
             overwrite_state=True,
         )
         changed = ()  # it is the start by now
+        if callback is not None:
+            callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
         if sigma_next > 0:
             renewed = ancestral(sigma, sigma_next, eta) if ddim else eta
             fresh = noise(i + 1, x.shape, dtype=x.dtype, device=x.device)
             x = next_noise(x, denoised, sigma, noise_scale * sigma_next, renewed, fresh).add_(x0)
-            for before in last:  # none at the first level, or without momentum
-                x.add_(x0, alpha=momentum).sub_(before, alpha=momentum)
+            del fresh
+            if last:  # not at the first level
+                x.add_(x0, alpha=momentum).sub_(last[0], alpha=momentum)
             last = (x0,) if momentum else ()
             changed = (x0 - denoised,) if warm_start else ()
-        if callback is not None:
-            callback(SamplerState(i + 1, len(sigmas), sigma, x0, nfe=i + 1))
+            x0 = x  # so that the last one is kept for momentum alone
     return x0

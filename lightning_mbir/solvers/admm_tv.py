@@ -111,10 +111,11 @@ def admm_tv(
         operator.check_range(y)
         rhs = operator.adjoint(y)
     x = rhs if x0 is None else x0
-    target = rhs if pull == 0 else torch.add(rhs, x, alpha=pull)
+    center = x  # of the pull
     x = x if start is None else start
     shared = ADMMState() if state is None else state
     if lam == 0:
+        target = torch.add(rhs, center, alpha=pull) if pull else rhs
         done, x = checkpoint.resume(x)
         for k in range(done, iterations):
             checkpoint.reached(k, x)
@@ -131,15 +132,16 @@ def admm_tv(
         checkpoint.reached(k, x, shared)
         # x: conjugate gradients on N x = A^H y + pull x0 + rho D^H (z - w), from the last x, that is on N dx = r from
         # zero.
-        r = step.residual(x, target, shared)
+        r = step.residual(x, rhs, center, shared)
         if cg_iterations == 1 and precondition is None:  # conjugate_gradient(...) + x without its copies of r
             rr, curvature = inner(r, r), step.curvature(r)
             alpha = float(rr / curvature) if curvature > 0 else 0.0
             x = torch.add(x, r, alpha=alpha, out=r)
         else:
-            normal = partial(step.normal, out=torch.empty_like(r))
-            solve = partial(conjugate_gradient, curvature=step.curvature, made_of=x, precondition=precondition)
-            x = solve(normal, r, max_iterations=cg_iterations).add_(x)
+            # Without a buffer there is room for what preconditioning makes.
+            normal = partial(step.normal, out=torch.empty_like(r) if precondition is None else None)
+            options = {"curvature": step.curvature, "made_of": x, "precondition": precondition}
+            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, overwrite=True, **options).add_(x)
         # v = D x + w, from which z and w follow.
         v = shared.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in shared.v)
         step.splitting(x, shared, out=v)
@@ -159,12 +161,13 @@ class _Step:
     def __init__(self, operator: LinearOperator, rho: float, pull: float, dims: list[int]) -> None:
         self.operator, self.rho, self.pull, self.dims = operator, rho, pull, dims
 
-    def residual(self, x: Tensor, target: Tensor, state: ADMMState) -> Tensor:
-        """``target + rho D^H (z - w) - N x``, where the target is ``A^H y + pull x0``."""
-        r = torch.empty_like(target)
+    def residual(self, x: Tensor, rhs: Tensor, center: Tensor, state: ADMMState) -> Tensor:
+        """``A^H y + pull x0 + rho D^H (z - w) - N x``."""
+        r = torch.empty_like(rhs)
         around, v_around = self._around(x), [self._around(v_d, above=False) for v_d in state.v]
         for own, wide, crop in self._slabs(around):
-            torch.sub(target[own], pulled_normal(self.operator, self.pull, x[own]), out=r[own])
+            target = torch.add(rhs[own], center[own], alpha=self.pull) if self.pull else rhs[own]
+            torch.sub(target, pulled_normal(self.operator, self.pull, x[own]), out=r[own])
             v = [v_d[wide] for v_d in v_around]
             w = project(v, state.threshold, state.isotropic)
             for dim, v_d, w_d in zip(self.dims, v, w, strict=True):
@@ -173,8 +176,9 @@ class _Step:
                 r[own].add_(difference_adjoint(u, dim)[crop], alpha=self.rho)
         return r
 
-    def normal(self, p: Tensor, out: Tensor) -> Tensor:
-        """``N p`` into ``out``."""
+    def normal(self, p: Tensor, out: Tensor | None = None) -> Tensor:
+        """``N p``, into ``out``."""
+        out = torch.empty_like(p) if out is None else out
         around = self._around(p)
         for own, wide, crop in self._slabs(around):
             out[own] = pulled_normal(self.operator, self.pull, p[own])

@@ -32,6 +32,7 @@ def conjugate_gradient(
     curvature: Callable[[Tensor], Tensor] | None = None,
     made_of: Num[Tensor, "*shape"] | None = None,
     precondition: Callable[[Tensor], Tensor] | None = None,
+    overwrite: bool = False,
     callback: Callable[[int, Tensor, float], None] | None = None,
     checkpoint: Checkpoint = UNKEPT,
 ) -> Num[Tensor, "*shape"]:
@@ -51,6 +52,7 @@ def conjugate_gradient(
         made_of: what ``b`` is the difference of, or something as large: its rounding is what ``b`` is wrong by.
         precondition: ``M^-1``, Hermitian and positive definite, near to ``N^-1`` up to a factor (Saad, "Iterative
             methods for sparse linear systems", 2003, algorithm 9.1); the identity by default.
+        overwrite: work in the memory of ``b``, which saves a volume.
         callback: called after each step with the step, the iterate, and the largest relative residual.
         checkpoint: keeps the state between steps, and gives it back.
 
@@ -65,21 +67,19 @@ def conjugate_gradient(
     if x0 is not None and x0.shape != b.shape:
         raise InputError(f"conjugate_gradient: x0 is {tuple(x0.shape)}, the right-hand side {tuple(b.shape)}")
     x = torch.zeros_like(b) if x0 is None else x0.clone()
-    floor = 10 * torch.finfo(b.dtype).eps
-    stop = max(tolerance, floor) ** 2 * inner(b, b, batch_dims)
+    floor, bb = 10 * torch.finfo(b.dtype).eps, inner(b, b, batch_dims)
+    stop = max(tolerance, floor) ** 2 * bb
     if made_of is not None:
         stop = torch.maximum(stop, torch.finfo(b.dtype).eps ** 2 * inner(made_of, made_of, batch_dims))
     if x0 is None:
-        r = b.clone()
+        r = b if overwrite else b.clone()
     else:
         q = normal(x)
-        r = b - q
+        r = torch.sub(b, q, out=b if overwrite else None)
         stop = torch.maximum(stop, floor**2 * inner(q, q, batch_dims))
     rr = inner(r, r, batch_dims)
-    p, rz = r.clone(), rr
-    if precondition is not None:
-        p = precondition(r)
-        rz = inner(r, p, batch_dims)
+    p = r.clone() if precondition is None else precondition(r)
+    rz = rr if precondition is None else inner(r, p, batch_dims)
     done, x, r, p, rr, rz = checkpoint.resume(x, r, p, rr, rz)
     for k in range(done, max_iterations):
         checkpoint.reached(k, x, r, p, rr, rz)
@@ -98,6 +98,7 @@ def conjugate_gradient(
         if last:
             break
         r.addcmul_(alpha.to(r.dtype), q, value=-1)
+        del q  # before another volume is made
         rr_new = inner(r, r, batch_dims)
         z, rz_new = r, rr_new
         if precondition is not None:
@@ -105,9 +106,9 @@ def conjugate_gradient(
             rz_new = inner(r, z, batch_dims)
         beta = torch.where(active & (rz > 0), rz_new / torch.where(rz > 0, rz, 1), 0)
         p.mul_(beta.to(p.dtype)).add_(z)
+        del z
         rr, rz = torch.where(active, rr_new, rr), torch.where(active, rz_new, rz)
         if callback is not None:
-            bb = inner(b, b, batch_dims)
             callback(k + 1, x, float((rr / torch.where(bb > 0, bb, 1)).max()) ** 0.5)
     return x
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_mbir.methods.run import run_method
 from lightning_mbir.physics import FourierSampling, LinearOperator, MultiCoilFourier, ParallelBeam, RealDomain
+from lightning_mbir.physics.mri.coils import CHUNK
 from lightning_mbir.physics.mri.masks import make_mask
 from lightning_mbir.prior import load_prior
 from lightning_mbir.reconstruction import METHODS, memory
@@ -46,6 +47,16 @@ def test_without_proc_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 SIZE = 48
+
+
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked on at a time is as small a part of the volume as of large ones."""
+    monkeypatch.setitem(SLAB, "cpu", 4 * SIZE**2)
+    monkeypatch.setitem(CHUNK, "cpu", 8 * SIZE**2)
+    monkeypatch.setattr("lightning_mbir.methods.numbers.PART", 4 * SIZE**2)
+    monkeypatch.setattr("lightning_mbir.solvers.preconditioner.AT_ONCE", 4 * SIZE**2)
+
+
 KINDS = ("few views", "many views", "magnitudes", "coils", "weights")
 
 
@@ -79,7 +90,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_run_takes_what_was_told(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SLAB, "cpu", 4 * SIZE**2)  # a small part of the volume, as of large ones
+    in_small_pieces(monkeypatch)
     operator, y, weights = problem(kind)
     method, modality = METHODS[name], "ct" if kind in ("few views", "many views", "weights") else "mri"
     prior = gaussian_prior(modality, 4, operator.domain_complex)  # type: ignore[arg-type]
@@ -96,16 +107,17 @@ def test_a_run_takes_what_was_told(name: str, kind: str, monkeypatch: pytest.Mon
     assert peak_bytes(work) == pytest.approx(told, rel=0.2)
 
 
-def test_dds_takes_what_was_told_with_all_that_it_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SLAB, "cpu", 4 * SIZE**2)
-    monkeypatch.setattr("lightning_mbir.solvers.preconditioner.AT_ONCE", 4 * SIZE**2)
-    operator, y, _ = problem("few views")
-    prior = gaussian_prior("ct", 4)
+@pytest.mark.parametrize("kind", ["few views", "coils"])
+def test_dds_takes_what_was_told_with_all_that_it_can_keep(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_pieces(monkeypatch)
+    operator, y, _ = problem(kind)
+    modality = "mri" if kind == "coils" else "ct"
+    prior = gaussian_prior(modality, 4, operator.domain_complex)  # type: ignore[arg-type]
     told = needed_memory(METHODS["dds"], operator, y, [prior], None)
     options = {"momentum": 0.25, "warm_start": 0.95, "preconditioner": 0.75}
 
     def work() -> None:
-        run_method(y, operator, prior, "dds", modality="ct", steps=3, **options)  # type: ignore[arg-type]
+        run_method(y, operator, prior, "dds", modality=modality, steps=3, **options)  # type: ignore[arg-type]
 
     work()
     assert peak_bytes(work) == pytest.approx(told, rel=0.2)
@@ -115,7 +127,8 @@ def test_a_network_takes_what_was_told() -> None:
     prior = load_prior("ct", slice_batch=4)
     x = torch.zeros(9, 64, 64)
     prior(x, 1.0)
-    assert prior.bytes_for(x.shape, "cpu") == pytest.approx(peak_bytes(lambda: prior(x, 1.0)), rel=0.3)
+    taken = peak_bytes(lambda: prior(x, 1.0))
+    assert taken < prior.bytes_for(x.shape, "cpu") < 1.5 * taken
     with torch.inference_mode():  # as of ``predict``
         loaded = load_prior("ct", slice_batch=4)
         assert loaded.bytes_for(x.shape, "cpu", gradients=True) > 2 * loaded.bytes_for(x.shape, "cpu")

@@ -24,6 +24,7 @@ from lightning_mbir.physics import (
     RealDomain,
     make_mask,
 )
+from lightning_mbir.physics.mri.coils import CHUNK
 from lightning_mbir.prior import load_prior
 from lightning_mbir.reconstruction import METHODS, memory, placement
 from lightning_mbir.reconstruction.memory import needed_memory, told_memory
@@ -95,7 +96,8 @@ def test_coupled_slices_are_left_whole_and_refused_where_slabs_are_wanted(monkey
 
 
 @pytest.mark.parametrize("name", operators(1))
-def test_a_slab_takes_what_was_told(name: str) -> None:
+def test_a_slab_takes_what_was_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHUNK, "cpu", 8 * SIZE**2)  # a small part of the slab
     depth = 40
     operator = operators(depth)[name]
     own = slice_bytes(Work(METHODS["cgls"], operator, depth)) * depth

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -13,7 +13,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.physics.operator import LinearOperator
 
 CHUNK = {"cpu": 2**17}
-"""Complex values of coil images at once in ``normal`` on a device. On a CPU 1 MB in single precision, which stays in
+"""Complex values of coil images at once on a device. On a CPU 1 MB in single precision, which stays in
 the cache from a transform to its inverse; pieces of 32 MB and more the system takes back and gives anew each time."""
 
 
@@ -74,6 +74,20 @@ class CoilOperator(LinearOperator):
         super()._load_from_state_dict(*args, **kwargs)
         self._norm = None
         self.prepare()
+
+
+def some_slices(x: Tensor, depth: int, size: int) -> Iterator[slice]:
+    """Slices of a stack that pass together, so that what lies between two transforms stays in the cache. All of them
+    where a gradient comes back, which would have to be as large for each piece as for the whole.
+
+    Args:
+        x: what is transformed.
+        depth: slices.
+        size: numbers a slice.
+    """
+    whole = torch.is_grad_enabled() and x.requires_grad
+    step = depth if whole else max(1, CHUNK.get(x.device.type, 2**22) // size)
+    return (slice(start, start + step) for start in range(0, depth, step))
 
 
 def check_coil_maps(coil_maps: Tensor, shape: Sequence[int], depth: int | None = None) -> None:

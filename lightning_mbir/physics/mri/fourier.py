@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
+from lightning_mbir.physics.mri.coils import some_slices
 from lightning_mbir.physics.mri.lines import AXES, mask_parts, only, transformed_axes
 from lightning_mbir.physics.mri.masks import check_mask
 from lightning_mbir.physics.operator import LinearOperator, Parts
@@ -29,6 +32,7 @@ class FourierSampling(LinearOperator):
     domain_complex = True
     range_complex = True
     normal_is_cheaper = True
+    working = 0.0  # which is done in pieces
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.device)
@@ -69,21 +73,41 @@ class FourierSampling(LinearOperator):
     def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., Y, X)`` complex, zero where the mask is."""
         self.check_domain(x)
-        k = torch.fft.fft2(torch.fft.ifftshift(x, AXES), norm="ortho") * self._mask_fft_order
-        return torch.fft.fftshift(k, AXES)
+
+        def transformed(part: Tensor, mask: Tensor) -> Tensor:
+            return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(part, AXES), norm="ortho").mul_(mask), AXES)
+
+        return self._in_pieces(transformed, x)
 
     def adjoint(self, y: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """Zero-filled image: ``(..., Y, X)`` complex to ``(..., Y, X)`` complex."""
         self.check_range(y)
-        k = torch.fft.ifftshift(y, AXES) * self._mask_fft_order
-        return torch.fft.fftshift(torch.fft.ifft2(k, norm="ortho"), AXES)
+
+        def transformed(part: Tensor, mask: Tensor) -> Tensor:
+            return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(part, AXES).mul_(mask), norm="ortho"), AXES)
+
+        return self._in_pieces(transformed, y)
 
     def normal(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """``A^H A x``: a circular convolution, about which shifts cancel, along rows alone where whole columns are
         sampled."""
         self.check_domain(x)
-        k = torch.fft.fftn(x, dim=self._axes).mul_(self._mask_fft_order)
-        return torch.fft.ifftn(k, dim=self._axes)
+
+        def convolved(part: Tensor, mask: Tensor) -> Tensor:
+            return torch.fft.ifftn(torch.fft.fftn(part, dim=self._axes).mul_(mask), dim=self._axes)
+
+        return self._in_pieces(convolved, x)
+
+    def _in_pieces(
+        self, run: Callable[[Tensor, Tensor], Tensor], x: Num[Tensor, "*batch y x"]
+    ) -> Complex[Tensor, "*batch y x"]:
+        """What ``run`` makes of some slices and the mask in the FFT's order, of all of them, a few at a time."""
+        stack = x.reshape(-1, x.shape[-3] if x.ndim > 2 else 1, *x.shape[-2:])
+        result = stack.new_empty(stack.shape, dtype=self.range_dtype)
+        for z in some_slices(x, stack.shape[1], stack[:, 0].numel()):
+            mask = self._mask_fft_order if self.separable else self._mask_fft_order[z]
+            result[:, z] = run(stack[:, z], mask)
+        return result.reshape(x.shape)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -105,6 +129,7 @@ class RealDomain(LinearOperator):
         self.operator = operator
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.separable, self.normal_is_cheaper = operator.separable, operator.normal_is_cheaper
+        self.working = operator.working + 0.5  # a complex volume
         self._probe = operator._probe
 
     @property

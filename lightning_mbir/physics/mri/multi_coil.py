@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
-from lightning_mbir.physics.mri.coils import CHUNK, CoilOperator, centring, check_coil_maps
+from lightning_mbir.physics.mri.coils import CHUNK, CoilOperator, centring, check_coil_maps, some_slices
 from lightning_mbir.physics.mri.lines import AXES, mask_parts, only, transformed_axes
 from lightning_mbir.physics.mri.masks import check_mask
 from lightning_mbir.physics.operator import Parts
@@ -37,6 +37,7 @@ class MultiCoilFourier(CoilOperator):
     """
 
     normal_is_cheaper = True
+    working = 0.0  # which is done in pieces
     mask: Float[Tensor, "*slices y x"]
 
     def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
@@ -100,12 +101,28 @@ class MultiCoilFourier(CoilOperator):
     def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch coils y x"]:
         """k-space: ``(..., Y, X)`` real or complex to ``(..., coils, Y, X)`` complex, zero where the mask is."""
         self.check_domain(x)
-        return torch.fft.fft2(self.expand(x), norm="ortho").mul_(self._sampling)
+        stack = x.reshape(-1, x.shape[-3] if x.ndim > 2 else 1, *x.shape[-2:])
+        batch, depth, *image = stack.shape
+        result = stack.new_empty(batch, depth, *self.range_shape[-3:-2], *image, dtype=self.range_dtype)
+        for z in some_slices(x, depth, result[:, 0].numel()):
+            there, sampling = self._factors(z, self._expand, self._sampling)
+            result[:, z] = torch.fft.fft2(there * stack[:, z, None], norm="ortho").mul_(sampling)
+        return result.reshape(*x.shape[:-2], *result.shape[-3:])
 
     def adjoint(self, y: Num[Tensor, "*batch coils y x"]) -> Complex[Tensor, "*batch y x"]:
-        """Zero-filled image of all coils: ``(..., coils, Y, X)`` to ``(..., Y, X)``."""
+        """Zero-filled image of all coils: ``(..., coils, Y, X)`` to ``(..., Y, X)``, a few slices at a time."""
         self.check_range(y)
-        return self.combine(torch.fft.ifft2(y * self._sampling_conj, norm="ortho"))
+        stack = y.reshape(-1, y.shape[-4] if y.ndim > 3 else 1, *y.shape[-3:])
+        result = stack.new_empty(*stack.shape[:2], *stack.shape[-2:], dtype=self.range_dtype)
+        for z in some_slices(y, stack.shape[1], stack[:, 0].numel()):
+            sampling, back = self._factors(z, self._sampling_conj, self._combine)
+            result[:, z] = torch.fft.ifft2(stack[:, z] * sampling, norm="ortho").mul_(back).sum(-3)
+        return result.reshape(*y.shape[:-3], *y.shape[-2:])
+
+    @staticmethod
+    def _factors(z: slice, *factors: Tensor) -> list[Tensor]:
+        """Of those that are by slice, the ones of some."""
+        return [factor[z] if factor.ndim == 4 else factor for factor in factors]
 
     def normal(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
         """``A^H A x``, a piece of the image at a time: the k-space of all coils and slices is never in memory at once.
