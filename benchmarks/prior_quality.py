@@ -33,14 +33,15 @@ from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, genera
 
 SCANS: dict[str, tuple[Modality, Axis, tuple[str, ...], tuple[str, ...]]] = {
     "chest CT": (
-        "ct", "axial", ("ct/test/lungfcp0001_chest", "ct/test/riderpilot0109_chest"), ("ct", "phantom", "mri"),
+        "ct", "axial", ("ct/test/lungfcp0001_chest", "ct/test/riderpilot0109_chest"),
+        ("ct", "ct3", "generic", "phantom", "mri"),
     ),
     "limbs": (
         "ct", "axial",
         ("ct/test/sts004_thigh_ood", "ct/ood/sts013_thigh_knee", "ct/ood/sts028_lowerleg", "ct/ood/sts037_shoulder"),
-        ("ct", "phantom"),
+        ("ct", "ct3", "generic", "phantom"),
     ),
-    "disc": ("ct", "axial", (), ("ct", "phantom")),
+    "disc": ("ct", "axial", (), ("ct", "ct3", "generic", "phantom")),
     "brain MRI": (
         "mri", "axial", ("mri/test/openms_p04_T1W", "mri/test/openms_p04_FLAIR"),
         ("mri", "phantom", "ct", "mri_complex"),
