@@ -27,7 +27,7 @@ from lightning_mbir.data.units import Modality, magnitude_percentile
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.physics import ParallelBeam
 from lightning_mbir.reconstruction import TASKS, reconstruct
-from lightning_mbir.reconstruction.measured import measured_operator, part_of
+from lightning_mbir.reconstruction.measured import estimated_noise, measured_operator, part_of
 from lightning_mbir.solvers import fbp
 
 DENDRITE = "dendrite_parallel_sinogram.npz"
@@ -119,7 +119,7 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
                 prior,
                 method,
                 calibrated=part.calibrated,
-                noise_std=part.noise_std,
+                noise_std=part.noise_std or estimated_noise(part),
                 **options.get(method, {}),
             )
             for method in methods

@@ -35,6 +35,7 @@ from lightning_mbir.physics import (
     make_mask,
 )
 from lightning_mbir.physics.mri.coil_maps import sampled_centre
+from lightning_mbir.physics.mri.partial_fourier import measured_block
 from lightning_mbir.physics.noise import kspace_covariance, kspace_noise, projection_noise
 
 
@@ -140,7 +141,8 @@ def part_of(measurement: Measurement, seed: int = 0, **flags: Any) -> Measuremen
     if measurement.modality == "ct":
         return _fewer_views(measurement, **given)
     measured = measurement.geometry["mask"]
-    if not _is_block(measured):
+    # All but for a margin of zeros, as scanners pad k-space or leave a side out.
+    if measured.ndim == 3 or measured_block(measured) is None:
         flag = next(iter(given))
         acceleration = measured.numel() / float(measured.sum())
         raise InputError(
@@ -216,14 +218,6 @@ def prepared(measurement: Measurement) -> Measurement:
 def _check_answered(measurement: Measurement) -> None:
     if measurement.question:
         raise InputError(measurement.question)
-
-
-def _is_block(mask: torch.Tensor) -> bool:
-    """Whether all is sampled but for a margin of zeros, as scanners pad k-space; the same in all slices."""
-    if mask.ndim == 3:
-        return False
-    rows, columns = (torch.nonzero(mask.any(dim)).flatten() for dim in (1, 0))
-    return bool(mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1].all())
 
 
 def _fewer_views(measurement: Measurement, views: int | None = None, angle_range: float | None = None) -> Measurement:

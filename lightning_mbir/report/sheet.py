@@ -233,16 +233,19 @@ def mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> Non
     ends = place.ends(plane)
     from matplotlib.patheffects import withStroke
 
-    rim = [withStroke(linewidth=1.5, foreground="black")]  # so that it can be read on white
+    def rim(width: float) -> list[Any]:  # so that it can be read on white
+        return [withStroke(linewidth=width, foreground="black")]
+
     options: dict[str, Any] = {"transform": ax.transAxes, "color": MARK, "fontsize": 7, "va": "center"}
-    options["path_effects"] = rim
+    options["path_effects"] = rim(1.5)
     if ends is not None and height >= MARKED:
         ax.text(0.015, 0.5, ends[0], ha="left", **options)
         ax.text(0.985, 0.5, ends[1], ha="right", **options)
     if measure and place.sized and height >= 0.5:
         wide = place.size(plane)[1]
         length = nice(wide / 4)
-        ax.plot([0.04, 0.04 + length / wide], [0.04, 0.04], transform=ax.transAxes, color=MARK, linewidth=1.5)
+        line = {"transform": ax.transAxes, "color": MARK, "linewidth": 1.5, "path_effects": rim(3)}
+        ax.plot([0.04, 0.04 + length / wide], [0.04, 0.04], **line)
         ax.text(0.04, 0.08, f"{length:g} mm", ha="left", **options)
 
 

@@ -97,12 +97,18 @@ def test_k_space_is_undersampled_once() -> None:
     torch.testing.assert_close(part.y, y * mask)
     with pytest.raises(InputError, match="--acc: raw is undersampled 4-fold already"):
         part_of(part, acc=8.0)
-    padded = torch.ones(16, 32)  # as scanners pad: a margin that was never measured
-    padded[:, :3] = padded[:, 30:] = 0
-    whole = Measurement(y * padded, {"mask": padded}, np.eye(4), "raw", "mri")
-    part = part_of(whole, seed=5, acc=4.0, mask="uniform1d")
-    torch.testing.assert_close(part.geometry["mask"], mask * padded)
-    torch.testing.assert_close(part.y, y * mask * padded)
+    margins = torch.ones(16, 32)  # as scanners pad: what was never measured
+    margins[:, :3] = margins[:, 30:] = 0
+    side = torch.ones(16, 32)  # partial Fourier, mirrored: the first frequency is its own mirror image
+    side[:, 1:10] = 0
+    for padded in (margins, side):
+        whole = Measurement(y * padded, {"mask": padded}, np.eye(4), "raw", "mri")
+        part = part_of(whole, seed=5, acc=4.0, mask="uniform1d")
+        torch.testing.assert_close(part.geometry["mask"], mask * padded)
+        torch.testing.assert_close(part.y, y * mask * padded)
+        whole.geometry["partial_fourier"] = "pocs"
+        with pytest.raises(InputError, match=r"partial_fourier pocs: .*undersampled within .* leave it at zero"):
+            part_of(whole, seed=5, acc=4.0, mask="uniform1d")
 
 
 def test_the_unit_of_projections_without_a_length_is_estimated() -> None:

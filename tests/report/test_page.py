@@ -205,6 +205,7 @@ def test_a_browser_shows_it(tmp_path: Path, browser: Any) -> None:
     tab.wait_for_function("document.querySelectorAll('figcaption span')[2].textContent === 'error of sirt'")
     assert values(tab)[2] == pytest.approx(float(mu_to_hu(0.9 * volume.data)[6, 16, 20]) - centre, abs=2.51)
 
+    tab.locator("figure").nth(2).locator(".frame").screenshot(path=str(tmp_path / "error.png"))
     head = tab.locator("th:has-text('volume PSNR')")
     first = "document.querySelector('table.sortable tbody td').textContent"
     head.click()
@@ -222,4 +223,8 @@ def test_a_browser_shows_it(tmp_path: Path, browser: Any) -> None:
     cross = yellow.mean(1) > 0.8
     letters = yellow[~cross][:, -16:]
     assert letters.any(1).sum() > 8 and not letters[:, -1].any()  # L at the right, and not cut off
+    errors = matplotlib.image.imread(tmp_path / "error.png")[..., :3]
+    for part, least in ((errors[:30, :80], 400), (errors[:300, -16:-5], 60)):  # the length, and L, each on a dark plate
+        yellow = (part[..., 0] > 0.8) & (part[..., 2] < 0.5)
+        assert (part.min(2) > 0.9).mean() > 0.2 and (part.max(2) < 0.4).sum() > least and yellow.any()
     assert wrong == [] and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -45,9 +45,8 @@ def complete_partial_fourier(
     """
     if kind not in ("pocs", "homodyne"):
         raise InputError(f"--data.partial_fourier {kind}: give zero, pocs or homodyne")
-    bounds = [_bounds(mask.any(1)), _bounds(mask.any(0))]
-    (top, bottom), (left, right) = bounds
-    if not bool(mask[top:bottom, left:right].all()):
+    bounds = measured_block(mask)
+    if bounds is None:
         raise InputError(
             f"--data.partial_fourier {kind}: k-space is undersampled within what was measured; that is for scans that "
             "lack one side alone: leave it at zero"
@@ -73,6 +72,16 @@ def complete_partial_fourier(
         image = _image(found)
         found = torch.where(measured, kspace, _kspace(image.abs() * phase))
     return found
+
+
+def measured_block(mask: Num[Tensor, "y x"]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Start and end of the rows and of the columns that were measured; None where something within them was not.
+
+    Raises:
+        InputError: nothing was measured.
+    """
+    (top, bottom), (left, right) = bounds = _bounds(mask.any(1)), _bounds(mask.any(0))
+    return bounds if bool(mask[top:bottom, left:right].all()) else None
 
 
 def _bounds(there: Tensor) -> tuple[int, int]:

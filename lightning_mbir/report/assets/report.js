@@ -92,7 +92,6 @@
     const kind = wanted(panel);
     panel.shown = kind === "error" ? await difference(panel.of, panel.minus) : await volume(panel.of);
     panel.as = kind;
-    panel.nv.opts.fontColor = kind === "error" ? [0.35, 0.22, 0, 1] : [1, 0.84, 0.31, 1]; // on white, and on black
     const [colours, low, high] = range(panel);
     const image = await niivue.NVImage.new(panel.shown.buffer.slice(0), `${panel.of}.nii`, colours, 1, null, low, high);
     if (panel.nv.volumes.length) panel.nv.removeVolume(panel.nv.volumes[0]);
@@ -141,7 +140,7 @@
     const length = power * [5, 2, 1].find((step) => step * power <= wide / zoom / 4);
     panel.bar.style.left = `${left + 10}px`;
     panel.bar.style.width = `${(width * zoom * length) / wide}px`;
-    panel.bar.textContent = `${rounded(length)} mm`;
+    panel.bar.firstChild.textContent = `${rounded(length)} mm`;
   }
 
   const open = () => panels.filter((panel) => panel.nv);
@@ -240,12 +239,10 @@
 
   async function start(panel) {
     const figure = document.createElement("figure"), canvas = document.createElement("canvas");
-    figure.innerHTML = "<figcaption><span></span><output></output></figcaption><div class=frame></div>" +
-      "<div class=scale></div><div class=ends></div>";
-    panel.frame = figure.querySelector(".frame"); // niivue makes a canvas as large as what it stands in
-    panel.bar = document.createElement("div");
-    panel.bar.className = "bar";
-    panel.frame.append(canvas, panel.bar);
+    figure.innerHTML = "<figcaption><span></span><output></output></figcaption>" +
+      "<div class=frame><div class=bar><span></span></div></div><div class=scale></div><div class=ends></div>";
+    [panel.frame, panel.bar] = figure.querySelectorAll(".frame, .bar"); // niivue makes a canvas as large as its frame
+    panel.frame.prepend(canvas);
     figure.dataset.of = panel.of;
     [panel.caption, panel.value] = figure.querySelectorAll("span, output");
     panel.scale = figure.querySelector(".scale");
@@ -257,7 +254,7 @@
     const nv = new niivue.Niivue({
       backColor: [0, 0, 0, 1], crosshairColor: [1, 0.84, 0.31, 0.6], crosshairWidth: 0.25, crosshairWidthUnit: "percent",
       multiplanarPadPixels: 3,
-      fontColor: [1, 0.84, 0.31, 1], isOrientationTextVisible: data.sided, showAllOrientationMarkers: data.sided,
+      fontColor: [1, 0.84, 0.31, 1], measureTextColor: [1, 0.84, 0.31, 1], isOrientationTextVisible: data.sided, showAllOrientationMarkers: data.sided,
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarLayout: 1, multiplanarShowRender: 0,
       multiplanarForceRender: false, sliceType: Number(byId("planes").value), dragMode: Number(byId("drag").value),
       dragAndDropEnabled: false, loadingText: "", logLevel: "error", viewModeHotKey: "", clipPlaneHotKey: "", fontMinPx: 11, fontSizeScaling: 0.3,
@@ -266,7 +263,11 @@
     nv.addColormap("errors", { R: [33, 247, 178], G: [102, 247, 24], B: [172, 247, 43], A: [255, 255, 255], I: [0, 128, 255] });
     await nv.attachToCanvas(canvas);
     panel.nv = nv;
-    const letters = nv.drawSliceOrientationText;
+    const words = nv.drawText, letters = nv.drawSliceOrientationText;
+    nv.drawText = (from, text, ...rest) => { // on a plate, so that they can be read on any picture
+      nv.drawRect([from[0] - 2, from[1] + 1, nv.textWidth(nv.fontPx, text) + 4, nv.fontPx + 1], [0, 0, 0, 0.75]);
+      words.call(nv, from, text, ...rest);
+    };
     nv.drawSliceOrientationText = ([x, y, wide, high], ...rest) => { // niivue's own cut the right one off
       const thin = high < 5 * nv.fontPx; // where those at the top and at the bottom would lie on one another
       if (thin) nv.drawTextBelow = nv.drawTextAbove = () => {};

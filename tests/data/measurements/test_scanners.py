@@ -148,6 +148,8 @@ def test_a_side_that_a_scanner_left_out_is_completed(kind: Any, tmp_path: Path) 
     )
     torch.testing.assert_close(done.y, complete_partial_fourier(zero.y, zero.geometry["mask"], kind))
     assert float((done.y * (1 - zero.geometry["mask"])).norm()) > 0.01 * float(zero.y.norm())
+    fewer = part_of(zero, acc=2.0).geometry["mask"]
+    assert 0 < float(fewer.sum()) < float(zero.geometry["mask"].sum()) and bool((fewer <= zero.geometry["mask"]).all())
 
 
 def test_noise_is_whitened_by_its_scan(tmp_path: Path) -> None:
