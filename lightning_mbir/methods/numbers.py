@@ -64,7 +64,7 @@ def parts(values: Tensor, at_least: int = 1) -> Sequence[Tensor]:
         values: of one dimension or more, not empty.
         at_least: how much of that dimension, but for the last part.
     """
-    return values.split(max(at_least, PART // max(1, values[0].numel()), 1)) if values.ndim else (values,)
+    return torch.split(values, max(at_least, PART // max(1, values[0].numel()), 1)) if values.ndim else (values,)
 
 
 def as_measured(y: Tensor, operator: LinearOperator, volume: object = None) -> Tensor:

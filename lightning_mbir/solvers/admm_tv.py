@@ -140,8 +140,8 @@ def admm_tv(
         else:
             # Without a buffer there is room for what preconditioning makes.
             normal = partial(step.normal, out=torch.empty_like(r) if precondition is None else None)
-            options = {"curvature": step.curvature, "made_of": x, "precondition": precondition}
-            x = conjugate_gradient(normal, r, max_iterations=cg_iterations, overwrite=True, **options).add_(x)
+            solve = partial(conjugate_gradient, curvature=step.curvature, made_of=x, precondition=precondition)
+            x = solve(normal, r, max_iterations=cg_iterations, overwrite=True).add_(x)
         # v = D x + w, from which z and w follow.
         v = shared.v if overwrite_state else tuple(torch.empty_like(v_d) for v_d in shared.v)
         step.splitting(x, shared, out=v)
