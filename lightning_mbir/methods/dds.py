@@ -46,8 +46,10 @@ def dds(
     Args:
         p: the problem.
         steps: noise levels, as many network evaluations.
-        sigma_max, sigma_min: highest and lowest noise level.
-        rho, lam: of ADMM-TV along z, relative to an operator of unit norm.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
+        rho: weight of the augmented term of ADMM-TV along z, relative to an operator of unit norm.
+        lam: weight of total variation along z, relative to the same.
         sigma_y: standard deviation of what the measurement may be wrong by; 0: few conjugate gradient steps decide.
         noise_share: of the known noise of the measurement that comes on top of a ``sigma_y`` above 0, in quadrature:
             half where all noise is fresh at every level, which averages it, all of it where little is (docs/mri.md).

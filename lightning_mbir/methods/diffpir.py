@@ -30,12 +30,14 @@ def diffpir(
     Args:
         p: the problem.
         steps: noise levels, as many network evaluations.
-        sigma_max, sigma_min: highest and lowest noise level.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
         lam: trust in the prior; only ``lam sigma_n^2`` counts, at 0 the data term is all.
         sigma_n: noise of the measurement, relative to an operator of unit norm.
         zeta: share of the variance of the noise that is renewed.
         cg_iterations: conjugate gradient steps a level.
-        tv, tv_rho: weight of total variation along z, which the paper has not, and of its augmented term.
+        tv: weight of total variation along z, which the paper has not.
+        tv_rho: weight of the augmented term of total variation.
     """
     return samplers.diffpir(
         p.denoise,

@@ -34,8 +34,10 @@ def diffusion_mbir(
     Args:
         p: the problem.
         steps: noise levels.
-        sigma_max, sigma_min: highest and lowest noise level.
-        rho, lam: of the ADMM step, relative to an operator of unit norm.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
+        rho: weight of the augmented term of the ADMM step, relative to an operator of unit norm.
+        lam: weight of total variation, relative to the same.
         cg_iterations: conjugate gradient steps in each ADMM step.
         admm_iterations: ADMM steps a level.
         sharing: keep the split and dual variables from level to level.

@@ -25,7 +25,8 @@ def dps(
     Args:
         p: the problem.
         steps: noise levels, at two network evaluations each.
-        sigma_max, sigma_min: highest and lowest noise level.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
         zeta: length of the step of a slice.
     """
     sigmas = samplers.karras_sigmas(steps, sigma_max, sigma_min)

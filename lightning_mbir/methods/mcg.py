@@ -26,7 +26,8 @@ def mcg(
     Args:
         p: the problem.
         steps: noise levels, at two network evaluations each.
-        sigma_max, sigma_min: highest and lowest noise level.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
         zeta: length of the gradient step of a slice.
         cg_iterations: conjugate gradient steps a level.
     """

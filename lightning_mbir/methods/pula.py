@@ -30,7 +30,8 @@ def pula(
     Args:
         p: the problem.
         steps: noise levels, as many network evaluations.
-        sigma_max, sigma_min: highest and lowest noise level.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
         sigma_y: standard deviation of what the measurement may be wrong by beside its noise, with an operator of unit
             norm and the prior's unit. It cannot be 0, since a step has its length: without noise it is what keeps
             conjugate gradients short. Counting noise, which differs from ray to ray, has to be in it too; the default

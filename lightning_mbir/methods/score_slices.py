@@ -29,7 +29,8 @@ def score_slices(
     Args:
         p: the problem.
         steps: noise levels, at two network evaluations each.
-        sigma_max, sigma_min: highest and lowest noise level.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
         relaxation: share of the way to the data that is gone.
         cg_iterations: conjugate gradient steps a level.
         snr: signal-to-noise ratio that sets the Langevin step.

@@ -30,11 +30,13 @@ def tpdm(
     Args:
         p: the problem.
         steps: noise levels, as many network evaluations.
-        sigma_max, sigma_min: highest and lowest noise level.
+        sigma_max: highest noise level.
+        sigma_min: lowest noise level.
         period: one level of so many is of the coronal prior.
         eta: share of the noise that is fresh at every level.
         ddim: scale eta as in DDIM.
-        rho, lam: of ADMM-TV along z beside the priors; none with ``lam`` 0.
+        rho: weight of the augmented term of ADMM-TV along z beside the priors.
+        lam: weight of total variation along z; 0 for none.
         cg_iterations: conjugate gradient steps a level.
     """
     return samplers.tpdm(

@@ -139,6 +139,8 @@ def test_what_help_reads_is_what_runs(name: str) -> None:
         )  # fmt: skip
         assert text, f"{name}: its docstring says nothing of {option.name}"
         runs.check(name, runs.default)
+    texts = [text for _, text in card.options]
+    assert len(set(texts)) == len(texts), f"{name}: options share their words"
 
 
 @pytest.mark.parametrize("name", list(METHODS))
