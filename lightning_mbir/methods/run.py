@@ -159,6 +159,7 @@ def run_method(
     if weights is not None:
         weights = weights.to(y.device)
         weighted = Weighted(passing, weights)
+        weighted.check_range(y)
         weights = usable(weights, operator.real_dtype, "weights")
     denoise: Prior | None = None
     if chosen.needs_prior or (not chosen.ours and prior is not None):  # a plain function does not say what it needs
