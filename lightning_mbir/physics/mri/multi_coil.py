@@ -132,8 +132,7 @@ class MultiCoilFourier(CoilOperator):
         result = stack.new_empty(stack.shape, dtype=self.range_dtype)
         for z, y in self._pieces(stack):
             there, back, mask = (
-                (factor if factor.ndim < 4 else factor[z])[..., y, :]
-                for factor in (self._expand, self._combine, self._scaled_mask)
+                factor[..., y, :] for factor in self._factors(z, self._expand, self._combine, self._scaled_mask)
             )
             k = torch.fft.fftn(there * stack[:, z, None, y], dim=self._axes).mul_(mask)
             result[:, z, y] = torch.fft.ifftn(k, dim=self._axes, norm="forward").mul_(back).sum(-3)
