@@ -109,7 +109,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, help="slices of each kind")
     parser.add_argument("--scans", nargs="+", default=list(SCANS), choices=list(SCANS))
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="files of priors")
+    parser.add_argument("--only_samples", action="store_true", help="leave the denoising out")
     args = parser.parse_args()
+    if args.only_samples:
+        return samples(args.output / "priors_samples.png")
     more = {path.stem: load_prior(path) for path in args.more}
     args.output.mkdir(parents=True, exist_ok=True)
     matplotlib.rcParams.update({"font.size": 8})
@@ -143,9 +146,9 @@ def main() -> None:
 
 
 def samples(path: Path) -> None:
-    """Unconditional samples of all priors; of `mri_complex` the magnitude."""
-    sheets: list[tuple[str, int | tuple[int, int]]] = [("ct", 128), ("ct", 256), ("ct_coronal", (64, 128))]
-    sheets += [(name, size) for name in ("mri", "mri_complex", "phantom") for size in (128, 256)]
+    """Unconditional samples of all priors; of `mri_complex` the magnitude, of `ct3` the middle of three slices."""
+    sheets: list[tuple[str, int | tuple[int, int]]] = [("ct3", 128), ("ct_coronal", (64, 128)), ("generic", 128)]
+    sheets += [(name, size) for name in ("ct", "mri", "mri_complex", "phantom") for size in (128, 256)]
     figure = Figure(figsize=(14, 1.45 * len(sheets)), layout="constrained")
     for row, (name, size) in zip(figure.subplots(len(sheets), 10), sheets, strict=True):
         images = magnitude(generate(load_prior(name).network, 10, size, steps=40, seed=4))
