@@ -59,6 +59,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     task, method = TASKS[given.task], given.methods[0]
     scan = volume(given, device)
     settings = task.settings(**{name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)})
+    options = task.tuned(method, views=settings.get("views"))
     case: Case = simulate(scan, task, settings, 0, has_phase=False)
     operator = case.operator(False)
     operator.norm()
@@ -69,7 +70,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         result = run_method(
             case.y, operator, prior, method,
             modality=task.modality, steps=given.steps if method not in ("fbp", "zero_filled") else None,
-            volume=case.name, spacing=case.spacing, **task.tuned(method),
+            volume=case.name, spacing=case.spacing, **options,
         )  # fmt: skip
     assert case.truth is not None
     peak = task.data_range or magnitude_percentile(case.truth)
