@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.slabs import current, largest, length
+from lightning_mbir.slabs import current, largest, length, own_inner
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class LinearOperator(nn.Module):
 
 def _size(x: Tensor) -> float:
     """Euclidean norm of what one process has."""
-    return float(torch.linalg.vector_norm(x))
+    return float(own_inner(x, x).sqrt())
 
 
 class Adjoint(LinearOperator):
