@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from lightning_mbir.errors import InputError
 from lightning_mbir.slabs import current, largest, length, own_inner
 
+PRECISIONS = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+"""That operators work in; others lose what the adjoint and the solvers rely on, or cannot be multiplied."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -187,10 +190,13 @@ class LinearOperator(nn.Module):
         self._check(y, self.range_shape, "measures")
 
     def _check(self, tensor: Tensor, shape: tuple[int, ...], verb: str) -> None:
+        name = type(self).__name__
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name} {verb} tensors, not a {type(tensor).__name__}; torch.as_tensor(...) makes one")
         if tuple(tensor.shape[-len(shape) :]) != shape:
-            raise InputError(
-                f"{type(self).__name__} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}"
-            )
+            raise InputError(f"{name} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}")
+        if tensor.dtype not in PRECISIONS:
+            raise InputError(f"{name} {verb} single or double precision, not {tensor.dtype}; give .float()")
 
     def __mul__(self, factor: float) -> LinearOperator:
         return ScaledOperator(self, factor)
