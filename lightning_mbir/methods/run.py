@@ -24,7 +24,7 @@ from lightning_mbir.methods.numbers import as_measured, check_given, missed, usa
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
 from lightning_mbir.methods.problem import Problem, Scan
 from lightning_mbir.methods.units import measured_scale, measured_unit
-from lightning_mbir.physics import InSlabs, LinearOperator, RealDomain, Weighted
+from lightning_mbir.physics import InSlabs, LinearOperator, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
@@ -147,8 +147,7 @@ def run_method(
     y = as_measured(y, operator, volume)
     if modality == "ct":
         warn_edge_bins(y, getattr(operator, "outer_bins", (0, -1)))
-    sampling = operator.operator if isinstance(operator, RealDomain) else operator
-    coil_maps = getattr(sampling, "coil_maps", None) is not None
+    coil_maps = getattr(operator, "coil_maps", None) is not None
     chosen.check_needs(second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
     unet = None
     if network is not None and "network" in chosen.needs:

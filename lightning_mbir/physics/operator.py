@@ -260,6 +260,26 @@ class ScaledOperator(LinearOperator):
         some = self.operator.of_slices(start, stop)
         return None if some is None else some * self.factor
 
+    @property
+    def acceleration(self) -> float | None:
+        return self.operator.acceleration
+
+    @property
+    def coil_maps(self) -> Tensor | None:
+        """Those of the operator; none where it has none."""
+        found: Tensor | None = getattr(self.operator, "coil_maps", None)
+        return found
+
+    @property
+    def parts(self) -> Parts:
+        return self.operator.parts
+
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        return self.operator.of_parts(chosen) * self.factor
+
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return self.operator.parts_of(y, chosen)
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x) * self.factor
         return out
@@ -310,6 +330,20 @@ class Composition(LinearOperator):
         self.domain_complex, self.range_complex = inner.domain_complex, outer.range_complex
         self.separable = outer.separable and inner.separable
         self._probe = inner._probe
+
+    @property
+    def acceleration(self) -> float | None:
+        return self.outer.acceleration
+
+    @property
+    def parts(self) -> Parts:
+        return self.outer.parts
+
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        return self.outer.of_parts(chosen) @ self.inner
+
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return self.outer.parts_of(y, chosen)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.outer(self.inner(x))
