@@ -25,6 +25,15 @@ def volume(seed: int, dtype: torch.dtype = torch.complex128) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_the_length_of_millions_of_values_loses_nothing_to_single_precision(dtype: torch.dtype) -> None:
+    # torch.linalg.vector_norm of these is 4 % too small, of four times as many complex ones half of what it should be.
+    x = torch.full((64, 512, 512), 0.3, dtype=dtype)
+    assert slabs.length(x) == pytest.approx(float(x[0, 0, 0].abs()) * x.numel() ** 0.5, rel=1e-4)
+    assert slabs.length(x.transpose(0, 2)) == pytest.approx(slabs.length(x), rel=1e-4)
+    assert slabs.length(x[0, 0]) == pytest.approx(0.3 * 512**0.5, rel=1e-4)
+
+
 def primitives(folder: Path) -> dict[str, Any]:
     ranks, rank = dist.get_world_size(), dist.get_rank()
     slab = Slab(SHAPE[0], rank, tuple(range(ranks)))

@@ -1,6 +1,9 @@
-"""Between which sizes numbers are worked with; nothing heavy is imported here, so that others are told at once."""
+"""What numbers may be that a user gives; nothing heavy is imported here, so that others are told at once."""
 
 from __future__ import annotations
+
+import operator
+from typing import Any
 
 from lightning_mbir.errors import InputError
 
@@ -17,3 +20,25 @@ def check_size(value: float, what: str) -> None:
     """Raise where a number is neither 0 nor of a size that can be worked with."""
     if not fits(value):
         raise InputError(f"{what} is {value:.3g}; it must be between {SMALLEST:g} and {LARGEST:g}")
+
+
+def plain(value: Any) -> Any:
+    """Scalars of NumPy, and tensors of one number, as Python's own, in mappings and lists too; all else as it is."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
+def whole_number(what: str, value: Any) -> int:
+    """A whole number of any kind (Python's, NumPy's, a tensor of one) as Python's.
+
+    Raises:
+        InputError: another value, such as 2.0.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{what} {value!r}: give a whole number") from None

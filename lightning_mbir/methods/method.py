@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.limits import check_size
+from lightning_mbir.methods.limits import check_size, plain, whole_number
 
 NEEDS = {
     "prior": "a prior: give --prior",
@@ -184,7 +184,7 @@ class Option:
         """Raise ``InputError`` where a value is of another kind, or none that can work."""
         kind, checks = self.plain, self.limits
         if kind is bool or kind is int or kind is float:
-            _check_number(method, self, kind, value)
+            _check_number(method, self, kind, plain(value))
         elif get_origin(kind) is Literal:
             if not isinstance(value, str) or value not in self.choices:
                 raise InputError(f"{method}: {self.name} is {value!r}; give {' or '.join(self.choices)}")
@@ -304,7 +304,7 @@ class Method:
         if "sigma_max" in levels and not levels["sigma_max"] > levels["sigma_min"] > 0:
             high, low = levels["sigma_max"], levels["sigma_min"]
             raise InputError(f"{self.name}: noise levels from {high:g} to {low:g}; give sigma_max > sigma_min > 0")
-        if steps is not None and steps < 1:
+        if steps is not None and whole_number("--steps", steps) < 1:
             raise InputError(f"--steps {steps}: give at least 1")
         if steps is not None and self.steps == 0:
             raise InputError(f"--steps {steps}: {self.name} has no steps; leave it out")

@@ -16,6 +16,18 @@ PART = 2**22
 """Values of a measurement that are looked at together."""
 
 
+def check_given(y: object, operator: object, weights: object = None) -> None:
+    """Raise ``InputError`` where what Python was given is no measurement, no operator or no weights at all."""
+    if not isinstance(operator, LinearOperator):
+        raise InputError(
+            f"operator {operator!r:.80}: give a LinearOperator, such as ParallelBeam(...), or one of your own "
+            "(docs/extending.md)"
+        )
+    for what, values in (("measurement is", y), *((("weights are", weights),) if weights is not None else ())):
+        if not isinstance(values, Tensor):
+            raise InputError(f"the {what} a {type(values).__name__}; give a tensor, as torch.as_tensor(...) makes it")
+
+
 def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     """The values as a tensor of ``dtype`` by itself: no view that is conjugated or negated when it is read, no graph.
 
@@ -52,7 +64,7 @@ def missed(operator: LinearOperator, x: Tensor, y: Tensor) -> float:
         some = operator.of_slices(start, start + len(part))
         assert some is not None
         missing = some(x[start : start + len(part)]) - part
-        squares += torch.linalg.vector_norm(missing).double().square()
+        squares += slabs.own_inner(missing, missing)
         start += len(part)
     return float(slabs.total(squares).sqrt())
 

@@ -54,6 +54,11 @@ def load_task_prior(
     """
     if source is None:
         source = f"{modality}_complex" if complex else modality
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"--prior: gives a {type(source).__name__}; give a name, a file or a class path (package.module.name); "
+            "objects are for reconstruct()"
+        )
     if is_class_path(source):
         found = imported("--prior", str(source), SliceDenoiser)
         prior = found if isinstance(found, SliceDenoiser) else found() if callable(found) else None

@@ -18,13 +18,13 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.limits import check_size, fits
+from lightning_mbir.methods.limits import check_size, fits, plain, whole_number
 from lightning_mbir.methods.method import Method
-from lightning_mbir.methods.numbers import as_measured, missed, usable
+from lightning_mbir.methods.numbers import as_measured, check_given, missed, usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed
 from lightning_mbir.methods.problem import Problem, Scan
 from lightning_mbir.methods.units import measured_scale, measured_unit
-from lightning_mbir.physics import InSlabs, LinearOperator, RealDomain, Weighted
+from lightning_mbir.physics import InSlabs, LinearOperator, Weighted
 from lightning_mbir.physics.ct.geometry import warn_edge_bins
 from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.samplers import Callback, KeyedNoise, SamplerState
@@ -123,7 +123,9 @@ def run_method(
             or that is none, something else that the method needs and that is missing, weights that cannot be used or
             that the method has no use for, options with which the method diverges.
     """
+    check_given(y, operator, weights)
     modality = modality or modality_of(operator)
+    seed, sample = whole_number("seed", seed), whole_number("sample", sample)
     if not (math.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"noise_std {noise_std:g}: give a standard deviation, 0 where it is not known")
     check_size(noise_std, "noise_std")
@@ -145,8 +147,7 @@ def run_method(
     y = as_measured(y, operator, volume)
     if modality == "ct":
         warn_edge_bins(y, getattr(operator, "outer_bins", (0, -1)))
-    sampling = operator.operator if isinstance(operator, RealDomain) else operator
-    coil_maps = getattr(sampling, "coil_maps", None) is not None
+    coil_maps = getattr(operator, "coil_maps", None) is not None
     chosen.check_needs(second_prior=second_prior is not None, network=network is not None, coil_maps=coil_maps)
     unet = None
     if network is not None and "network" in chosen.needs:
@@ -219,9 +220,9 @@ def run_method(
         host_slabs=host_slabs,
         **{key: value for key, value in given.items() if value is not None},
     )
-    settings = {**chosen.options, **options}
+    settings = {**chosen.options, **plain(options)}
     if chosen.steps:
-        settings["steps"] = chosen.steps if steps is None else steps
+        settings["steps"] = chosen.steps if steps is None else whole_number("--steps", steps)
     x = _checked(name, chosen(problem, **settings), operator) * unit.scale + unit.offset
     _wait(x)
     seconds = checkpoint.seconds + time.perf_counter() - started

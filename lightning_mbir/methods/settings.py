@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import MASKS, MOST_ACC, MOST_COILS, MOST_VIEWS
-from lightning_mbir.methods.limits import LARGEST
+from lightning_mbir.methods.limits import LARGEST, plain, whole_number
 
 SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
     "sv_ct": ("ct", {"views": 8, "angle_range": 180.0, "photons": None}),
@@ -14,6 +14,9 @@ SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
     "cs_mri": ("mri", {"acc": 8.0, "mask": "gaussian1d", "phase": False, "coils": None, "snr": None}),
 }
 """Each task's modality, and its flags with their defaults: none for noise that is not simulated."""
+
+WHOLE = ("views", "coils")
+"""Flags that are whole numbers."""
 
 AUTO = "auto"
 """In place of a method: the one that predicts best what was held out of the measurement."""
@@ -32,11 +35,16 @@ def checked_settings(task: str, **flags: Any) -> dict[str, Any]:
         InputError: a flag of another task, or a value that cannot be.
     """
     defaults = SETTINGS[task][1]
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: plain(value) for name, value in flags.items() if value is not None}
     for name, value in given.items():
         if name not in defaults:
             own = ", ".join(f"--{flag}" for flag in defaults)
             raise InputError(f"--{name} {value}: not for task {task}, which takes {own}")
+    for name, value in given.items():
+        if name in WHOLE:
+            whole_number(f"--{name}", value)
+        elif name not in ("mask", "phase") and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"--{name} {value!r}: give a number")
     chosen = {name: value for name, value in {**defaults, **given}.items() if value is not None}
     if "views" in chosen and not 1 <= chosen["views"] <= MOST_VIEWS:
         few = "at least 1 view" if chosen["views"] < 1 else f"at most {MOST_VIEWS} views"

@@ -16,6 +16,7 @@ from lightning_mbir.physics import (
     OffResonance,
     RealDomain,
 )
+from lightning_mbir.physics.operator import ScaledOperator
 from lightning_mbir.prior import Unit
 from lightning_mbir.slabs import current, largest, total
 from lightning_mbir.solvers import conjugate_gradient, sirt
@@ -84,9 +85,9 @@ def mri_scale(y: Tensor, operator: LinearOperator) -> float:
     Raises:
         InputError: k-space that is zero.
     """
-    inner = operator.operator if isinstance(operator, InSlabs) else operator
-    inner = inner.operator if isinstance(inner, RealDomain) else inner
-    inner = inner.operator if isinstance(inner, OffResonance) else inner  # a phase changes no magnitude of k-space
+    inner = operator
+    while isinstance(inner, InSlabs | RealDomain | OffResonance | ScaledOperator):
+        inner = inner.operator  # a phase changes no magnitude of k-space, and the norm below tells of a factor
     cartesian = inner if isinstance(inner, FourierSampling | MultiCoilFourier | CartesianFourier3D) else None
     image = operator.adjoint(y)
     if cartesian is None:

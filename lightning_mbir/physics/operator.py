@@ -9,7 +9,10 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.slabs import current, largest, length
+from lightning_mbir.slabs import current, largest, length, own_inner
+
+PRECISIONS = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+"""That operators work in; others lose what the adjoint and the solvers rely on, or cannot be multiplied."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +190,13 @@ class LinearOperator(nn.Module):
         self._check(y, self.range_shape, "measures")
 
     def _check(self, tensor: Tensor, shape: tuple[int, ...], verb: str) -> None:
+        name = type(self).__name__
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name} {verb} tensors, not a {type(tensor).__name__}; torch.as_tensor(...) makes one")
         if tuple(tensor.shape[-len(shape) :]) != shape:
-            raise InputError(
-                f"{type(self).__name__} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}"
-            )
+            raise InputError(f"{name} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}")
+        if tensor.dtype not in PRECISIONS:
+            raise InputError(f"{name} {verb} single or double precision, not {tensor.dtype}; give .float()")
 
     def __mul__(self, factor: float) -> LinearOperator:
         return ScaledOperator(self, factor)
@@ -206,7 +212,7 @@ class LinearOperator(nn.Module):
 
 def _size(x: Tensor) -> float:
     """Euclidean norm of what one process has."""
-    return float(torch.linalg.vector_norm(x))
+    return float(own_inner(x, x).sqrt())
 
 
 class Adjoint(LinearOperator):
@@ -253,6 +259,26 @@ class ScaledOperator(LinearOperator):
     def of_slices(self, start: int, stop: int) -> LinearOperator | None:
         some = self.operator.of_slices(start, stop)
         return None if some is None else some * self.factor
+
+    @property
+    def acceleration(self) -> float | None:
+        return self.operator.acceleration
+
+    @property
+    def coil_maps(self) -> Tensor | None:
+        """Those of the operator; none where it has none."""
+        found: Tensor | None = getattr(self.operator, "coil_maps", None)
+        return found
+
+    @property
+    def parts(self) -> Parts:
+        return self.operator.parts
+
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        return self.operator.of_parts(chosen) * self.factor
+
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return self.operator.parts_of(y, chosen)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x) * self.factor
@@ -304,6 +330,20 @@ class Composition(LinearOperator):
         self.domain_complex, self.range_complex = inner.domain_complex, outer.range_complex
         self.separable = outer.separable and inner.separable
         self._probe = inner._probe
+
+    @property
+    def acceleration(self) -> float | None:
+        return self.outer.acceleration
+
+    @property
+    def parts(self) -> Parts:
+        return self.outer.parts
+
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        return self.outer.of_parts(chosen) @ self.inner
+
+    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
+        return self.outer.parts_of(y, chosen)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.outer(self.inner(x))

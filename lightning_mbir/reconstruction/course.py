@@ -22,7 +22,7 @@ from lightning_mbir.report.montage import strip
 from lightning_mbir.report.scale import Scale, picture_window
 from lightning_mbir.report.sheet import Place, Planes, middle_planes
 from lightning_mbir.samplers import SamplerState
-from lightning_mbir.slabs import current, from_first, gathered, length, total
+from lightning_mbir.slabs import current, from_first, gathered, length, own_inner, total
 
 POINTS, PICTURES = 25, 6
 """Levels at most of which scores and pictures are kept, evenly spread: each costs a projection of the volume."""
@@ -139,10 +139,12 @@ class Course:
         for k in range(0, len(state.volume), step):
             x = state.physical(state.volume[k : k + step])
             y = case.y[k : k + step] if operator.separable else case.y
-            missed += torch.linalg.vector_norm(operator(x) - y).double().square()
+            miss = operator(x) - y
+            missed += own_inner(miss, miss)
             if case.truth is not None:
                 image = x.abs() if x.is_complex() else x
-                apart += torch.linalg.vector_norm(image - case.truth[k : k + step]).double().square()
+                error = image - case.truth[k : k + step]
+                apart += own_inner(error, error)
         apart, missed = total(torch.stack((apart, missed)))
         found = {"level/residual": float(missed.sqrt()) / self._energy if self._energy > 0 else 0.0}
         misfit = case.misfit(found["level/residual"])

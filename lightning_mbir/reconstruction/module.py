@@ -21,6 +21,7 @@ from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.flags import FORMATS, SPLITS
 from lightning_mbir.methods.candidates import GENERIC, Budget
 from lightning_mbir.methods.fbp_unet import read_unet
+from lightning_mbir.methods.limits import plain, whole_number
 from lightning_mbir.methods.plans import Setting, Wanted, check_files
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
@@ -144,14 +145,16 @@ class ReconstructionModule(L.LightningModule):
         super().__init__()
         self.task = get_task(task, operator, operator_options)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
-        flags |= {"coils": coils, "photons": photons, "snr": snr}
+        flags = plain(flags | {"coils": coils, "photons": photons, "snr": snr})
+        seed, samples = whole_number("--seed", seed), whole_number("--samples", samples)
+        steps = None if steps is None else whole_number("--steps", steps)
         given = {name: value for name, value in flags.items() if value is not None}
         settings = self.task.settings(**flags)
         self.compares = methods is not None
         if self.compares and method is not None:
             raise InputError(f"--method {method} and --methods: give one of them")
         budget = Budget.of(tune_evaluations, tune_minutes)
-        self._wanted = Wanted(self.task, method, method_options or {}, steps, samples, methods, tune, budget)
+        self._wanted = Wanted(self.task, method, plain(method_options or {}), steps, samples, methods, tune, budget)
         has_phase = bool(settings.get("phase", False))
         noisy, generic = "photons" in settings or "snr" in settings, not has_phase and prior != GENERIC
         self.plans = self._wanted.plans(Setting(noisy, generic=generic, views=settings.get("views")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,7 @@ class KeyedNoise:
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
-    """A generator on the CPU whose numbers depend on the key alone."""
+    """A generator on the CPU whose numbers depend on the key alone; whole numbers of NumPy are those of Python."""
+    key = tuple(part if isinstance(part, str) else operator.index(part) for part in key)
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little") >> 1
     return torch.Generator().manual_seed(seed)

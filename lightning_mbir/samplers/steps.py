@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_mbir.physics.operator import LinearOperator
 from lightning_mbir.samplers.noise import KeyedNoise
 from lightning_mbir.samplers.state import Denoiser, DifferentiableDenoiser
+from lightning_mbir.slabs import own_inner
 from lightning_mbir.solvers import conjugate_gradient
 from lightning_mbir.solvers.admm_tv import pulled_normal
 
@@ -132,7 +133,7 @@ def guidance(
     if uncoupled(operator):
         norm = residual.abs().square().sum(tuple(range(1, y.ndim)), keepdim=True).sqrt()
     else:
-        norm = torch.linalg.vector_norm(residual) / len(x) ** 0.5
+        norm = own_inner(residual, residual).sqrt().to(residual.real.dtype) / len(x) ** 0.5
     return denoise.vjp(x, sigma, operator.adjoint(residual / norm.clamp_min(1e-12)))
 
 

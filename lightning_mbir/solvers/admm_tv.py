@@ -14,8 +14,8 @@ from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.difference import AXES, difference, difference_adjoint
 from lightning_mbir.physics.operator import LinearOperator
-from lightning_mbir.slabs import Index, Widened, total, widened
-from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient, inner, own_inner
+from lightning_mbir.slabs import Index, Widened, own_inner, total, widened
+from lightning_mbir.solvers.conjugate_gradient import conjugate_gradient, inner
 
 SLAB = {"cpu": 2**20}
 """Voxels worked on at a time on a device: on a CPU a slab and what is made of it stay in the cache."""

@@ -10,14 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.errors import InputError
-from lightning_mbir.slabs import total
-
-CHUNK = 2**16
-"""Numbers a dot product on a CPU; its sums are in float32, which over a whole volume costs four digits."""
-BLOCK = 2**24
-"""Products at once on other devices."""
-SMALL = 2**10
-"""Numbers of a slice below which a CPU takes many at once, too: thousands of calls would cost more than the sums."""
+from lightning_mbir.slabs import own_inner, total
 
 
 @torch.no_grad()
@@ -123,26 +116,3 @@ def inner(u: Num[Tensor, "*shape"], v: Num[Tensor, "*shape"], batch_dims: int = 
         product = torch.real(u.conj() * v) if u.is_complex() else u * v
         return product.sum(tuple(range(batch_dims, u.ndim)), keepdim=True)
     return total(own_inner(u, v)).to(u.real.dtype)
-
-
-def own_inner(u: Num[Tensor, "*shape"], v: Num[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """``inner`` of what this process has, in double precision, to be added up by ``slabs.total``.
-
-    A slice's sum does not depend on who has the slice, and those of all slices are added in double precision: so the
-    number of processes changes next to no bit of it.
-    """
-    # Real and imaginary parts in a row: their dot product is the real part.
-    real_u, real_v = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (u, v))
-    if u.ndim < 3:
-        real_u, real_v = real_u[None], real_v[None]
-    slice_size = real_u.numel() // max(1, len(real_u))
-    if u.device.type != "cpu" or slice_size < SMALL:  # many slices in one go
-        at_once = max(1, (CHUNK if u.device.type == "cpu" else BLOCK) // max(1, slice_size))
-        blocks = zip(torch.split(real_u, at_once), torch.split(real_v, at_once), strict=True)
-        return torch.cat([(a * b).flatten(1).sum(1) for a, b in blocks]).sum(dtype=torch.float64)
-    sums = [
-        torch.dot(a, b)
-        for one, other in zip(real_u, real_v, strict=True)
-        for a, b in zip(torch.split(one.reshape(-1), CHUNK), torch.split(other.reshape(-1), CHUNK), strict=True)
-    ]
-    return torch.stack(sums).sum(dtype=torch.float64)

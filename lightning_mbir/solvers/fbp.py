@@ -89,7 +89,7 @@ def _fan(y: Tensor, operator: FanBeam, filter: str) -> Tensor:
         # One row of bins, a channel a slice: what falls off the detector reads as zero.
         bins = to_grid(u, filtered.shape[-1], operator.detector_spacing, offset)
         grid = torch.stack((bins, torch.zeros_like(bins)), -1)
-        read = F.grid_sample(filtered[None, :, None, view], grid[None].to(y), align_corners=True)
+        read = F.grid_sample(filtered[None, :, None, view], grid[None].to(y), align_corners=False)
         image += read[0] * weight.to(y)
     return image.reshape(*lead, n, n)
 
@@ -108,8 +108,9 @@ def rotated(
 
 
 def to_grid(position: Float[Tensor, "*shape"], bins: int, spacing: float, offset: float) -> Float[Tensor, "*shape"]:
-    """Detector coordinates in mm to those of ``grid_sample``: -1 in the first bin, 1 in the last."""
-    return (position + offset) / spacing * (2 / max(bins - 1, 1))
+    """Detector coordinates in mm to those of ``grid_sample`` without ``align_corners``: -1 and 1 are the edges, which a
+    detector of a single bin has too."""
+    return (position + offset) / spacing * (2 / bins)
 
 
 def filter_sinogram(

@@ -82,6 +82,6 @@ def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp")
             some = slice(start, start + at_once)
             grid_v = to_grid(z[some, None, None].to(y) * magnification, rows, row_spacing, operator.offsets[0])
             grid = torch.stack((grid_u.expand_as(grid_v), grid_v), -1).flatten(0, 1)
-            read = F.grid_sample(filtered[None, :, view], grid[None], align_corners=True)
+            read = F.grid_sample(filtered[None, :, view], grid[None], align_corners=False)
             volume[:, some] += read[0].view(len(filtered), -1, height, width) * weight
     return volume.reshape(*y.shape[:-3], *operator.domain_shape)

@@ -1,6 +1,7 @@
 """Several coils and other trajectories through ``reconstruct``, and the scale that is estimated from them."""
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.candidates import Budget
 from lightning_mbir.methods.units import mri_scale
 from lightning_mbir.physics import (
     CartesianFourier3D,
@@ -69,6 +71,16 @@ def test_weighted_k_space_does_not_diverge() -> None:
 def test_the_scale_is_estimated_within_the_documented_range(name: str) -> None:
     truth, operator = smooth_volume(scale=300.0), OPERATORS[name]
     assert 0.7 < mri_scale(operator(truth), operator) / magnitude_percentile(truth) < 1.4
+
+
+def test_a_factor_of_the_operator_changes_nothing() -> None:
+    truth, operator = smooth_volume(scale=300.0), OPERATORS["magnitudes"]
+    y, scaled = operator(truth), operator / 40.0
+    assert mri_scale(y / 40, scaled) == pytest.approx(mri_scale(y, operator), rel=1e-4)
+    for method, tune in (("sense", False), ("admm_tv", Budget(evaluations=3, slices=2))):
+        run = partial(reconstruct, method=method, steps=5, tune=tune)
+        first, second = run(y, operator), run(y / 40, scaled)
+        assert float((first.volume - second.volume).norm() / first.volume.norm()) < 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name, operator in OPERATORS.items() if operator.separable])

@@ -1,7 +1,9 @@
 """What cannot be reconstructed is refused, most of it before any work."""
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.physics import FourierSampling
 from lightning_mbir.prior import Unit
-from lightning_mbir.reconstruction import reconstruct
+from lightning_mbir.reconstruction import reconstruct, reconstruct_samples
 from tests.helpers import gaussian_prior
 from tests.methods.test_reconstruct import problem
 
@@ -40,6 +42,7 @@ from tests.methods.test_reconstruct import problem
         ("diffpir", {"zeta": 1.5}, ["zeta", "0 to 1"]),
         ("tpdm", {"period": 1}, ["period", "at least 2"]),
         ("dds", {"steps": 0}, ["--steps 0", "at least 1"]),
+        ("dds", {"steps": 3.0}, ["--steps 3.0", "whole number"]),
         ("fbp", {"steps": 3}, ["--steps 3", "fbp"]),
         ("fbp", {"filter": "box"}, ["box", "ramp"]),
     ],
@@ -53,6 +56,35 @@ def test_wrong_methods_and_options_are_refused(method: str, options: dict[str, A
     if "--second_prior" not in words:  # known before any work
         with pytest.raises(InputError):
             check_method(method, "ct", options, steps)
+
+
+def test_what_is_no_measurement_no_operator_and_no_seed_is_refused_in_one_line() -> None:
+    operator, truth = problem("sv_ct")
+    y, kind = operator(truth), type(operator)
+    for given, words in [
+        ((y.numpy(), operator), "ndarray; give a tensor"),
+        ((None, operator), "NoneType; give a tensor"),
+        ((y, kind), "give a LinearOperator"),
+        ((y, operator, 3), "prior"),
+    ]:
+        for run in (reconstruct, partial(reconstruct_samples, samples=2), partial(reconstruct, method="auto")):
+            with pytest.raises(InputError, match=words):
+                run(*given)
+    for wrong in ({"seed": 0.5}, {"seed": None}, {"sample": "first"}):
+        with pytest.raises(InputError, match="give a whole number"):
+            reconstruct(y, operator, method="fbp", **wrong)
+    with pytest.raises(InputError, match="weights are a ndarray; give a tensor"):
+        reconstruct(y, operator, method="admm_tv", weights=torch.ones_like(y).numpy())
+
+
+def test_numbers_of_numpy_are_those_of_python() -> None:
+    operator, truth = problem("sv_ct")
+    run = partial(reconstruct, operator(truth), operator, gaussian_prior("ct"), "dds")
+    plain = run(steps=3, seed=2, sample=1, rho=0.125, cg_iterations=4)
+    numpy = run(
+        steps=np.int64(3), seed=np.int64(2), sample=np.int32(1), rho=np.float32(0.125), cg_iterations=np.uint8(4)
+    )
+    assert torch.equal(plain.volume, numpy.volume)
 
 
 def test_wrong_wavelets_are_refused_before_any_work() -> None:

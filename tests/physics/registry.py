@@ -180,6 +180,7 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "slice_difference": lambda: SliceDifference((5, 6, 7)),
     "difference_x": lambda: Difference((2, 3, 9), "x"),
     "scaled": lambda: ParallelBeam(10, ANGLES) * 0.3,
+    "scaled_coils": lambda: MultiCoilFourier(make_mask("gaussian1d", (9, 16), 2), random_maps(2, 9, 16)) * 0.3,
     "weighted": lambda: Weighted(ParallelBeam(9, ANGLES), random_weights(7, 13)),
     "weighted_by_slice": lambda: Weighted(ParallelBeam(6, ANGLES), random_weights(3, 7, 9)),
     "weighted_complex": lambda: Weighted(FourierSampling(random_mask(6, 7)), random_weights(6, 7)),

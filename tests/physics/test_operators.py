@@ -57,6 +57,19 @@ def test_adjoint_gap_is_told_where_there_is_one(name: str) -> None:
         assert op.adjoint_gap == 0
 
 
+def test_what_is_no_tensor_of_single_or_double_precision_is_refused(name: str) -> None:
+    op = OPERATORS[name]()
+    x, y = pair(op)
+    for run, given in ((op, x), (op.normal, x), (op.adjoint, y)):
+        with pytest.raises(InputError, match=r"single or double precision, not torch\.float16"):
+            run(given.real.half())
+    for check, given in ((op.check_domain, x), (op.check_range, y)):
+        with pytest.raises(InputError, match=r"not torch\.int32; give \.float\(\)"):
+            check(given.real.to(torch.int32))
+        with pytest.raises(InputError, match="tensors, not a ndarray"):
+            check(given.numpy())  # type: ignore[arg-type]
+
+
 def test_linear(name: str) -> None:
     op = OPERATORS[name]().to(torch.float64)
     u, v = (random(op.domain_shape, op.dtype, seed) for seed in (3, 4))

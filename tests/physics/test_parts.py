@@ -11,6 +11,7 @@ from lightning_mbir.physics import (
     LinearOperator,
     MultiCoilFourier,
     ParallelBeam,
+    RealDomain,
     Weighted,
     make_mask,
 )
@@ -27,6 +28,16 @@ def random(shape: tuple[int, ...], complex: bool, seed: int) -> torch.Tensor:
 def halves(operator: LinearOperator) -> tuple[torch.Tensor, torch.Tensor]:
     numbers = torch.arange(len(operator.parts.place))
     return numbers[::2], numbers[1::2]
+
+
+def test_operators_made_of_others_leave_out_what_those_leave_out() -> None:
+    mask = make_mask("gaussian1d", (16, 32), 4)
+    whole = MultiCoilFourier(mask, random_maps(2, 16, 32))
+    centre = torch.ones(16, 32)
+    for made in (whole * 0.3, 0.3 * RealDomain(whole), whole @ FourierSampling(centre)):
+        assert made.parts.what == "lines of k-space"  # not the first dimension of the measurement, which is coils
+        assert torch.equal(made.parts.place, whole.parts.place) and torch.equal(made.parts.needed, whole.parts.needed)
+        assert made.acceleration == whole.acceleration
 
 
 @EACH

@@ -193,6 +193,9 @@ def test_measurements_without_truth(tmp_path: Path) -> None:
         ({"task": "sv_ct", "acc": 4.0}, "--acc"),
         ({"task": "sv_ct", "method": "zero_filled"}, "not for ct"),
         ({"task": "sv_ct", "method": "admm_tv", "method_options": {"rho": "x"}}, "rho"),
+        ({"steps": 2.0}, "--steps 2.0: give a whole number"),
+        ({"seed": "1"}, "--seed '1': give a whole number"),
+        ({"prior": object()}, "--prior: gives a object; give a name"),
         ({"precision": "float8"}, "precision"),
         ({"prior": "nowhere.ckpt"}, "--prior nowhere.ckpt"),
     ],
@@ -201,6 +204,18 @@ def test_wrong_options_are_refused_at_once(options: dict[str, Any], words: str, 
     with pytest.raises(InputError, match=words):
         ReconstructionModule(output_dir=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_are_written_and_found_again_as_those_of_python(tmp_path: Path) -> None:
+    data = demo("ct")
+    for views, seed, rho in ((8, 1, 0.5), (np.int64(8), np.int32(1), np.float32(0.5))):
+        module = ReconstructionModule(
+            "sv_ct", "admm_tv", views=views, seed=seed, steps=2, method_options={"rho": rho}, output_dir=tmp_path
+        )
+        (record,) = trainer(tmp_path).predict(module, datamodule=data) or ()
+        key = tmp_path / "key"
+        assert record.metrics["key"] == (key.read_text() if key.exists() else record.metrics["key"])
+        key.write_text(record.metrics["key"])
 
 
 def test_output_folders_that_cannot_be_written_are_refused(tmp_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_shares_of_a_detector_moved_aside_add_up_to_one() -> None:
     torch.testing.assert_close((shares[:13] + shares[:13].flip(0)), torch.ones(13, dtype=torch.float64))
 
 
+@pytest.mark.filterwarnings("ignore:.*of the height")
+def test_a_panel_of_one_row_tells_of_the_slices_that_it_sees_alone() -> None:
+    view = {"source_distance": 100.0, "detector_distance": 0.0, "detector_shape": (1, 24)}
+    cone = ConeBeam((9, 16, 16), SCANS["full"], **view)  # type: ignore[arg-type]
+    found = fdk(cone(torch.ones(9, 16, 16)), cone)[:, 8, 8]
+    assert float(found[4]) == pytest.approx(1, abs=0.1)
+    assert float(found[[0, 1, 2, 6, 7, 8]].abs().max()) == 0.0
+
+
 def test_batches_are_their_members() -> None:
     generator = torch.Generator().manual_seed(0)
     fan = FanBeam(12, SCANS["full"][::8], source_distance=30.0, detector_distance=20.0)

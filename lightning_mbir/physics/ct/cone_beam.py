@@ -19,6 +19,7 @@ from lightning_mbir.physics.ct.geometry import (
     seen_half,
     warn_cut_slices,
     warn_truncated,
+    whole_sizes,
 )
 from lightning_mbir.physics.ct.projectors.diffct import DiffctProjector
 from lightning_mbir.physics.ct.projectors.joseph_3d import Joseph3D
@@ -76,7 +77,7 @@ class ConeBeam(VolumeBeam):
             raise InputError(f"{name}: volume_shape is {tuple(volume_shape)}; give (Z, Y, X), each at least 1")
         thickness = pixel_size if slice_thickness is None else slice_thickness
         check_positive(name, pixel_size=pixel_size, slice_thickness=thickness)
-        z, y, x = volume_shape
+        z, y, x = whole_sizes(name, **dict(zip("ZYX", volume_shape, strict=True)))
         radius = math.hypot(y, x) * pixel_size / 2
         check_source(name, source_distance, detector_distance, radius)
         magnification = (source_distance + detector_distance) / source_distance
@@ -91,7 +92,7 @@ class ConeBeam(VolumeBeam):
         if len(detector_shape) != 2 or min(detector_shape) < 1:
             raise InputError(f"{name}: detector_shape is {tuple(detector_shape)}; give (rows, columns), at least 1")
         check_fits(f"{name}: a volume of {z:,.0f} x {y:,.0f} x {x:,.0f}", 12 * z * y * x, "give fewer voxels")
-        rows, columns = detector_shape
+        rows, columns = whole_sizes(name, rows=detector_shape[0], columns=detector_shape[1])
         views = degrees(name, angles, level=3)
         size = 12 * len(views) * rows * columns
         check_fits(
@@ -102,7 +103,7 @@ class ConeBeam(VolumeBeam):
             angles=views,
             source_distance=float(source_distance),
             detector_distance=float(detector_distance),
-            detector_shape=(detector_shape[0], detector_shape[1]),
+            detector_shape=(rows, columns),
             pixel_size=float(pixel_size),
             slice_thickness=float(thickness),
             detector_spacing=(float(spacing[0]), float(spacing[1])),

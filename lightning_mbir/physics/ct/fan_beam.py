@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.ct.geometry import FanGeometry, check_positive, check_source, degrees
+from lightning_mbir.physics.ct.geometry import FanGeometry, check_positive, check_source, degrees, whole_sizes
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 from lightning_mbir.physics.ct.projectors.astra import AstraProjector
 from lightning_mbir.physics.ct.projectors.matrix_free import JosephRays
@@ -72,6 +72,7 @@ class FanBeam(PlaneBeam):
     ) -> None:
         if detector not in ("flat", "curved"):
             raise InputError(f"FanBeam: detector is {detector!r}; give flat or curved")
+        (image_size,) = whole_sizes("FanBeam", image_size=image_size)
         check_positive("FanBeam", image_size=image_size, pixel_size=pixel_size)
         radius = image_size * pixel_size / math.sqrt(2)
         check_source("FanBeam", source_distance, detector_distance, radius)
@@ -82,6 +83,7 @@ class FanBeam(PlaneBeam):
             fan = math.asin(radius / source_distance)
             half = total * (math.tan(fan) if detector == "flat" else fan)
             n_detectors = math.ceil(2 * half / spacing - 1e-9)
+        (n_detectors,) = whole_sizes("FanBeam", n_detectors=n_detectors)
         geometry = FanGeometry(
             image_size=image_size,
             angles=degrees("FanBeam", angles, level=3),

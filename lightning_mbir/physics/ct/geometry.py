@@ -6,6 +6,7 @@ Lengths are in mm, angles in degrees; see ``docs/geometry.md``.
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -267,6 +268,21 @@ def check_positive(name: str, **lengths: float) -> None:
     for key, value in lengths.items():
         if not 0 < value <= LONGEST:
             raise InputError(f"{name}: {key} is {value}; give a positive number, up to {LONGEST:g}")
+
+
+def whole_sizes(name: str, **sizes: int) -> tuple[int, ...]:
+    """Sizes as whole numbers of Python, of whatever kind they were, so that equal geometries are equal.
+
+    Raises:
+        InputError: another number, such as 64.0.
+    """
+    found = []
+    for key, size in sizes.items():
+        try:
+            found.append(operator.index(size))
+        except TypeError:
+            raise InputError(f"{name}: {key} is {size!r}; give a whole number") from None
+    return tuple(found)
 
 
 def check_finite(name: str, **lengths: float) -> None:

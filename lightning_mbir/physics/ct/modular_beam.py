@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
-from lightning_mbir.physics.ct.geometry import Array, check_positive, warn_truncated
+from lightning_mbir.physics.ct.geometry import Array, check_positive, warn_truncated, whole_sizes
 from lightning_mbir.physics.ct.modular_geometry import ModularGeometry, check_sources, view_table
 from lightning_mbir.physics.ct.projectors.joseph_3d import Joseph3D
 from lightning_mbir.physics.ct.volume_beam import VolumeBeam
@@ -75,8 +75,8 @@ class ModularBeam(VolumeBeam):
             raise InputError(
                 f"{name}: curvature_radius is of a curved detector; give detector='curved', or leave it out"
             )
-        z, y, x = volume_shape
-        rows, columns = detector_shape
+        z, y, x = whole_sizes(name, **dict(zip("ZYX", volume_shape, strict=True)))
+        rows, columns = whole_sizes(name, rows=detector_shape[0], columns=detector_shape[1])
         check_fits(f"{name}: a volume of {z:,.0f} x {y:,.0f} x {x:,.0f}", 16 * z * y * x, "give fewer voxels")
         table = view_table(name, views)
         size = 12 * len(table) * rows * columns

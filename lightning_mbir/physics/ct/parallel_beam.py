@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from lightning_mbir.physics.ct.geometry import ParallelGeometry, check_positive, degrees
+from lightning_mbir.physics.ct.geometry import ParallelGeometry, check_positive, degrees, whole_sizes
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 from lightning_mbir.physics.ct.projectors.astra import AstraProjector
 from lightning_mbir.physics.ct.projectors.matrix_free import JosephRays
@@ -59,10 +59,12 @@ class ParallelBeam(PlaneBeam):
         backend: Literal["auto", "sparse", "matrix_free", "astra", "torch_radon"] = "auto",
         max_memory_gb: float = 4.0,
     ) -> None:
+        (image_size,) = whole_sizes("ParallelBeam", image_size=image_size)
         spacing = pixel_size if detector_spacing is None else detector_spacing
         check_positive("ParallelBeam", image_size=image_size, pixel_size=pixel_size, detector_spacing=spacing)
         if n_detectors is None:
             n_detectors = math.ceil(image_size * math.sqrt(2) * pixel_size / spacing - 1e-9)
+        (n_detectors,) = whole_sizes("ParallelBeam", n_detectors=n_detectors)
         geometry = ParallelGeometry(
             image_size=image_size,
             angles=degrees("ParallelBeam", angles, level=3),

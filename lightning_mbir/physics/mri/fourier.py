@@ -136,6 +136,12 @@ class RealDomain(LinearOperator):
     def acceleration(self) -> float | None:
         return self.operator.acceleration
 
+    @property
+    def coil_maps(self) -> Complex[Tensor, "*slices coils y x"] | None:
+        """Those of the operator; none where it has none."""
+        found: Tensor | None = getattr(self.operator, "coil_maps", None)
+        return found
+
     def of_slice(self, k: int) -> LinearOperator | None:
         one = self.operator.of_slice(k)
         return None if one is None else RealDomain(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -54,7 +55,7 @@ class NonCartesianFourier(CoilOperator):
         backend: Literal["auto", "finufft", "kbnufft"] = "auto",
     ) -> None:
         super().__init__()
-        image = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        image = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
         if len(image) != 2 or min(image) < 1:
             raise InputError(f"NonCartesianFourier: image_size is {image_size}; give (Y, X) in pixels")
         _check_trajectory(trajectory)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
@@ -124,7 +125,8 @@ def load_prior(
         InputError: no such prior, a file that is cut short, or that holds something else; a network of another package
             that was not named.
     """
-    built, config = read_prior(source, network=network)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+        built, config = read_prior(source, network=network)
     modality = config["modality"]
     unit = Unit.of(modality) if modality else Unit()
     prior = SliceDenoiser(built, unit, modality, slice_batch, precision, compile)

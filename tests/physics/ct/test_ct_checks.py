@@ -2,8 +2,10 @@
 
 import math
 import sys
+import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,6 +111,20 @@ def test_wrong_fans_are_refused(options: dict[str, Any], words: str) -> None:
 def test_wrong_cones_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ConeBeam(**{"volume_shape": (4, 8, 8), "angles": VIEWS, **FAN, **options})
+
+
+def test_sizes_are_whole_numbers_of_any_kind() -> None:
+    for build in (
+        lambda size: ParallelBeam(size, VIEWS, n_detectors=size),
+        lambda size: FanBeam(size, VIEWS, **FAN, n_detectors=size),
+        lambda size: ConeBeam((size, size, size), VIEWS, **FAN, detector_shape=(size, size)),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the detector cuts off
+            assert build(np.int64(8)).geometry == build(8).geometry
+            assert type(build(np.int64(8)).domain_shape[-1]) is int
+        with pytest.raises(InputError, match=r"is 8\.0; give a whole number"):
+            build(8.0)
 
 
 def test_states_of_other_geometries_are_refused() -> None:

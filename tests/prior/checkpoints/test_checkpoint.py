@@ -54,6 +54,14 @@ def test_bundled_priors_denoise(name: str) -> None:
     assert float(error) < 0.1  # half the noise is gone, at the least
 
 
+def test_reading_a_prior_leaves_the_random_numbers_of_the_caller_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_prior("ct")
+    assert torch.equal(torch.rand(2), expected)
+
+
 def test_a_damaged_install_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "ASSETS", tmp_path)
     monkeypatch.setattr(checkpoint, "BUNDLED", ("own",))
