@@ -1,8 +1,10 @@
 """The one error that a user can cause: bad input, told in one line."""
 
 import difflib
+import operator
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 LONG = 300
 """Characters of a word, such as a path, that are shown whole."""
@@ -36,3 +38,15 @@ def nearest(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
     """
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=likeness)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def whole_number(what: str, value: Any) -> int:
+    """A whole number of any kind (Python's, NumPy's, a tensor of one) as Python's.
+
+    Raises:
+        InputError: another value, such as 2.0.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{what} {value!r}: give a whole number") from None

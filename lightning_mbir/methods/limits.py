@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 from lightning_mbir.errors import InputError
@@ -30,15 +29,3 @@ def plain(value: Any) -> Any:
         return type(value)(map(plain, value))
     item = getattr(value, "item", None)
     return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
-
-
-def whole_number(what: str, value: Any) -> int:
-    """A whole number of any kind (Python's, NumPy's, a tensor of one) as Python's.
-
-    Raises:
-        InputError: another value, such as 2.0.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InputError(f"{what} {value!r}: give a whole number") from None

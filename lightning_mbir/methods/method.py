@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from lightning_mbir.errors import InputError
-from lightning_mbir.methods.limits import check_size, plain, whole_number
+from lightning_mbir.errors import InputError, whole_number
+from lightning_mbir.methods.limits import check_size, plain
 
 NEEDS = {
     "prior": "a prior: give --prior",

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.units import Modality
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, whole_number
 from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.limits import check_size, fits, plain, whole_number
+from lightning_mbir.methods.limits import check_size, fits, plain
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured, check_given, missed, usable
 from lightning_mbir.methods.priors import Prior, as_prior, check_pair, placed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, whole_number
 from lightning_mbir.flags import MASKS, MOST_ACC, MOST_COILS, MOST_VIEWS
-from lightning_mbir.methods.limits import LARGEST, plain, whole_number
+from lightning_mbir.methods.limits import LARGEST, plain
 
 SETTINGS: dict[str, tuple[Literal["ct", "mri"], dict[str, Any]]] = {
     "sv_ct": ("ct", {"views": 8, "angle_range": 180.0, "photons": None}),

@@ -16,12 +16,12 @@ from lightning_mbir.data.volumes.batches import volume_of_batch
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
 from lightning_mbir.data.volumes.dicom_writing import check_dicom
 from lightning_mbir.data.volumes.volume import Volume
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, whole_number
 from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.flags import FORMATS, SPLITS
 from lightning_mbir.methods.candidates import GENERIC, Budget
 from lightning_mbir.methods.fbp_unet import read_unet
-from lightning_mbir.methods.limits import plain, whole_number
+from lightning_mbir.methods.limits import plain
 from lightning_mbir.methods.plans import Setting, Wanted, check_files
 from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task

@@ -6,7 +6,6 @@ Lengths are in mm, angles in degrees; see ``docs/geometry.md``.
 from __future__ import annotations
 
 import math
-import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mbir.data.measurements.angles import full_turn
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, whole_number
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.slabs import current, largest, total
 
@@ -271,18 +270,8 @@ def check_positive(name: str, **lengths: float) -> None:
 
 
 def whole_sizes(name: str, **sizes: int) -> tuple[int, ...]:
-    """Sizes as whole numbers of Python, of whatever kind they were, so that equal geometries are equal.
-
-    Raises:
-        InputError: another number, such as 64.0.
-    """
-    found = []
-    for key, size in sizes.items():
-        try:
-            found.append(operator.index(size))
-        except TypeError:
-            raise InputError(f"{name}: {key} is {size!r}; give a whole number") from None
-    return tuple(found)
+    """Sizes as whole numbers of Python, of whatever kind they were, so that equal geometries are equal."""
+    return tuple(whole_number(f"{name}: {key}", size) for key, size in sizes.items())
 
 
 def check_finite(name: str, **lengths: float) -> None:
