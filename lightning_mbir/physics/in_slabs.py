@@ -9,18 +9,18 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int, Num
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.host_slabs import Arriving, HostSlabs, sent
-from lightning_mbir.physics.operator import LinearOperator, Parts
+from lightning_mbir.physics.operator import Around, LinearOperator
 
 REVERSE = {"forward": "adjoint", "adjoint": "forward", "normal": "normal"}
 """What the gradient of each product is made by."""
 
 
-class InSlabs(LinearOperator):
+class InSlabs(Around):
     """``A``, to which slices come from host memory a few at a time, and from which they go back there.
 
     An operator that acts slice by slice is copied to the device once. Of one that differs from slice to slice (coil
@@ -38,13 +38,9 @@ class InSlabs(LinearOperator):
     """
 
     def __init__(self, operator: LinearOperator, slabs: HostSlabs) -> None:
-        super().__init__()
+        super().__init__(operator)
         check_uncoupled(operator, slabs)
-        self.operator, self.slabs = operator, slabs
-        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
-        self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
-        self.separable = operator.separable
-        self._probe = operator._probe
+        self.slabs = slabs
         self.working = 0.0  # which takes place on the device
 
     @cached_property
@@ -63,10 +59,6 @@ class InSlabs(LinearOperator):
     def adjoint_gap(self) -> float:
         return (self.operator if self._placed is None else self._placed).adjoint_gap
 
-    @property
-    def acceleration(self) -> float | None:
-        return self.operator.acceleration
-
     def norm(self, tolerance: float = 1e-5, max_iterations: int = 200) -> float:
         if self.operator._norm is None:  # which is kept there, for the next one that is made of it
             norm = super().norm if self._placed is None else self._placed.norm
@@ -76,21 +68,8 @@ class InSlabs(LinearOperator):
     def of_slice(self, k: int) -> LinearOperator | None:
         return self.operator.of_slice(k)
 
-    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
-        if self.separable:
-            return self
-        some = self.operator.of_slices(start, stop)
-        return None if some is None else InSlabs(some, self.slabs)
-
-    @property
-    def parts(self) -> Parts:
-        return self.operator.parts
-
-    def of_parts(self, chosen: Int[Tensor, " n"]) -> InSlabs:
-        return InSlabs(self.operator.of_parts(chosen), self.slabs)
-
-    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
-        return self.operator.parts_of(y, chosen)
+    def around(self, operator: LinearOperator) -> InSlabs:
+        return InSlabs(operator, self.slabs)
 
     def forward(self, x: Num[Tensor, "*volume"]) -> Num[Tensor, "*measured"]:
         self.check_domain(x)

@@ -241,31 +241,31 @@ class Adjoint(LinearOperator):
         return self.operator.norm(tolerance, max_iterations)
 
 
-class ScaledOperator(LinearOperator):
-    """``factor * A`` for a real factor."""
+class Around(LinearOperator):
+    """An operator that changes another one, and is in all else as that is: shapes, types, and what it knows of itself.
 
-    def __init__(self, operator: LinearOperator, factor: float) -> None:
+    A subclass writes ``forward``, ``adjoint`` and ``around``; one that gives each slice or part something of its own
+    writes ``of_slice``, ``of_slices`` or ``of_parts``.
+    """
+
+    def __init__(self, operator: LinearOperator) -> None:
         super().__init__()
-        self.operator, self.factor = operator, factor
+        self.operator = operator
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
-        self.separable, self.normal_is_cheaper = operator.separable, operator.normal_is_cheaper
+        self.separable = operator.separable
         self._probe = operator._probe
 
-    def of_slice(self, k: int) -> LinearOperator | None:
-        one = self.operator.of_slice(k)
-        return None if one is None else one * self.factor
-
-    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
-        some = self.operator.of_slices(start, stop)
-        return None if some is None else some * self.factor
+    def around(self, operator: LinearOperator) -> LinearOperator:
+        """The same change of another operator."""
+        raise TypeError(f"{type(self).__name__} does not define around")
 
     @property
     def acceleration(self) -> float | None:
         return self.operator.acceleration
 
     @property
-    def coil_maps(self) -> Tensor | None:
+    def coil_maps(self) -> Num[Tensor, "*slices coils y x"] | None:
         """Those of the operator; none where it has none."""
         found: Tensor | None = getattr(self.operator, "coil_maps", None)
         return found
@@ -275,10 +275,31 @@ class ScaledOperator(LinearOperator):
         return self.operator.parts
 
     def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
-        return self.operator.of_parts(chosen) * self.factor
+        return self.around(self.operator.of_parts(chosen))
 
     def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
         return self.operator.parts_of(y, chosen)
+
+    def of_slice(self, k: int) -> LinearOperator | None:
+        one = self.operator.of_slice(k)
+        return None if one is None else self.around(one)
+
+    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
+        if self.separable:
+            return self
+        some = self.operator.of_slices(start, stop)
+        return None if some is None else self.around(some)
+
+
+class ScaledOperator(Around):
+    """``factor * A`` for a real factor."""
+
+    def __init__(self, operator: LinearOperator, factor: float) -> None:
+        super().__init__(operator)
+        self.factor, self.normal_is_cheaper = factor, operator.normal_is_cheaper
+
+    def around(self, operator: LinearOperator) -> ScaledOperator:
+        return ScaledOperator(operator, self.factor)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.operator(x) * self.factor

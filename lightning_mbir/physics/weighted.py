@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Num
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.physics.operator import Around, LinearOperator
 from lightning_mbir.slabs import largest
 
 
-class Weighted(LinearOperator):
+class Weighted(Around):
     """``W^(1/2) A``, so that ``||W^(1/2) (A x - y)||^2`` is weighted least squares.
 
     Weights of one measurement serve all slices. Weights by slice, ``(Z, *range_shape)``, make it an operator on
@@ -28,7 +28,7 @@ class Weighted(LinearOperator):
     root: Tensor
 
     def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
-        super().__init__()
+        super().__init__(operator)
         given, one = tuple(weights.shape), operator.range_shape
         by_slice = operator.separable and len(given) == len(one) + 1
         if given[-len(one) :] != one or not (given == one or by_slice) or 0 in given:
@@ -42,30 +42,28 @@ class Weighted(LinearOperator):
         if not bool(torch.isfinite(kept).all()):
             raise InputError(f"the weights reach {float(weights.max()):.3g}, more than fits; only their ratios matter")
         slices = given[:1] if by_slice else ()
-        self.operator = operator
         self.domain_shape, self.range_shape = (*slices, *operator.domain_shape), (*slices, *one)
-        self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
         self.separable = operator.separable and not by_slice
-        self._probe = operator._probe
         self.register_buffer("root", kept.sqrt())
 
     def of_slice(self, k: int) -> LinearOperator | None:
         by_slice = self.root.ndim > len(self.operator.range_shape)
         inner = self.operator if by_slice else self.operator.of_slice(k)
-        if inner is None:
-            return None
-        one = Weighted(inner, torch.ones_like(self.root[k]))  # a slice alone may have weights of zero
-        one.root = self.root[k]
-        return one
+        return None if inner is None else self._of(inner, self.root[k])
 
     def of_slices(self, start: int, stop: int) -> LinearOperator | None:
         if self.separable:
             return self
         inner = self.operator.of_slices(start, stop)
-        if inner is None:
-            return None
-        some = Weighted(inner, torch.ones_like(self.root[start:stop]))  # these may have weights of zero
-        some.root = self.root[start:stop]
+        return None if inner is None else self._of(inner, self.root[start:stop])
+
+    def of_parts(self, chosen: Int[Tensor, " n"]) -> LinearOperator:
+        return self._of(self.operator.of_parts(chosen), self.parts_of(self.root, chosen))
+
+    def _of(self, inner: LinearOperator, root: Tensor) -> Weighted:
+        """Weights of some slices or parts alone, which may all be zero."""
+        some = Weighted(inner, torch.ones_like(root))
+        some.root = root
         return some
 
     def scale(self, y: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:

@@ -34,7 +34,9 @@ def test_operators_made_of_others_leave_out_what_those_leave_out() -> None:
     mask = make_mask("gaussian1d", (16, 32), 4)
     whole = MultiCoilFourier(mask, random_maps(2, 16, 32))
     centre = torch.ones(16, 32)
-    for made in (whole * 0.3, 0.3 * RealDomain(whole), whole @ FourierSampling(centre)):
+    weights = torch.rand(3, *whole.range_shape) + 0.1
+    weighted = Weighted(whole, weights[0]), Weighted(whole, weights)  # of all slices, and by slice
+    for made in (whole * 0.3, 0.3 * RealDomain(whole), whole @ FourierSampling(centre), *weighted):
         assert made.parts.what == "lines of k-space"  # not the first dimension of the measurement, which is coils
         assert torch.equal(made.parts.place, whole.parts.place) and torch.equal(made.parts.needed, whole.parts.needed)
         assert made.acceleration == whole.acceleration

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_mbir.physics.mri.coils import some_slices
 from lightning_mbir.physics.mri.lines import AXES, mask_parts, only, transformed_axes
 from lightning_mbir.physics.mri.masks import check_mask
-from lightning_mbir.physics.operator import LinearOperator, Parts
+from lightning_mbir.physics.operator import Around, LinearOperator, Parts
 
 
 class FourierSampling(LinearOperator):
@@ -116,49 +116,19 @@ class FourierSampling(LinearOperator):
         self._norm = None
 
 
-class RealDomain(LinearOperator):
+class RealDomain(Around):
     """An operator on real volumes, such as magnitudes; its adjoint is the real part of the other one's.
 
     On real vectors with the inner product ``Re <., .>`` that is the exact adjoint.
     """
 
-    range_complex = True
-
     def __init__(self, operator: LinearOperator) -> None:
-        super().__init__()
-        self.operator = operator
-        self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
-        self.separable, self.normal_is_cheaper = operator.separable, operator.normal_is_cheaper
+        super().__init__(operator)
+        self.domain_complex, self.normal_is_cheaper = False, operator.normal_is_cheaper
         self.working = operator.working + 0.5  # a complex volume
-        self._probe = operator._probe
 
-    @property
-    def acceleration(self) -> float | None:
-        return self.operator.acceleration
-
-    @property
-    def coil_maps(self) -> Complex[Tensor, "*slices coils y x"] | None:
-        """Those of the operator; none where it has none."""
-        found: Tensor | None = getattr(self.operator, "coil_maps", None)
-        return found
-
-    def of_slice(self, k: int) -> LinearOperator | None:
-        one = self.operator.of_slice(k)
-        return None if one is None else RealDomain(one)
-
-    def of_slices(self, start: int, stop: int) -> LinearOperator | None:
-        some = self.operator.of_slices(start, stop)
-        return None if some is None else RealDomain(some)
-
-    @property
-    def parts(self) -> Parts:
-        return self.operator.parts
-
-    def of_parts(self, chosen: Int[Tensor, " n"]) -> RealDomain:
-        return RealDomain(self.operator.of_parts(chosen))
-
-    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
-        return self.operator.parts_of(y, chosen)
+    def around(self, operator: LinearOperator) -> RealDomain:
+        return RealDomain(operator)
 
     def forward(self, x: Float[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
         out: Tensor = self.operator(x)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier
-from lightning_mbir.physics.operator import LinearOperator, Parts
+from lightning_mbir.physics.operator import Around, LinearOperator
 
 LEVELS = 256
 """Bins of the histogram of the field."""
@@ -23,7 +23,7 @@ ACCURATE = 1e-4
 MOST_SEGMENTS = 64
 
 
-class OffResonance(LinearOperator):
+class OffResonance(Around):
     """``y[j] = sum_n A[j, n] x[n] exp(-2 pi i f[n] t[j])``: samples at times ``t`` in a field that is off by ``f``.
 
     Samples of an operator ``A`` of MRI that are taken over milliseconds see spins turn away where the main field (B0)
@@ -43,14 +43,11 @@ class OffResonance(LinearOperator):
         InputError: a map or times of another shape, not finite or not real; more phase than ``MOST_SEGMENTS`` hold.
     """
 
-    domain_complex = True
-    range_complex = True
     field_map: Float[Tensor, "*slices y x"]
     times: Float[Tensor, "*samples"]
 
     def __init__(self, operator: LinearOperator, field_map: Tensor, times: Tensor, segments: int | None = None) -> None:
-        super().__init__(operator.device)
-        self._probe = operator._probe
+        super().__init__(operator)
         if not (operator.domain_complex and operator.range_complex):
             raise InputError("OffResonance: the operator acts on real images; put RealDomain around OffResonance")
         _check_values("field_map", field_map, "Hz")
@@ -68,7 +65,6 @@ class OffResonance(LinearOperator):
             )
         by_slice = operator.separable and field_map.ndim == 3
         lead = given[:1] if by_slice else ()
-        self.operator = operator
         self.domain_shape, self.range_shape = (*lead, *operator.domain_shape), (*lead, *operator.range_shape)
         self.separable = operator.separable and not by_slice
         kept = operator.device, operator.real_dtype
@@ -78,16 +74,6 @@ class OffResonance(LinearOperator):
         if not 1 <= self.segments <= MOST_SEGMENTS:
             raise InputError(f"OffResonance: segments is {self.segments}; give from 1 to {MOST_SEGMENTS}")
         self._segment()
-
-    @property
-    def coil_maps(self) -> Complex[Tensor, "*slices coils y x"] | None:
-        """Those of the operator; none where it has none."""
-        found: Tensor | None = getattr(self.operator, "coil_maps", None)
-        return found
-
-    @property
-    def acceleration(self) -> float | None:
-        return self.operator.acceleration
 
     def of_slice(self, k: int) -> LinearOperator | None:
         if self.separable:
@@ -110,17 +96,10 @@ class OffResonance(LinearOperator):
         one._prepare()
         return one
 
-    @property
-    def parts(self) -> Parts:
-        return self.operator.parts
-
     def of_parts(self, chosen: Int[Tensor, " n"]) -> OffResonance:
         inner = self.operator.of_parts(chosen)
         spokes = isinstance(self.operator, NonCartesianFourier) and self.times.ndim == self.operator.trajectory.ndim - 1
         return self._part(inner, chosen=chosen if spokes else None)
-
-    def parts_of(self, y: Num[Tensor, "*measured"], chosen: Int[Tensor, " n"]) -> Num[Tensor, "*kept"]:
-        return self.operator.parts_of(y, chosen)
 
     def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
         """k-space ``(..., *range_shape)`` of ``(..., *domain_shape)``."""
