@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.bart import SUFFIXES, bart_item
 from lightning_mbir.data.measurements.beam_hardening import linearised, subtract_scatter
+from lightning_mbir.data.measurements.centre import check_centre
 from lightning_mbir.data.measurements.content import Content, open_content
 from lightning_mbir.data.measurements.corrections import corrected
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
@@ -129,7 +130,7 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         check_options(path, options, kind, projections, mrd, tiff)
         read = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
     if kind == "mri":
-        return _asked(read if mrd else _in_field(path, read, options), options)
+        return _asked(read if mrd else _in_field(path, _centred(path, read), options), options)
     treated = _treated(path, read, options)
     return _averaged(treated) if projections else treated
 
@@ -211,7 +212,8 @@ def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measure
         item, axes = bart_item(path, select)
         raw = read_array(item, axes, options.slices)
         affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
-        return _in_field(path, Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False), options)
+        found = Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False)
+        return _in_field(path, _centred(path, found), options)
     image, *others = read_twix(path, select.pop("scan", None))
     with ExitStack() as files:
         noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
@@ -226,6 +228,11 @@ def _how(options: MeasurementOptions) -> tuple[Any, ...]:
     select.pop("scan", None)
     timing = None if options.field_map is None else (options.readout_time, options.echo_spacing)
     return select, options.slices, options.oversampling, options.whiten is True, timing
+
+
+def _centred(path: Path, found: Measurement) -> Measurement:
+    """K-space of an array, refused where zero frequency is not in the middle, if its dimensions are known by now."""
+    return found if found.question else replace(found, notes=(*found.notes, *check_centre(path, found.y)))
 
 
 def _of_scan(path: Path, scan: Scan, name: str, options: MeasurementOptions) -> Measurement:

@@ -17,7 +17,7 @@ from lightning_mbir.data.measurements.item import PART, Item
 from lightning_mbir.data.measurements.kspace import count_slices, read_complex
 from lightning_mbir.data.measurements.opposite_rays import Fan
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
-from lightning_mbir.data.measurements.sampling import read_mask
+from lightning_mbir.data.measurements.sampling import masked, read_mask
 from lightning_mbir.data.measurements.selection import chosen_slices
 from lightning_mbir.data.measurements.trajectory import check_gaps
 from lightning_mbir.data.units import Modality
@@ -191,7 +191,8 @@ def _kspace(content: Content, axes: str | None, slices: tuple[int, int] | None) 
         axes = ("y x", "slice y x", "slice coil y x")[item.ndim - 2]
     y, chosen, notes = read_complex(item, axes, slices)
     mask = read_mask(content["mask"], count_slices(item, axes), chosen, y.shape[-2:])
-    y *= mask if y.ndim == 3 or mask.ndim == 2 else mask[:, None]  # what is not measured must not count as such
+    mask, more = masked(path, y, mask)
+    notes = (*notes, *more)
     geometry: dict[str, Any] = {"mask": mask.float()}
     if "coil_maps" in content:
         geometry["coil_maps"] = _coil_maps(content["coil_maps"], y, chosen, count_slices(item, axes))
