@@ -16,7 +16,7 @@ from lightning_mbir.data.measurements.bart import SUFFIXES, bart_item
 from lightning_mbir.data.measurements.beam_hardening import linearised, subtract_scatter
 from lightning_mbir.data.measurements.centre import check_centre
 from lightning_mbir.data.measurements.content import Content, open_content
-from lightning_mbir.data.measurements.corrections import corrected
+from lightning_mbir.data.measurements.corrections import corrected, doubted
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
 from lightning_mbir.data.measurements.dicom_ct_pd import read_dicom_ct_pd
 from lightning_mbir.data.measurements.field_map import check_seconds, read_field_map
@@ -145,6 +145,7 @@ def _treated(path: Path, found: Measurement, options: MeasurementOptions) -> Mea
     """Projections without the faults that are to be taken away; what was done, and what there may be, is noted."""
     y, notes = found.y.numpy(), list(found.notes)
     rows = y.transpose(1, 0, 2) if found.geometry["beam"] in COUPLED else y
+    notes += doubted(rows)
     if options.scatter is not None:
         notes.append(subtract_scatter(rows, *options.scatter))
     notes += corrected(path, rows, options.correct)

@@ -25,9 +25,7 @@ def read(path: Path, kind: Any, units: dict[str, Any], **content: Any) -> Measur
     return read_measurement(path / "own.h5", kind, MeasurementOptions(rotation_center=4.0) if kind == "ct" else None)
 
 
-@pytest.mark.parametrize(
-    ("unit", "scale"), [("cm", 10.0), ("um", 1e-3), ("metres", 1e3), (b"Microns", 1e-3), ("mm", 1)]
-)
+@pytest.mark.parametrize(("unit", "scale"), [("cm", 10.0), ("um", 1e-3), ("metres", 1e3), (b"Microns", 1e-3)])
 def test_lengths_are_scaled_to_mm(unit: Any, scale: float, tmp_path: Path) -> None:
     """A pixel of 0.27 cm that is taken for 0.27 mm makes water ten times as dense."""
     lengths = {"pixel_size": 0.27, "source_distance": 54.1, "detector_distance": 40.8}
