@@ -77,7 +77,7 @@ def as_volume(path: Path, image: Image, modality: Modality) -> Volume:
     """
     _check(path, image)
     shape, notes = three_axes(path, image.array.shape), (*image.notes, *_sizes(image))
-    grid, stack = image.written or Grid(shape, image.affine), image.stack
+    grid, stack = image.written or Grid(shape, image.affine, image.space), image.stack
     array, affine = _turned(image)
     del image  # so that no more than what is read and what is turned is held at once
     data = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0)))
