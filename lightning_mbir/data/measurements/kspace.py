@@ -94,6 +94,8 @@ def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, in
             encoding.field_of_view[1] / mask.shape[-1],
         )
         notes = (*notes, *more)
+        if count_slices(item, axes) > 1:
+            notes = (*notes, f"slices taken to be {spacing[0]:.4g} mm apart, their thickness: no gap is told")
     return KSpace(y, mask.float(), spacing, chosen.start, notes, question, fastmri)
 
 

@@ -130,14 +130,17 @@ def _voxels(
         raise InputError(
             f"{stream.path}: values scaled by {slope:g} and {intercept:g} cannot be; correct its header (scl_slope)"
         )
+    unused: tuple[str, ...] = ()
     if slope == 0 or math.isnan(slope):  # none, by the standard
+        if intercept and math.isfinite(intercept):
+            unused = (f"scl_inter is {intercept:g}, but scl_slope {slope:g} says that values are not scaled",)
         slope, intercept = 1.0, 0.0
     count = math.prod(shape)
     stream.check_holds(count * dtype.itemsize)
     check_room(stream.path, shape)
     parts = (np.frombuffer(part, dtype) for part in stream.parts(count * dtype.itemsize, dtype.itemsize))
     flat, notes = as_float32(stream.path, parts, count, slope, intercept)
-    return flat.reshape(shape, order="F"), (*notes, *trailing(stream.path, stream.rest()))
+    return flat.reshape(shape, order="F"), (*notes, *unused, *trailing(stream.path, stream.rest()))
 
 
 def _affine(path: Path, header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -59,10 +59,10 @@ def test_ct_without_a_rescale_has_no_hounsfield_units(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("image_type", "told"),
     [
-        (["ORIGINAL", "PRIMARY", "P", "ND"], "phase"),
+        (["ORIGINAL", "PRIMARY", "P", "DIS2D"], "phase"),
         (["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"], "phase"),
         (["DERIVED", "SECONDARY", "REAL"], "real part"),
-        (["ORIGINAL", "PRIMARY", "M", "ND", "NORM"], ""),
+        (["ORIGINAL", "PRIMARY", "M", "NORM"], ""),
         (["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"], ""),
         (["ORIGINAL", "PRIMARY"], ""),
     ],
