@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -9,6 +10,13 @@ from jaxtyping import Num
 from torch import Tensor
 
 Modality = Literal["ct", "mri"]
+
+LENGTHS = {
+    "m": 1e3, "meter": 1e3, "metre": 1e3, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0, "mm": 1.0,
+    "millimeter": 1.0, "millimetre": 1.0, "um": 1e-3, "\N{MICRO SIGN}m": 1e-3, "\N{GREEK SMALL LETTER MU}m": 1e-3,
+    "micron": 1e-3, "micrometer": 1e-3, "micrometre": 1e-3,
+}  # fmt: skip
+"""Units of length in mm."""
 
 MU_WATER = 0.0192
 """Attenuation of water in 1/mm, at an effective energy of 70 keV."""
@@ -18,6 +26,12 @@ CT_SCALE = 2 * MU_WATER
 
 MRI_PERCENTILE = 99.5
 """The percentile of a volume's magnitude that is 1 in the unit of MRI priors."""
+
+
+def factor(unit: str, known: Mapping[str, float]) -> float | None:
+    """What a unit is in that of a table; 1 where none is told, None of one that is not known."""
+    name = unit.strip().lower()
+    return 1.0 if not name else known.get(name, known.get(name.removesuffix("s")))
 
 
 def magnitude_percentile(volume: Tensor, percentile: float = MRI_PERCENTILE) -> float:

@@ -11,10 +11,18 @@ from lightning_mbir.data.measurements.item import Item
 from lightning_mbir.errors import InputError
 
 UNITS = {
-    **dict.fromkeys(("deg", "degs", "degree", "degrees", "\N{DEGREE SIGN}"), 1.0),
-    **dict.fromkeys(("rad", "rads", "radian", "radians"), 180 / math.pi),
+    **dict.fromkeys(("deg", "degree", "\N{DEGREE SIGN}"), 1.0),
+    **dict.fromkeys(("rad", "radian"), 180 / math.pi),
 }
 """Degrees of each unit that a dataset may say it is in."""
+
+RATIO = (1 + math.sqrt(5)) / 2
+GOLDEN = (math.pi / RATIO, 2 * math.pi / RATIO, 2 * math.pi / RATIO**2)
+"""Steps of golden-angle scans, in radians."""
+CLOSE = 2e-5
+"""How near angles are to multiples of pi, in halves of a turn, or to golden angles to be taken for radians."""
+MOST_RADIANS = 40.0
+"""Beyond which a multiple of pi may be degrees by chance, as 113 pi is 355."""
 
 SAME = 1e-3
 """Degrees below which two views look in the same direction."""
@@ -35,18 +43,34 @@ def read_angles(item: Item, views: int) -> tuple[np.ndarray, tuple[str, ...]]:
             f"{item.path}: {item.name} has {count} angles but {views} views; give one angle a view, in degrees"
         )
     angles = np.array(item.numbers())
-    unit = item.attributes.get("units", "").strip().lower()
-    if unit and unit not in UNITS:
-        raise InputError(f"{item.path}: the units of {item.name} are '{unit}'; give degrees or radians")
-    covered = float(np.ptp(angles)) if views else 0.0
-    if not unit and views > 8 and covered < 7:
+    scale = item.unit(UNITS, "degrees or radians")
+    if not item.attributes.get("units", "").strip() and looks_like_radians(angles):
+        covered = float(np.ptp(angles))
         raise InputError(
             f"{item.path}: {item.name} covers {covered:.4g} with {views} views, which looks like radians; convert it "
             "to degrees (HDF5: or give the dataset an attribute units, 'radians' or 'degrees')"
         )
-    if UNITS.get(unit, 1.0) == 1.0:
-        return angles, ()
-    return angles * UNITS[unit], (f"{item.name} converted from radians",)
+    return (angles, ()) if scale == 1.0 else (angles * scale, (f"{item.name} converted from radians",))
+
+
+def looks_like_radians(angles: np.ndarray) -> bool:
+    """Whether angles that are to be degrees cover half a turn, or several of them, in radians, or go by golden angles;
+    or less than 7 with more than 8 views.
+
+    Args:
+        angles: ``(views,)``, in any order.
+    """
+    covered = float(np.ptp(angles)) if len(angles) else 0.0
+    steps = np.abs(np.diff(angles))
+    if len(angles) < 3 or covered == 0:
+        return False
+    if len(angles) > 8 and covered < 7:
+        return True
+    if any(np.abs(steps - golden).max() < CLOSE for golden in GOLDEN):
+        return True
+    step = float(np.median(np.diff(np.unique(angles))))
+    turns = np.array([covered, covered + step]) / math.pi  # halves; with the last view at their end, or one step before
+    return covered < MOST_RADIANS and bool((np.abs(turns - turns.round().clip(1)) < CLOSE).any())
 
 
 def full_turn(angles: Sequence[float] | np.ndarray) -> bool:

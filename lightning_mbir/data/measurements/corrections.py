@@ -24,6 +24,12 @@ AIR, DRIFT = 0.02, 0.1
 """Shares of the largest line integral: bins of air differ by less in a view, and have less than the second in most."""
 CHANGES = 1e-4
 """Share of the largest line integral below which changes from view to view tell nothing of a bin."""
+SIDES = 32
+"""Share of the detector at either side that is looked at for rays that pass nothing."""
+BRIGHTEST, FLAT = 0.9, 0.1
+"""Share of the largest value that the sides of intensities have, and that values differ by at least."""
+DENSEST = 30.0
+"""Line integral of which a detector with 20 bits counts no ray."""
 STANDS_OUT = 0.02
 """Share of the largest line integral by which a bin that stands out is off at least."""
 
@@ -52,6 +58,30 @@ def corrected(path: Path, y: np.ndarray, wanted: tuple[str, ...]) -> tuple[str, 
     else:
         notes += _standing_out(y)
     return tuple(notes)
+
+
+def doubted(y: np.ndarray) -> tuple[str, ...]:
+    """What is said of values that hardly are line integrals, none of which is changed.
+
+    Rays beside the object have the least of these, and of intensities the most, whatever is counted in.
+
+    Args:
+        y: ``(rows, views, bins)``.
+    """
+    some = y[:, :: max(1, y.shape[1] // LOOKED_AT)]
+    low, high = float(some.min()), float(some.max())
+    sides = (some[..., : (width := max(1, y.shape[-1] // SIDES))], some[..., -width:])
+    air = min(float(np.median(side)) for side in sides)
+    if air > BRIGHTEST * high and high - low > FLAT * high > 0:
+        return (
+            f"rays at both sides have the most ({air:.4g} of {high:.4g}), as intensities have and not line integrals: "
+            "give -log(I / I0)",
+        )
+    if high > DENSEST:
+        return (
+            f"line integrals up to {high:.4g}, which no detector counts: are they -log(I / I0), and in which unit?",
+        )
+    return ()
 
 
 def remove_rings(path: Path, y: np.ndarray) -> str:

@@ -19,6 +19,9 @@ LONGEST_READOUT = 1.0
 FAR = 0.01
 """mm that a voxel may be beyond the middles of a map's outer voxels and count as within."""
 
+SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "ms": 1e-3, "millisecond": 1e-3, "us": 1e-6, "microsecond": 1e-6}
+"""Units of time that a dataset may say it is in."""
+
 
 def read_field(content: Content, count: int, chosen: slice, shape: tuple[int, int]) -> dict[str, Tensor]:
     """The datasets ``b0`` and ``times`` of a file, as ``OffResonance`` takes them.
@@ -42,12 +45,13 @@ def read_field(content: Content, count: int, chosen: slice, shape: tuple[int, in
 
 
 def _b0(item: Item, count: int, chosen: slice, shape: tuple[int, int]) -> Tensor:
+    item.unit({"hz": 1.0}, "Hz")
     return _values(item, (shape, (count, *shape)), shape, "(Y, X), or (Z, Y, X) for one a slice", chosen)
 
 
 def checked_times(item: Item, shape: tuple[int, int]) -> Tensor:
     """Times of samples from a file; see ``read_field``."""
-    times = _values(item, (shape, shape[1:]), shape, "(Y, X), or (X,)")
+    times = _values(item, (shape, shape[1:]), shape, "(Y, X), or (X,)") * item.unit(SECONDS, "seconds")
     check_seconds(item.path, times)
     return times
 

@@ -8,7 +8,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_mbir.data.units import LENGTHS, factor
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 
@@ -116,6 +117,22 @@ class Item:
         if whole and not (values == np.round(values)).all():
             raise InputError(f"{self.path}: {self.name} is {values.tolist()}; give whole numbers")
         return [int(value) for value in values] if whole else list(values.tolist())
+
+    def unit(self, known: Mapping[str, float], right: str) -> float:
+        """What the ``units`` of the dataset are in that of a table, 1 where it has none.
+
+        Raises:
+            InputError: another unit.
+        """
+        unit = self.attributes.get("units", "")
+        if (found := factor(unit, known)) is None:
+            raise InputError(f"{self.path}: the units of {self.name} are '{unit.strip()}'; give {right}")
+        return found
+
+    def lengths(self, count: int | None = None) -> list[float]:
+        """Numbers in mm, of whatever length the ``units`` of the dataset are; see ``numbers`` and ``unit``."""
+        scale = self.unit(LENGTHS, "mm, um, cm or m")
+        return [scale * value for value in self.numbers(count)]
 
     def text(self) -> str:
         """One piece of text.

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_mbir.data.measurements.content import Content
 from lightning_mbir.data.measurements.ismrmrd import HEADER, Encoding, read_encoding
 from lightning_mbir.data.measurements.item import PART, Item
-from lightning_mbir.data.measurements.sampling import measured_points, read_mask
+from lightning_mbir.data.measurements.sampling import masked, measured_points, read_mask
 from lightning_mbir.data.measurements.selection import chosen_slices
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -79,11 +79,10 @@ def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, in
     y, chosen, notes = read_complex(item, axes, slices)
     if "mask" in content:
         mask = read_mask(content["mask"], count_slices(item, axes), chosen, y.shape[-2:])
-        y *= mask if y.ndim == 3 or mask.ndim == 2 else mask[:, None]  # what is not measured must not count as such
+        mask, more = masked(path, y, mask)
+        notes = (*notes, *more)
     else:
         mask = measured_points(path, y, chosen.start)
-    if not y.any():
-        raise InputError(f"{path}: kspace is zero everywhere; nothing was measured")
     notes = (*notes, told_sampling(mask))
     spacing = (1.0, 1.0, 1.0)
     if fastmri:
@@ -95,6 +94,8 @@ def read_kspace(content: Content, axes: str | None = None, slices: tuple[int, in
             encoding.field_of_view[1] / mask.shape[-1],
         )
         notes = (*notes, *more)
+        if count_slices(item, axes) > 1:
+            notes = (*notes, f"slices taken to be {spacing[0]:.4g} mm apart, their thickness: no gap is told")
     return KSpace(y, mask.float(), spacing, chosen.start, notes, question, fastmri)
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lightning_mbir.data.measurements.bart import SUFFIXES, bart_item
 from lightning_mbir.data.measurements.beam_hardening import linearised, subtract_scatter
+from lightning_mbir.data.measurements.centre import check_centre
 from lightning_mbir.data.measurements.content import Content, open_content
-from lightning_mbir.data.measurements.corrections import corrected
+from lightning_mbir.data.measurements.corrections import corrected, doubted
 from lightning_mbir.data.measurements.data_exchange import is_data_exchange, read_data_exchange
 from lightning_mbir.data.measurements.dicom_ct_pd import read_dicom_ct_pd
 from lightning_mbir.data.measurements.field_map import check_seconds, read_field_map
@@ -129,7 +130,7 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
         check_options(path, options, kind, projections, mrd, tiff)
         read = _mrd(content, name, options) if mrd else _read(content, name, kind, options, struct)
     if kind == "mri":
-        return _asked(read if mrd else _in_field(path, read, options), options)
+        return _asked(read if mrd else _in_field(path, _centred(path, read), options), options)
     treated = _treated(path, read, options)
     return _averaged(treated) if projections else treated
 
@@ -144,6 +145,7 @@ def _treated(path: Path, found: Measurement, options: MeasurementOptions) -> Mea
     """Projections without the faults that are to be taken away; what was done, and what there may be, is noted."""
     y, notes = found.y.numpy(), list(found.notes)
     rows = y.transpose(1, 0, 2) if found.geometry["beam"] in COUPLED else y
+    notes += doubted(rows)
     if options.scatter is not None:
         notes.append(subtract_scatter(rows, *options.scatter))
     notes += corrected(path, rows, options.correct)
@@ -211,7 +213,8 @@ def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measure
         item, axes = bart_item(path, select)
         raw = read_array(item, axes, options.slices)
         affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
-        return _in_field(path, Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False), options)
+        found = Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False)
+        return _in_field(path, _centred(path, found), options)
     image, *others = read_twix(path, select.pop("scan", None))
     with ExitStack() as files:
         noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
@@ -226,6 +229,11 @@ def _how(options: MeasurementOptions) -> tuple[Any, ...]:
     select.pop("scan", None)
     timing = None if options.field_map is None else (options.readout_time, options.echo_spacing)
     return select, options.slices, options.oversampling, options.whiten is True, timing
+
+
+def _centred(path: Path, found: Measurement) -> Measurement:
+    """K-space of an array, refused where zero frequency is not in the middle, if its dimensions are known by now."""
+    return found if found.question else replace(found, notes=(*found.notes, *check_centre(path, found.y)))
 
 
 def _of_scan(path: Path, scan: Scan, name: str, options: MeasurementOptions) -> Measurement:

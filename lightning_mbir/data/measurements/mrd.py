@@ -11,7 +11,7 @@ import numpy as np
 
 from lightning_mbir.data.measurements.content import Content
 from lightning_mbir.data.measurements.item import told
-from lightning_mbir.data.measurements.readouts import COUNTERS, Grid, Readouts
+from lightning_mbir.data.measurements.readouts import COUNTERS, Grid, Readouts, check_ramps
 from lightning_mbir.errors import InputError
 
 DATA, HEADER = "dataset/data", "dataset/xml"
@@ -87,7 +87,8 @@ def _readouts(path: Path, header: Any, heads: np.ndarray, load: Any) -> Readouts
         raise InputError(f"{path}: has readouts of an encoding that {HEADER} has not; correct the header")
     noise = flagged("NOISE_MEASUREMENT")
     other = np.any([flagged(name) for name in LEFT_OUT], axis=0)
-    calibration = flagged("PARALLEL_CALIBRATION") & ~other
+    # Converters set both flags, as Siemens does, where a line of the image is one of the calibration too.
+    calibration = flagged("PARALLEL_CALIBRATION") & ~flagged("PARALLEL_CALIBRATION_AND_IMAGING") & ~other
     imaging = ~(noise | other | calibration)
     notes = (f"{other.sum()} readouts of navigators and the like left out",) if other.any() else ()
     encoding = header.encoding[int(heads["encoding_space_ref"][0])] if header.encoding else None
@@ -123,12 +124,22 @@ def _readouts(path: Path, header: Any, heads: np.ndarray, load: Any) -> Readouts
     )
 
 
+def _check_ramps(path: Path, described: Any) -> None:
+    """Refuse samples on ramps, which a header of an echo train tells as converters of Siemens and GE write it."""
+    told = {one.name: float(one.value) for one in (*described.userParameterLong, *described.userParameterDouble)}
+    if {"acqDelayTime", "rampUpTime", "flatTopTime", "numSamples", "dwellTime"} <= told.keys():
+        duration = told["numSamples"] * told["dwellTime"]
+        check_ramps(path, told["acqDelayTime"], told["rampUpTime"], told["flatTopTime"], duration)
+
+
 def _grid(path: Path, encoding: Any, heads: np.ndarray, imaging: np.ndarray) -> Grid:
     if encoding is None:
         raise InputError(f"{path}: {HEADER} has no encoding, so the grid of k-space is not known")
     trajectory = getattr(encoding.trajectory, "value", "cartesian")
     if trajectory not in ("cartesian", "epi"):
         raise InputError(f"{path}: {HEADER} says the trajectory is {trajectory}; k-space on a grid is read alone")
+    if encoding.trajectoryDescription is not None:
+        _check_ramps(path, encoding.trajectoryDescription)
     encoded, kept = encoding.encodedSpace, encoding.reconSpace
     sizes = [encoded.matrixSize.x, encoded.matrixSize.y, encoded.fieldOfView_mm.x, encoded.fieldOfView_mm.y]
     sizes += [kept.fieldOfView_mm.x, kept.fieldOfView_mm.z, kept.matrixSize.z]

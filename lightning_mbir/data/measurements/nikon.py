@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_mbir.data.measurements.angles import looks_like_radians
 from lightning_mbir.data.measurements.content import Content
 from lightning_mbir.data.measurements.data_exchange import DATA, WHITE, line_integrals
 from lightning_mbir.data.measurements.item import Item
@@ -253,6 +254,10 @@ def _angles(values: _Parameters, views: int, given: Path | None, half: float) ->
         angles = read_angle_text(given)
         if len(angles) != views or not np.isfinite(angles).all():
             raise InputError(f"--data.angles {given}: has {len(angles)} angles, the scan {views} views; give one each")
+        if looks_like_radians(angles):
+            raise InputError(
+                f"--data.angles {given}: covers {np.ptp(angles):.4g}, which looks like radians; give degrees"
+            )
         return angles, (f"angles of {given.name}",)
     step = values.number("AngularStep")
     if step == 0 and views > 1:

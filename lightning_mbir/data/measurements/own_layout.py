@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ from lightning_mbir.data.measurements.item import PART, Item
 from lightning_mbir.data.measurements.kspace import count_slices, read_complex
 from lightning_mbir.data.measurements.opposite_rays import Fan
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
-from lightning_mbir.data.measurements.sampling import read_mask
+from lightning_mbir.data.measurements.sampling import masked, read_mask
 from lightning_mbir.data.measurements.selection import chosen_slices
 from lightning_mbir.data.measurements.trajectory import check_gaps
-from lightning_mbir.data.units import Modality
+from lightning_mbir.data.units import LENGTHS, Modality, factor
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 
@@ -96,16 +97,26 @@ def read_own_layout(
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; such a measurement has {', '.join(required)}")
     read = _kspace(content, axes, slices) if modality == "mri" else _projections(content, beam, slices)
+    read = read._replace(notes=(*read.notes, *_units(content)))
     if rotation_center is not None:
         read = _centred(path, read, rotation_center, "offsets" in content or "center_offset" in content)
     if "spacing" not in content:
         return read
-    spacing = content["spacing"].numbers(3)
+    spacing = content["spacing"].lengths(3)
     if min(spacing) <= 0:
         raise InputError(f"{path}: spacing is {spacing}; give the voxel size (z, y, x) in mm")
     if modality == "ct" and not np.allclose(spacing[1:], read.spacing[1:], rtol=1e-3):
         raise InputError(f"{path}: spacing is {spacing} but pixel_size {read.spacing[1]:g}; they must agree")
     return read._replace(spacing=(spacing[0], spacing[1], spacing[2]), sized=True)
+
+
+def _units(content: Content) -> Iterator[str]:
+    """What is said of lengths that the file does not have in mm."""
+    named = {key for beam in NUMBERS.values() for key in beam if key not in WHOLE}
+    for key in sorted(named | {"spacing", "views", "volume_center", "curvature_radius"}):
+        unit = content[key].attributes.get("units", "") if key in content else ""
+        if factor(unit, LENGTHS) not in (None, 1.0):
+            yield f"{key} in {unit.strip()} scaled to mm"
 
 
 def _centred(path: Path, read: OwnLayout, wanted: float | str, known: bool) -> OwnLayout:
@@ -191,7 +202,8 @@ def _kspace(content: Content, axes: str | None, slices: tuple[int, int] | None) 
         axes = ("y x", "slice y x", "slice coil y x")[item.ndim - 2]
     y, chosen, notes = read_complex(item, axes, slices)
     mask = read_mask(content["mask"], count_slices(item, axes), chosen, y.shape[-2:])
-    y *= mask if y.ndim == 3 or mask.ndim == 2 else mask[:, None]  # what is not measured must not count as such
+    mask, more = masked(path, y, mask)
+    notes = (*notes, *more)
     geometry: dict[str, Any] = {"mask": mask.float()}
     if "coil_maps" in content:
         geometry["coil_maps"] = _coil_maps(content["coil_maps"], y, chosen, count_slices(item, axes))
@@ -226,7 +238,7 @@ def _ct_geometry(content: Content, shape: tuple[int, ...], beam: str) -> tuple[d
         geometry = {"beam": beam, "angles": angles.tolist()}
     for key, count in NUMBERS[beam].items():
         if key in content:
-            values = content[key].numbers(count, whole=key in WHOLE)
+            values = content[key].numbers(count, whole=True) if key in WHOLE else content[key].lengths(count)
             if key in POSITIVE and min(values) <= 0:
                 raise InputError(f"{path}: {key} is {', '.join(f'{value:g}' for value in values)}; give more than 0")
             geometry[key] = values[0] if count == 1 else tuple(values)
@@ -249,12 +261,12 @@ def _views(content: Content, count: int) -> dict[str, Any]:
             f"{content.path}: views are {item.shape}, but the measurement has {count} views; give ({count}, 12): "
             "source, middle of the detector, step from a column and from a row to the next, x, y, z of each in mm"
         )
-    table = np.array(item.numbers()).reshape(count, 12)
+    table = np.array(item.lengths()).reshape(count, 12)
     check_gaps(content.path, table)
     if "volume_center" in content:
-        table[:, :6] -= np.tile(content["volume_center"].numbers(3), 2)
+        table[:, :6] -= np.tile(content["volume_center"].lengths(3), 2)
     geometry: dict[str, Any] = {"views": table.tolist()}
     if "curvature_radius" in content:
-        radii = content["curvature_radius"].numbers()
+        radii = content["curvature_radius"].lengths()
         geometry["curvature_radius"] = radii[0] if len(radii) == 1 else radii
     return geometry

@@ -11,6 +11,8 @@ import numpy as np
 from lightning_mbir.errors import InputError
 
 COUNTERS = ("line", "partition", "slice", "average", "echo", "phase", "repetition", "set")
+SLACK = 0.01
+"""Share of a readout that may lie on the ramps of its gradient."""
 CHOSEN = ("echo", "repetition", "set", "phase")
 """Counters of images that are not one volume: one of each is reconstructed."""
 
@@ -82,6 +84,31 @@ class Readouts:
     embedded: bool = True
     notes: tuple[str, ...] = ()
     echo_planar: bool = False
+
+
+def check_ramps(path: Path, delay: float, ramp_up: float, flat_top: float, duration: float) -> None:
+    """Refuse readouts that begin before a gradient has risen or end after it falls: their samples are not even.
+
+    Args:
+        path: the file, for messages.
+        delay: from where the gradient starts to rise to the first sample; all in microseconds.
+        ramp_up: while it rises, and ``flat_top``, while it stays.
+        duration: of all samples; 0 where there is no such gradient.
+
+    Raises:
+        InputError: samples on a ramp, or times that are none.
+    """
+    times = (delay, ramp_up, flat_top, duration)
+    if not all(np.isfinite(time) and time >= 0 for time in times):
+        raise InputError(
+            f"{path}: its gradient of the readout takes {', '.join(f'{t:g}' for t in times)} us; correct it"
+        )
+    before, behind = ramp_up - delay, delay + duration - ramp_up - flat_top
+    if duration and max(before, behind) > SLACK * duration:
+        raise InputError(
+            f"{path}: readouts are sampled on the ramps of the gradient ({max(before, 0):g} us before and "
+            f"{max(behind, 0):g} us behind its flat top), so that samples are not even in k-space; regrid them first"
+        )
 
 
 def parse_select(text: str | None) -> dict[str, int]:

@@ -54,6 +54,51 @@ def read_mask(item: Item, count: int, chosen: slice, shape: Sequence[int]) -> Te
     return mask.contiguous()
 
 
+def masked(path: Path, y: Tensor, mask: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """What of a mask was really measured, and notes; what it leaves out of ``y`` is set to zero, in place.
+
+    Rows and columns that are zero in all coils and slices were not measured, whatever the mask says: taken as data they
+    would say that the image has nothing there. An empty slice is left out of this, as it may be air.
+
+    Args:
+        path: of the file, for messages.
+        y: k-space ``(Z, Y, X)`` or ``(Z, coils, Y, X)``.
+        mask: ``(Y, X)``, or ``(Z, Y, X)`` where slices differ; bool.
+
+    Raises:
+        InputError: k-space that is zero wherever the mask is not, or a mask that leaves lines out which are not zero
+            and counts others in which are.
+    """
+    there = (y != 0).any(1) if y.ndim == 4 else y != 0
+    there, mask = (there, mask) if mask.ndim == 3 else (there.any(0, keepdim=True), mask[None])
+    y *= mask if y.ndim == 3 else mask[:, None]
+    seen = there & mask
+    if not bool(seen.any()):
+        raise InputError(f"{path}: k-space is zero wherever its mask says that it was measured; is the mask inverted?")
+    kept = mask & seen.any(-1, keepdim=True) & seen.any(-2, keepdim=True)
+    kept = torch.where(seen.flatten(-2).any(-1)[:, None, None], kept, mask)
+    if bool((kept == mask).all()):
+        return _alike(mask), ()
+    empty = max(int((mask.any(axis) & ~kept.any(axis)).sum(-1).max()) for axis in (-1, -2))
+    inside = any(bool((_between(kept.any(axis)) & mask.any(axis) & ~kept.any(axis)).any()) for axis in (-1, -2))
+    if inside and bool((there & ~mask).any()):
+        raise InputError(
+            f"{path}: the mask counts lines as measured that are zero (up to {empty} a slice), and leaves out others "
+            "that are not; give the mask of this k-space, with zero frequency in the middle"
+        )
+    return _alike(kept), (f"up to {empty} lines are zero though its mask has them: taken as not measured",)
+
+
+def _alike(mask: Tensor) -> Tensor:
+    """One mask where those of all slices are the same."""
+    return mask[0] if bool((mask == mask[:1]).all()) else mask
+
+
+def _between(lines: Tensor) -> Tensor:
+    """What lies from the first to the last of lines ``(Z, N)`` that are there."""
+    return (lines.cumsum(-1) > 0) & (lines.flip(-1).cumsum(-1).flip(-1) > 0)
+
+
 def measured_points(path: Path, y: Tensor, first: int) -> Tensor:
     """Where k-space ``(Z, [coils,] Y, X)`` is not zero in any coil, bool.
 

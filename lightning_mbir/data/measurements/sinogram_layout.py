@@ -164,8 +164,8 @@ def _lengths(content: Content, struct: str) -> dict[str, float]:
             raise InputError(f"{path}: {name} is {text}; give mm")
     if _text(content.get(f"{struct}type")).upper() == "3D":
         raise InputError(f"{path}: holds a cone beam (type 3D); give it in our own layout (docs/measurements.md)")
-    found = {"pitch": _one(content, struct, PITCH)}
-    axis, detector = _one(content, struct, TO_AXIS), _one(content, struct, TO_DETECTOR)
+    found = {"pitch": _one(content, struct, PITCH, length=True)}
+    axis, detector = (_one(content, struct, names, length=True) for names in (TO_AXIS, TO_DETECTOR))
     if (axis is None) != (detector is None):
         raise InputError(f"{path}: give both distances of the source, {TO_AXIS[0]} and {TO_DETECTOR[0]}")
     if axis is not None and detector is not None:
@@ -187,12 +187,13 @@ def _text(item: Item | None) -> str:
     return item.text().strip() if item.dtype.kind in "SU" else ""
 
 
-def _one(content: Content, struct: str, names: tuple[str, ...]) -> float | None:
-    """The first of these numbers that is there, in the struct or its parameters."""
+def _one(content: Content, struct: str, names: tuple[str, ...], length: bool = False) -> float | None:
+    """The first of these numbers that is there, in the struct or its parameters; a length in mm."""
     for name in names:
         for place in (f"{struct}parameters/{name}", f"{struct}{name}"):
             if place in content:
-                return float(content[place].numbers(1)[0])
+                item = content[place]
+                return float((item.lengths(1) if length else item.numbers(1))[0])
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_mbir.data.measurements.item import DAMAGED
 from lightning_mbir.data.measurements.mrd import INSTALL
-from lightning_mbir.data.measurements.readouts import COUNTERS, Grid, Readouts
+from lightning_mbir.data.measurements.readouts import COUNTERS, Grid, Readouts, check_ramps
 from lightning_mbir.errors import InputError
 
 MOST_SCANS = 64
@@ -161,6 +161,8 @@ def _readouts(path: Path, scan: dict[str, Any]) -> Readouts | None:
     turns = [np.array(head.SliceData.Quaternion, dtype=float) for head in heads]
     spots = [head.SliceData.SlicePos for head in heads]
     dwell = _get(scan, "MeasYaps", "sRXSPEC", "alDwellTime", 0)
+    if int(_get(scan, "Meas", "alRegridMode", 0) or 1) > 1:
+        check_ramps(path, *(float(_get(scan, "Meas", name, 0) or 0) for name in RAMPS))
     coils = _get(scan, "MeasYaps", "sCoilSelectMeas", "aRxCoilSelectData", 0, "asList") or []
     identities = [_get({"hdr": coil}, "sCoilElementID") or {} for coil in coils]
     return Readouts(
@@ -221,4 +223,6 @@ def _grid(scan: dict[str, Any], blocks: list[Any], counters: dict[str, np.ndarra
     return Grid(grid, encoded, center, (OVERSAMPLED * read, phase * share), read, thickness, doubt)
 
 
+RAMPS = ("alRegridDelaySamplesTime", "alRegridRampupTime", "alRegridFlattopTime", "aflRegridADCDuration")
+"""Times of an echo train's gradient in microseconds, as ``check_ramps`` takes them."""
 SIZES = ("dReadoutFOV", "dPhaseFOV", "dThickness")

@@ -19,6 +19,14 @@ from lightning_mbir.errors import InputError
 MODALITIES: dict[str, Modality] = {"CT": "ct", "MR": "mri"}
 
 
+COMPONENTS = {
+    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "P_FFE", "P_SE"), "phase"),
+    **dict.fromkeys(("R", "REAL", "R_FFE", "R_SE", "R_IR"), "real part"),
+    **dict.fromkeys(("I", "IMAGINARY", "I_FFE", "I_SE"), "imaginary part"),
+}
+"""What of complex values MR slices have that are no magnitudes, by the third and later values of their ImageType."""
+
+
 def read_dicom(path: Path, series: str | None = None, modality: Modality | None = None) -> Image:
     """Read a DICOM series, or an enhanced multi-frame object.
 
@@ -125,5 +133,9 @@ def _values(slices: Sequence[Slice], modality: Modality | None) -> Iterator[str]
         yield f"RescaleType is {', '.join(types)}: values are taken for HU all the same"
     if any(one.inverse for one in slices):
         yield "MONOCHROME1: shown with bright and dark exchanged; values are read as they are stored"
+    kinds = [one.marks.get("ImageType", one.marks.get("FrameType", "")).upper().split("\\")[2:] for one in slices]
+    found = sorted({COMPONENTS[word] for words in kinds for word in words if word in COMPONENTS})
+    if slices[0].modality == "MR" and found:
+        yield f"ImageType says {' and '.join(found)}: values are read as they are, and are no magnitudes"
     if modality == "mri" and len({(one.slope, one.intercept) for one in slices}) > 1:
         yield "RescaleSlope differs from slice to slice: each slice has its own"

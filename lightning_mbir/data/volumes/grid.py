@@ -17,10 +17,13 @@ class Grid:
     Attributes:
         shape: of the array, ``(i, j, k)``.
         affine: ``(4, 4)`` float64, from array indices to RAS millimetres.
+        space: NIfTI's code of where these are counted from: 1 the scanner, 2 another image, 3 Talairach, 4 MNI, 5
+            another template; 0 where the file has no place, so that ``affine`` is assumed.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    space: int = 1
 
     @property
     def sheared(self) -> bool:

@@ -20,6 +20,7 @@ class Image:
         notes: what was changed, left out or assumed, a line each.
         written: the grid that results are written on, where it is not that of the file.
         stack: the slices of a DICOM series, which the array is of.
+        space: what the millimetres are counted from, see ``Grid``.
     """
 
     array: np.ndarray
@@ -27,3 +28,4 @@ class Image:
     notes: tuple[str, ...] = ()
     written: Grid | None = None
     stack: Stack | None = None
+    space: int = 1

@@ -56,7 +56,7 @@ def read_nifti(path: Path, modality: Modality) -> Image:
             array, read = _voxels(stream, header, shape, dtype)
     disguised = stream.packed != stream.path.name.lower().endswith(".gz")
     named = (f"{stream.path.name} is {'' if stream.packed else 'not '}packed by gzip, unlike its name",)
-    return Image(array, affine, (*placed, *typed, *read, *(named if disguised else ())))
+    return Image(array, affine, (*placed, *typed, *read, *(named if disguised else ())), space=_space(header))
 
 
 def image_of(path: Path) -> Path:
@@ -130,14 +130,17 @@ def _voxels(
         raise InputError(
             f"{stream.path}: values scaled by {slope:g} and {intercept:g} cannot be; correct its header (scl_slope)"
         )
+    unused: tuple[str, ...] = ()
     if slope == 0 or math.isnan(slope):  # none, by the standard
+        if intercept and math.isfinite(intercept):
+            unused = (f"scl_inter is {intercept:g}, but scl_slope {slope:g} says that values are not scaled",)
         slope, intercept = 1.0, 0.0
     count = math.prod(shape)
     stream.check_holds(count * dtype.itemsize)
     check_room(stream.path, shape)
     parts = (np.frombuffer(part, dtype) for part in stream.parts(count * dtype.itemsize, dtype.itemsize))
     flat, notes = as_float32(stream.path, parts, count, slope, intercept)
-    return flat.reshape(shape, order="F"), (*notes, *trailing(stream.path, stream.rest()))
+    return flat.reshape(shape, order="F"), (*notes, *unused, *trailing(stream.path, stream.rest()))
 
 
 def _affine(path: Path, header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -174,6 +177,14 @@ def _affine(path: Path, header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ..
     # nibabel takes the first axis of such files from right to left
     said = "no place in the world (sform_code and qform_code are 0): left and right are not known; axes are taken to "
     return to_mm * header.get_base_affine(), (*notes, f"{said}run left, anterior and superior, about the centre")
+
+
+def _space(header: Nifti1Header) -> int:
+    """The code of what is taken, 0 where there is nothing."""
+    from nibabel.nifti1 import xform_codes
+
+    code = max(0, int(header["sform_code"])) or max(0, int(header["qform_code"]))
+    return code if code in xform_codes.value_set() else 1
 
 
 def _qform(path: Path, header: Nifti1Header, to_mm: np.ndarray, beside: bool) -> np.ndarray:

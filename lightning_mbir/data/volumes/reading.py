@@ -32,6 +32,8 @@ FARTHEST = 1e6
 """mm from the origin where voxels may lie."""
 PADDING = -1024.0
 """HU below which values are padding, as scanners write it outside their field of view."""
+AIRLESS = -200.0
+"""HU above which no volume with air around a patient begins."""
 DENSEST = 1e5
 """HU above which no matter lies."""
 SLAB = 8
@@ -77,7 +79,7 @@ def as_volume(path: Path, image: Image, modality: Modality) -> Volume:
     """
     _check(path, image)
     shape, notes = three_axes(path, image.array.shape), (*image.notes, *_sizes(image))
-    grid, stack = image.written or Grid(shape, image.affine), image.stack
+    grid, stack = image.written or Grid(shape, image.affine, image.space), image.stack
     array, affine = _turned(image)
     del image  # so that no more than what is read and what is turned is held at once
     data = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0)))
@@ -148,12 +150,23 @@ def _hounsfield(data: Tensor) -> Iterator[str]:
         yield f"nothing is below 0 HU, as air is: are values stored without their intercept of -1024, or {asked}"
     elif low >= 0:
         yield f"nothing is below 0 HU, as air is: {asked}"
+    elif low > AIRLESS:
+        yield f"nothing is below {low:.4g} HU, as air is: are values cut off at a window?"
+    elif (filled := _filled(data)) is not None:
+        yield f"the outer voxels of slices are {filled:.4g} HU, which is no air: give -1000 where there is nothing"
     if low < PADDING:
         count = sum(int((slab < PADDING).sum()) for slab in _slabs(data))
         yield f"{count} voxels below {PADDING:.0f} HU, down to {low:.6g}, are taken as air"
     if high > DENSEST:
         count = sum(int((slab > DENSEST).sum()) for slab in _slabs(data))
         yield f"{count} voxels above {DENSEST:.0f} HU, up to {high:.6g}: no matter is as dense"
+
+
+def _filled(data: Tensor) -> float | None:
+    """The value above that of air that most outer voxels of slices ``(Z, Y, X)`` have, where a mask was applied."""
+    outer = torch.cat([side.flatten() for side in (data[:, 0], data[:, -1], data[:, :, 0], data[:, :, -1])])
+    value = outer.mode().values
+    return float(value) if float(value) > AIRLESS and float((outer == value).float().mean()) > 0.5 else None
 
 
 def _slabs(data: Tensor) -> Iterator[Tensor]:

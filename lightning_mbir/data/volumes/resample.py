@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.data.volumes.volume import Volume
 
 MULTIPLE = 16
@@ -104,7 +103,7 @@ def cut_slices(volume: Volume, start: int, stop: int) -> Volume:
         shape[axis] = stop - start
         own = grid.affine.copy()
         own[:, 3] = grid.affine @ corner
-        grid = Grid((shape[0], shape[1], shape[2]), own)
+        grid = replace(grid, shape=(shape[0], shape[1], shape[2]), affine=own)
     return replace(volume, data=volume.data[start:stop], affine=affine, grid=grid)
 
 

@@ -9,17 +9,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from lightning_mbir.data.units import LENGTHS, factor
 from lightning_mbir.data.volumes.stream import damage
 from lightning_mbir.errors import InputError
 
 DETACHED = (".nhdr", ".mhd")
 LONGEST = 1 << 20
 """Bytes that a header may have."""
-LENGTHS = {
-    "m": 1e3, "meter": 1e3, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "um": 1e-3, "µm": 1e-3,
-    "μm": 1e-3, "micron": 1e-3, "micrometer": 1e-3, "micrometre": 1e-3, "": 1.0,
-}  # fmt: skip
-"""Units of length in mm; none counts as mm."""
 SPACES = ("leftposteriorsuperior", "lps", "rightanteriorsuperior", "ras", "leftanteriorsuperior", "las")
 """Those that ITK turns rightly."""
 AXES = ("TransformMatrix", "Rotation", "Orientation")
@@ -74,8 +70,7 @@ class TextHeader:
     @property
     def millimetres(self) -> float:
         """What a unit of length is."""
-        unit = self.unit.strip().lower()
-        known = LENGTHS.get(unit, LENGTHS.get(unit.removesuffix("s")))
+        known = factor(self.unit, LENGTHS)
         if known is None:
             raise InputError(f"{self.path}: lengths in {self.unit!r}, which is no unit known here; give mm or um")
         return known

@@ -11,12 +11,18 @@ from lightning_mbir.data.volumes.resample import on_own_grid
 from lightning_mbir.data.volumes.volume import Volume, mu_to_hu
 from lightning_mbir.files import whole_file
 
+PLACED = (
+    *(f"quatern_{axis}" for axis in "bcd"), *(f"qoffset_{axis}" for axis in "xyz"), *(f"srow_{axis}" for axis in "xyz")
+)  # fmt: skip
+"""What of a header places its voxels."""
+
 
 def write_volume(path: str | Path, volume: Volume) -> None:
     """Write ``volume`` as NIfTI, whole or not at all; CT goes back to Hounsfield units where it has any.
 
     It is written on its ``grid``, in the array order of the file that it was read from. An affine with a shear goes
-    into the sform alone, since a quaternion holds none.
+    into the sform alone, since a quaternion holds none. What its millimetres are counted from is what it was; a file
+    without a place gets none, since programs differ in where they put such a file.
 
     Args:
         path: the file, ``.nii`` or ``.nii.gz``; what is there is replaced.
@@ -29,8 +35,13 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     data = mu_to_hu(data) if volume.modality == "ct" and volume.calibrated else data
     image = nib.Nifti1Image(data.to("cpu", torch.float32).numpy(), affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(None if sheared(affine) else affine, code=0 if sheared(affine) else 1)
+    space = 1 if volume.grid is None else volume.grid.space
+    image.set_sform(affine, code=space)
+    image.set_qform(None if sheared(affine) else affine, code=0 if sheared(affine) else space)
+    if not space:
+        for name in PLACED:
+            image.header[name] = 0
+        image.header["pixdim"][0] = 1
     suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
     with whole_file(path, suffix) as temporary:
         nib.save(image, temporary)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_mbir.data.measurements.angles import full_turn
+from lightning_mbir.data.measurements.angles import full_turn, looks_like_radians
 from lightning_mbir.errors import InputError, whole_number
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.slabs import current, largest, total
@@ -244,10 +244,10 @@ def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[fl
         raise InputError(f"{name} got angles that are NaN or infinite; give degrees")
     if float(values.abs().max()) > 1e6:
         raise InputError(f"{name} got an angle of {float(values.abs().max()):.3g} degrees; give them within some turns")
-    if len(values) > 8 and float(values.abs().max()) < 7:
+    if looks_like_radians(values.numpy()):
         warnings.warn(
-            f"{name}: all {len(values)} angles are below 7, which looks like radians; give degrees "
-            f"(numpy.rad2deg converts)",
+            f"{name}: {len(values)} angles cover {float(values.max() - values.min()):.4g}, which looks like radians; "
+            "give degrees (numpy.rad2deg converts)",
             stacklevel=level,
         )
     return tuple(values.tolist())

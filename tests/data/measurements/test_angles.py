@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lightning_mbir.data.measurements.angles import from_start, full_turn, spread_evenly
+from lightning_mbir.data.measurements.angles import from_start, full_turn, looks_like_radians, spread_evenly
 from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.measurements.rotation_center import find_rotation_center
@@ -33,6 +33,42 @@ def test_radians_are_told_before_anything_else_fails_on_them(tmp_path: Path) -> 
     )
     with pytest.raises(InputError, match=r"angles covers .* radians"):
         read_measurement(tmp_path / "own.npz", "ct")
+
+
+@pytest.mark.parametrize(
+    "radians",
+    [
+        np.arange(8) * np.pi / 8,  # few views
+        np.linspace(0, np.pi, 5),
+        np.linspace(0, 2 * np.pi, 6, endpoint=False)[[3, 0, 5, 1, 4, 2]],
+        np.arange(720) * np.pi / 180,  # two turns
+        -np.linspace(0, 6 * np.pi, 400, dtype=np.float32),
+        np.arange(100) * np.pi * (np.sqrt(5) - 1) / 2,  # golden angles
+        np.arange(40) * np.pi * (3 - np.sqrt(5)),
+    ],
+)
+def test_radians_of_few_views_and_of_several_turns_are_told(radians: np.ndarray, tmp_path: Path) -> None:
+    ones = np.ones((1, len(radians), 8))
+    np.savez(tmp_path / "own.npz", measurement=ones, angles=radians, image_size=8, pixel_size=1)
+    with pytest.raises(InputError, match=rf"angles covers .* with {len(radians)} views, which looks like radians"):
+        read_measurement(tmp_path / "own.npz", "ct")
+
+
+@pytest.mark.parametrize(
+    "degrees",
+    [
+        np.arange(8) * 0.5,  # a narrow scan of few views
+        np.array([0.0, 6.0]),
+        np.zeros(4),
+        np.arange(0, 15.0),
+        np.arange(356.0),  # 113 pi are 355.0000
+        np.arange(0, 22, 0.5),
+        np.arange(144) * GOLDEN,
+        np.arange(5.0) * 90,
+    ],
+)
+def test_degrees_are_not_taken_for_radians(degrees: np.ndarray) -> None:
+    assert not looks_like_radians(degrees)
 
 
 @pytest.mark.parametrize("unit", ["radians", "rad", b"Radian", np.array(["rad"], dtype=object)])

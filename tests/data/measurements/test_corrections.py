@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_mbir.data.measurements.corrections import bin_offsets, corrected, unresponsive
+from lightning_mbir.data.measurements.corrections import bin_offsets, corrected, doubted, unresponsive
 from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.phantoms import chest_phantom
@@ -181,3 +181,23 @@ def test_bins_are_corrected_before_they_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.y, expected, rtol=1e-5, atol=1e-6)
     # Bin 181 of 363 in the middle; of the 360 that are left the middle is at 179.5.
     assert found.geometry["center_offset"] == 1.5 and found.geometry["detector_spacing"] == 4.0
+
+
+@pytest.mark.parametrize("open_beam", [1.0, 100.0, 60000.0])
+@pytest.mark.parametrize("beam", ["parallel", "cone"])
+def test_intensities_are_told_from_line_integrals(open_beam: float, beam: str, tmp_path: Path) -> None:
+    """Transmission, percent and counts; a cone beam has its rows behind its views."""
+    lines = clean()[:, ::20, ::4]
+    angles = {"angles": np.arange(0, 180, 20.0), "pixel_size": 5.6}
+    given = {**angles, "image_size": 64}
+    if beam == "cone":
+        lines = np.repeat(lines.transpose(1, 0, 2), 2, 1)
+        given = {**angles, "beam": beam, "volume_shape": (2, 64, 64), "source_distance": 600, "detector_distance": 400}
+    for values, told in ((lines, False), (open_beam * np.exp(-lines), True)):
+        np.savez(tmp_path / "own.npz", measurement=values, **given)
+        notes = read_measurement(tmp_path / "own.npz", "ct").notes
+        assert any("as intensities have and not line integrals" in note for note in notes) == told
+
+
+def test_line_integrals_that_no_detector_counts_are_told() -> None:
+    assert doubted(20 * clean()) and not doubted(clean()) and not doubted(np.ones((1, 8, 40), np.float32))

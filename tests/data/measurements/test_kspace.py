@@ -257,3 +257,9 @@ def test_headers_that_cannot_be_are_refused(header: Any, words: str, tmp_path: P
     path, _ = fastmri(tmp_path, ismrmrd_header=header)
     with pytest.raises(InputError, match=words):
         read_measurement(path, "mri")
+
+
+def test_slices_of_which_no_gap_is_told_are_said_to_lie_on_each_other(tmp_path: Path) -> None:
+    """fastMRI's header has the thickness of a slice, not the distance to the next."""
+    found = read_measurement(fastmri(tmp_path)[0], "mri")
+    assert "slices taken to be 4.5 mm apart, their thickness: no gap is told" in found.notes

@@ -149,6 +149,9 @@ def test_files_of_angles(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("\n".join(str(a + 1) for a in nominal))
     told = read_measurement(path, "ct", MeasurementOptions(angles=tmp_path / "mine.txt"))
     assert told.geometry["angles"][0] == pytest.approx(193) and "angles of mine.txt" in told.notes
+    (tmp_path / "mine.txt").write_text("\n".join(map(str, np.deg2rad(nominal))))
+    with pytest.raises(InputError, match=r"mine\.txt: covers .*, which looks like radians; give degrees"):
+        read_measurement(path, "ct", MeasurementOptions(angles=tmp_path / "mine.txt"))
 
 
 @pytest.mark.parametrize(

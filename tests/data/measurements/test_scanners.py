@@ -237,6 +237,47 @@ def test_slices_have_masks_of_their_own_and_calibration_counts(tmp_path: Path) -
     assert int((found.geometry["calibration"][0, 0, :, 0] != 0).sum()) == 3
 
 
+def test_lines_of_both_image_and_calibration_are_of_the_image(tmp_path: Path) -> None:
+    """Converters set both flags then, whatever the mode of the calibration."""
+    whole = fft(images(1, SLICES, COILS, 2 * ROWS, LINES))
+    path = write_mrd(tmp_path / "a.h5", whole, calibration=(4, 5, 6))
+    with h5py.File(path, "r+") as file:
+        rows = file["dataset/data"][:]
+        both = (rows["head"]["flags"] >> np.uint64(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION - 1)) & np.uint64(1) == 1
+        rows["head"]["flags"][both] |= np.uint64(1 << (ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING - 1))
+        file["dataset/data"][:] = rows
+        file["dataset/xml"][0] = file["dataset/xml"][0].replace(
+            b"</trajectory>",
+            b"</trajectory><parallelImaging><accelerationFactor><kspace_encoding_step_1>1</kspace_encoding_step_1>"
+            b"<kspace_encoding_step_2>1</kspace_encoding_step_2></accelerationFactor><calibrationMode>separate"
+            b"</calibrationMode></parallelImaging>",
+        )
+    found = read_measurement(path, "mri")
+    assert bool(found.geometry["mask"].all()) and "calibration" not in found.geometry
+
+
+@pytest.mark.parametrize(
+    ("delay", "samples", "on_ramps"), [(100, 50, ""), (60, 50, "40 us before"), (100, 90, "behind")]
+)
+def test_readouts_on_ramps_are_refused(delay: int, samples: int, on_ramps: str, tmp_path: Path) -> None:
+    """They are no even samples of k-space, whatever their number."""
+    told = {"rampUpTime": 100, "flatTopTime": 400, "rampDownTime": 100, "acqDelayTime": delay, "numSamples": samples}
+    long = "".join(
+        f"<userParameterLong><name>{k}</name><value>{v}</value></userParameterLong>" for k, v in told.items()
+    )
+    described = (
+        f"<trajectoryDescription><identifier>ConventionalEPI</identifier>{long}<userParameterDouble>"
+        "<name>dwellTime</name><value>5</value></userParameterDouble></trajectoryDescription></encoding>"
+    )
+    header = HEADER.replace("cartesian", "epi").replace("</encoding>", described)
+    path = write_mrd(tmp_path / "a.h5", fft(images(1, 1, 2, 2 * ROWS, LINES)), header=header)
+    if not on_ramps:
+        assert read_measurement(path, "mri").y.shape == (1, 2, LINES, ROWS)
+        return
+    with pytest.raises(InputError, match=f"sampled on the ramps of the gradient .*{on_ramps}.*regrid them first"):
+        read_measurement(path, "mri")
+
+
 def test_wrong_scanner_files_are_refused_in_a_line(tmp_path: Path, shared: Path) -> None:
     pytest.importorskip("twixtools")
     whole = (shared / TWIX).read_bytes()

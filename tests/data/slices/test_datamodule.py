@@ -68,7 +68,7 @@ def test_a_patient_is_known_by_the_name(name: str, who: str) -> None:
 def test_volumes_that_cannot_be_ct_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, low in (("mri_a", 0), ("ct_a", -1000)):
         array = np.full((20, 24, 4), 300, np.int16)
-        array[0] = low
+        array[[0, -1]] = array[:, [0, -1]] = low
         nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii.gz")
     SliceDataModule(tmp_path, "ct", image_size=24, phantom_volumes=1).setup("fit")
     (message,) = (record.message for record in caplog.records if "0 HU" in record.message)

@@ -56,6 +56,24 @@ def test_ct_without_a_rescale_has_no_hounsfield_units(tmp_path: Path, name: str)
         read_dicom(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("image_type", "told"),
+    [
+        (["ORIGINAL", "PRIMARY", "P", "DIS2D"], "phase"),
+        (["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"], "phase"),
+        (["DERIVED", "SECONDARY", "REAL"], "real part"),
+        (["ORIGINAL", "PRIMARY", "M", "NORM"], ""),
+        (["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"], ""),
+        (["ORIGINAL", "PRIMARY"], ""),
+    ],
+)
+def test_parts_of_complex_images_are_told_from_magnitudes(image_type: list[str], told: str, tmp_path: Path) -> None:
+    """A phase lies between -4096 and 4095, and looks like an image of the same head to everything but the eye."""
+    write_series(tmp_path, edit=lambda _, one: setattr(one, "ImageType", image_type), modality="MR")
+    notes = read_dicom(tmp_path, modality="mri").notes
+    assert notes == ((f"ImageType says {told}: values are read as they are, and are no magnitudes",) if told else ())
+
+
 def test_a_rescale_to_something_else_is_told(tmp_path: Path) -> None:
     write_series(tmp_path, edit=lambda _, one: setattr(one, "RescaleType", "US"))
     assert read_dicom(tmp_path).notes == ("RescaleType is US: values are taken for HU all the same",)

@@ -333,7 +333,7 @@ def test_other_files_hidden_files_and_brackets(tmp_path: Path) -> None:
     image = read_dicom(folder)
     assert worst(image) <= 0.51
     assert image.notes == ("2 files passed over, not DICOM: 00 LICENSE, 01 notes.txt",)
-    assert read_volume(folder, "ct").notes == image.notes
+    assert read_volume(folder, "ct").notes[:1] == image.notes
 
 
 def test_files_in_folders_below_are_one_series_or_refused(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import torch
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes import stream, values
 from lightning_mbir.data.volumes.reading import read_volume
+from lightning_mbir.data.volumes.resample import square_in_plane
 from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.data.volumes.writing import PLACED, write_volume
 from lightning_mbir.errors import InputError
 
 OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -101,6 +103,25 @@ def test_without_either_the_file_has_no_place_in_the_world_and_says_so(tmp_path:
     np.testing.assert_allclose(in_file(found) @ [2.5, 2, 1.5, 1], [0, 0, 0, 1])  # about the centre
     (note,) = found.notes
     assert "no place in the world" in note and "left and right are not known" in note
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (4, 0), (2, 1), (0, 3), (1, 1)])
+def test_results_are_in_the_space_of_the_file_for_other_programs_too(codes: tuple[int, int], tmp_path: Path) -> None:
+    """A file without a place that is given one lies elsewhere, mirrored, in what places such files in another way."""
+    sitk = pytest.importorskip("SimpleITK")
+    affine, (sform, qform) = np.diag([2.0, 3.0, 4.0, 1.0]), codes
+    made = nib.Nifti1Image(VOXELS, affine)
+    made.set_sform(affine, sform)
+    made.set_qform(affine, qform)
+    none = dict.fromkeys(PLACED, 0) if codes == (0, 0) else {}
+    path, written = save(made, tmp_path / "v.nii", **none), tmp_path / "out.nii"
+    write_volume(written, square_in_plane(read(path)))
+    given, found = (sitk.ReadImage(str(one)) for one in (path, written))
+    for name in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(found, name)(), getattr(given, name)(), atol=1e-5)
+    header = nib.load(written).header
+    assert header["sform_code"] == header["qform_code"] == (sform or qform)
+    np.testing.assert_allclose(nib.load(written).affine, nib.load(path).affine)
 
 
 SINGULAR = {"srow_x": [2, 0, 0, 0], "srow_y": [2, 0, 0, 0]}

@@ -43,6 +43,7 @@ def test_hounsfield_units_become_attenuation_in_place(tmp_path: Path) -> None:
         ((0, 10, 300), "nothing is below 0 HU, as air is: is it CT"),
         ((0, 0.02, 0.05), "values from 0 to 0.05 look like attenuation"),
         ((-1, 0, 1), "values from -1 to 1 look like attenuation"),
+        ((-160, 40, 240), "nothing is below -160 HU, as air is: are values cut off at a window"),
         ((-3024, -1000, 0), "40 voxels below -1024 HU, down to -3024, are taken as air"),
         ((-1000, 0, 2e6), "40 voxels above 100000 HU, up to 2e+06"),
     ],
@@ -56,6 +57,16 @@ def test_what_hounsfield_units_are_not_is_told_and_not_changed(
     back = mu_to_hu(found.data).numpy().transpose(2, 1, 0)
     expected = np.maximum(np.resize(np.array(values, np.float32), (6, 5, 4)), -1000)
     np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("filling", "told"), [(0, True), (-100, True), (-1000, False), (-1024, False)])
+def test_a_background_of_water_is_told(filling: int, told: bool, tmp_path: Path) -> None:
+    """A mask that was applied leaves 0 HU around the patient, which counts as water in every projection."""
+    array = np.full((12, 12, 3), filling, np.int16)
+    array[3:9, 3:9] = np.arange(-900, 900, 50).reshape(6, 6, 1)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "v.nii")
+    notes = read_volume(tmp_path / "v.nii", "ct").notes
+    assert any(f"the outer voxels of slices are {filling} HU, which is no air" in note for note in notes) == told
 
 
 def test_mri_keeps_its_values_and_says_nothing_of_hounsfield(tmp_path: Path) -> None:
