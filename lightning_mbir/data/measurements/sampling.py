@@ -69,7 +69,7 @@ def masked(path: Path, y: Tensor, mask: Tensor) -> tuple[Tensor, tuple[str, ...]
         InputError: k-space that is zero wherever the mask is not, or a mask that leaves lines out which are not zero
             and counts others in which are.
     """
-    there = (y != 0).any(1) if y.ndim == 4 else y != 0
+    there = _there(y)
     there, mask = (there, mask) if mask.ndim == 3 else (there.any(0, keepdim=True), mask[None])
     y *= mask if y.ndim == 3 else mask[:, None]
     seen = there & mask
@@ -87,6 +87,11 @@ def masked(path: Path, y: Tensor, mask: Tensor) -> tuple[Tensor, tuple[str, ...]
             "that are not; give the mask of this k-space, with zero frequency in the middle"
         )
     return _alike(kept), (f"up to {empty} lines are zero though its mask has them: taken as not measured",)
+
+
+def _there(y: Tensor) -> Tensor:
+    """Where k-space ``(Z, [coils,] Y, X)`` is not zero, ``(Z, Y, X)``; slice by slice, as it may be all that fits."""
+    return torch.stack([(one != 0).any(0) for one in y]) if y.ndim == 4 else y != 0
 
 
 def _alike(mask: Tensor) -> Tensor:
@@ -108,7 +113,7 @@ def measured_points(path: Path, y: Tensor, first: int) -> Tensor:
     Raises:
         InputError: k-space that is zero, or slices of it, counted from ``first``.
     """
-    by_slice = (y != 0).any(1) if y.ndim == 4 else y != 0
+    by_slice = _there(y)
     empty = (~by_slice.flatten(1).any(1)).nonzero().flatten().tolist()
     if len(empty) == len(y):
         raise InputError(f"{path}: kspace is zero everywhere; nothing was measured")
