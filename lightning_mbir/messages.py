@@ -80,6 +80,10 @@ def telling(switch: str = "") -> Iterator[None]:
             warnings.showwarning = _tell
             # Lightning's copy of torch's pytree; nothing of ours, and nothing that a user could do (Lightning 2.6.6).
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning, r"lightning\.")
+            # Each resume has a folder of its own, and `BestCheckpoint` goes on from the best of before.
+            warnings.filterwarnings("ignore", r"The dirpath has changed from", UserWarning)
+            # Steps are counted over all epochs, and the last one is logged whatever the interval.
+            warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
             yield
     finally:
         LOGGER.removeHandler(handler)

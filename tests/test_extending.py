@@ -12,8 +12,9 @@ import torch
 
 from lightning_mbir.cli import main
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics import ParallelBeam
-from lightning_mbir.prior import SliceDenoiser, load_prior, save_prior
+from lightning_mbir.methods.own_operator import OwnOperator
+from lightning_mbir.physics import LinearOperator, ParallelBeam
+from lightning_mbir.prior import SliceDenoiser, Unit, convert, load_prior, save_prior
 from lightning_mbir.prior.networks.build import GROUP, build_network
 from lightning_mbir.reconstruction import reconstruct
 from tests.helpers import gaussian_prior, smooth_volume
@@ -82,10 +83,86 @@ def test_a_method_as_a_function(files: Path) -> None:
         reconstruct(operator(truth), operator, method=with_prior)
     with pytest.raises(InputError, match="returned a NoneType"):
         reconstruct(operator(truth), operator, method=nothing)
+    with pytest.raises(InputError, match=r"method narrow: returned no volume of this problem: .*32, 32\), not .*31\)"):
+        reconstruct(operator(truth), operator, method=narrow)
+    with pytest.raises(InputError, match=r"method twisted: returned a complex volume, and this one is real"):
+        reconstruct(operator(truth), operator, method=twisted)
 
 
 def nothing(p: Any) -> None:
     """Gives no volume."""
+
+
+def narrow(p: Any) -> torch.Tensor:
+    """Gives one of another size."""
+    return p.operator.adjoint(p.y)[..., 1:]
+
+
+def twisted(p: Any) -> torch.Tensor:
+    """Gives a phase to what is real."""
+    return 1j * p.operator.adjoint(p.y)
+
+
+class Half(LinearOperator):
+    """Shifts by a pixel, and says that it shifts back by one more."""
+
+    def __init__(self, image_size: int, back: int = -2, wide: int = 0) -> None:
+        super().__init__()
+        self.domain_shape, self.range_shape = (image_size, image_size), (image_size, image_size + wide)
+        self.back = back
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.roll(1, -1)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return y.roll(self.back, -1)
+
+
+class Shapeless(LinearOperator):
+    """Has no shapes."""
+
+
+class Oneway(Half):
+    """Has no adjoint."""
+
+    adjoint = LinearOperator.adjoint
+
+
+def test_an_operator_that_breaks_its_contract_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def build(name: str, **options: Any) -> Any:
+        return OwnOperator(f"{__name__}.{name}", options).build(16, 1.0, 0, complex=False)
+
+    for name, options, words in (
+        ("Shapeless", {}, "Shapeless: has no domain_shape"),
+        ("Oneway", {}, "Oneway: does not define adjoint"),
+        ("Half", {"wide": 3}, r"Half: forward gives \(16, 16\), and range_shape is \(16, 19\)"),
+    ):
+        with pytest.raises(InputError, match=f"--operator .*{words}"):
+            build(name, **options)
+    build("Half", back=-1)
+    assert not caplog.records
+    build("Half")
+    assert "Half: its adjoint is not that of its forward" in caplog.text
+
+
+class Narrow(torch.nn.Module):
+    """A network whose images lose their borders, or all but one pixel, which would be spread over all."""
+
+    stride = in_channels = 1
+
+    def __init__(self, left: int = 30) -> None:
+        super().__init__()
+        self.left = left
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x[..., : self.left, : self.left]
+
+
+@pytest.mark.parametrize("left", [1, 30])
+def test_a_network_that_breaks_its_contract_is_told(left: int) -> None:
+    denoise = SliceDenoiser(Narrow(left), Unit.of("ct"), "ct")
+    with pytest.raises(InputError, match=rf"network Narrow: made \(1, 1, {left}, {left}\) of \(1, 1, 32, 32\)"):
+        denoise(torch.rand(2, 32, 32), 0.1)
 
 
 def test_an_operator_by_its_path(files: Path) -> None:
@@ -214,5 +291,9 @@ def test_a_network_is_trained_and_named_to_be_used(files: Path, capsys: pytest.C
     with pytest.raises(InputError, match="its code would run"):
         load_prior(file)
     assert isinstance(load_prior(file, network="my_networks.Small"), SliceDenoiser)
+    assert convert.main([str(file), "shared"]) == 2
+    assert "--prior_network my_networks.Small" in capsys.readouterr().err
+    assert convert.main([str(file), "shared", "--prior_network", "my_networks.Small"]) == 0
+    assert isinstance(load_prior("shared", network="my_networks.Small"), SliceDenoiser)
     (checkpoint,) = Path("fit").rglob("last.ckpt")
     assert main([*train, "--steps", "3", "--ckpt_path", str(checkpoint), "--output_dir", "on"]) == 0

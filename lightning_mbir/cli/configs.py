@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import Parameter, isclass, isroutine, signature
 from pathlib import Path
@@ -80,6 +81,9 @@ def check_values(config: Namespace, flags: Sequence[Flag]) -> None:
             flag.value(str(value))
     if config.get("seed_everything") is not None:
         Flag("--seed_everything", "", seed).value(str(config["seed_everything"]))
+    limit = config.get("trainer.max_time")
+    if isinstance(limit, str) and not re.fullmatch(r"\d+(:\d+){3}", limit):
+        raise InputError(f"--trainer.max_time {limit}: give days:hours:minutes:seconds, such as 00:08:00:00")
     for name, least in LEAST.items():
         given = config.get(f"trainer.{name}")
         if isinstance(given, int) and given < least:

@@ -221,7 +221,13 @@ class CLI(LightningCLI):
         if path and not self.reconstructs:
             from lightning_mbir.prior.training.shared import check_checkpoint
 
-            check_checkpoint(Path(path), self.model, goes_on=self.chosen == "fit")
+            step = check_checkpoint(Path(path), self.model, goes_on=self.chosen == "fit")
+            if self.chosen == "fit" and 0 <= self.trainer.max_steps <= step:
+                log.warning(
+                    "--ckpt_path %s: at step %d, and --steps %d is no more: nothing is trained, and the best so far is "
+                    "written as the result; give more --steps to go on",
+                    *(path, step, self.trainer.max_steps),
+                )
         elif self.chosen == "validate" and not self.config[self.chosen]["model"].get("init"):
             raise InputError("validate: say of which training, with --ckpt_path, or of which prior, with --model.init")
 

@@ -259,7 +259,12 @@ def _checked(name: str, volume: Any, operator: LinearOperator) -> Tensor:
     """The volume that a method gave, which may be one of a user's own."""
     if not isinstance(volume, Tensor):
         raise InputError(f"method {name}: returned a {type(volume).__name__}, not a volume")
-    operator.check_domain(volume)
+    try:
+        operator.check_domain(volume)
+    except InputError as error:
+        raise InputError(f"method {name}: returned no volume of this problem: {error}") from error
+    if volume.is_complex() and not operator.domain_complex:
+        raise InputError(f"method {name}: returned a complex volume, and this one is real; give its .real")
     return volume
 
 

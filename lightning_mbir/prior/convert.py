@@ -41,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="store half precision, half the size [float32]")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     parser.add_argument("--private", action="store_true", help="of the hub: a repository that is new is private")
+    parser.add_argument("--prior_network", metavar="PATH", help="class path of a network not of ours, whose code runs")
     try:
         args = parser.parse_args(argv)
-        changes = args.modality, args.raw, args.half
+        changes, network = (args.modality, args.raw, args.half), args.prior_network
         if is_hub(args.target):
-            print(f"-> {push_prior(args.source, args.target, *changes, private=args.private)}")
+            print(f"-> {push_prior(args.source, args.target, *changes, private=args.private, network=network)}")
         else:
-            print(convert(args.source, args.target, *changes, args.force))
+            print(convert(args.source, args.target, *changes, args.force, network))
     except InputError as error:
         return fail(str(error))
     return 0
@@ -60,6 +61,7 @@ def convert(
     raw: bool = False,
     half: bool = False,
     force: bool = False,
+    network: str | None = None,
 ) -> str:
     """Write a prior that ``load_prior`` reads as a file or folder of ours.
 
@@ -70,6 +72,7 @@ def convert(
         raw: of a checkpoint of a training, the raw weights instead of the averaged ones.
         half: half precision; else float32, which keeps the weights of a checkpoint exactly.
         force: replace what is there.
+        network: class path of the source's network, where it is not ours and you trust it; its code runs.
 
     Returns:
         One line that tells what was written.
@@ -79,7 +82,7 @@ def convert(
     """
     target, source = Path(target), local(source)
     _check_target(target, force)
-    network, config = read_prior(source, ema=not raw)
+    made, config = read_prior(source, ema=not raw, network=network)
     if modality is not None:
         config = {**config, "modality": modality}
     origin = _file_of(source)
@@ -87,11 +90,11 @@ def convert(
         weights = "raw" if raw else "averaged"
         config["converted_from"] = {"file": origin.name, "sha256": sha256(origin), "weights": weights}
     dtype = "half precision" if half else "float32"
-    card = None if target.suffix == ".safetensors" else card_of(source, network, config, dtype)
-    digest = save_prior(target, network, config, half=half, card=card)
+    card = None if target.suffix == ".safetensors" else card_of(source, made, config, dtype)
+    digest = save_prior(target, made, config, half=half, card=card)
     size = (target / WEIGHTS if card else target).stat().st_size
     return (
-        f"{config['network']}, {_millions(network)} M parameters, modality {config['modality'] or 'none'}, {dtype}, "
+        f"{config['network']}, {_millions(made)} M parameters, modality {config['modality'] or 'none'}, {dtype}, "
         f"sha256 {digest}, {size / 1e6:.1f} MB -> {target}"
     )
 
@@ -103,6 +106,7 @@ def push_prior(
     raw: bool = False,
     half: bool = False,
     private: bool = False,
+    network: str | None = None,
 ) -> str:
     """Push a prior and its card to the Hugging Face hub, as safetensors, which hold no code (extra ``hub``).
 
@@ -112,6 +116,7 @@ def push_prior(
         modality, raw, half: as the command has them: what it was trained on where ``source`` does not say it, the raw
             weights of a training instead of the averaged ones, half precision.
         private: a repository that is made is seen by its owner alone.
+        network: class path of the source's network, where it is not ours and you trust it; its code runs.
 
     Returns:
         what ``--prior`` and ``load_prior`` take from now on, with the commit and the SHA-256 of the weights.
@@ -122,7 +127,7 @@ def push_prior(
     wanted = HubPrior.of(target)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "prior"
-        convert(source, folder, modality, raw, half)
+        convert(source, folder, modality, raw, half, network=network)
         digest = sha256(folder / WEIGHTS)
         commit = push_folder(folder, wanted.repo, wanted.revision, private)
     return str(HubPrior(wanted.repo, commit, digest))

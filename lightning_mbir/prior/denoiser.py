@@ -21,7 +21,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.host_slabs import Arriving, sent
 from lightning_mbir.prior.neighbours import neighbours
 from lightning_mbir.prior.networks.precision import PRECISIONS, settled
-from lightning_mbir.prior.networks.running import channels_last, compiled, is_out_of_memory
+from lightning_mbir.prior.networks.running import channels_last, compiled, images_of, is_out_of_memory
 from lightning_mbir.prior.slice_batches import Outputs, slices_at_once
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def posterior_mean(
     A network whose ``predicts`` is ``"score"`` (a ``compiled`` one too) is turned into a denoiser by Tweedie's formula,
     ``x0 = x + sigma^2 score``.
     """
-    out: Tensor = network(x, sigma) if distance is None else network(x, sigma, distance)
+    out = images_of(network, x, network(x, sigma) if distance is None else network(x, sigma, distance))
     if getattr(network, "predicts", "x0") == "score":
         return x + sigma[:, None, None, None] ** 2 * out
     return out

@@ -40,6 +40,8 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line_before_volumes_are_
     first = next(iter(content["state_dict"].values()))
     first.view(-1)[0] = np.nan
     torch.save(content, "nan.ckpt")
+    old = torch.load(prior_ckpt, weights_only=True)
+    torch.save({**old, "pytorch-lightning_version": "1.9.5"}, "old.ckpt")
     validate = ["validate", *fit[1 : fit.index("--steps")], *SETTINGS]
     wider = ["--model.network_options", json.dumps({"channels": [8, 24], "attention": False})]
     cases = [
@@ -48,6 +50,8 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line_before_volumes_are_
         (fit, "weights.ckpt", "no checkpoint of a training"),
         (fit, "bare.ckpt", "no checkpoint of a training"),
         (fit, "nan.ckpt", "NaN"),
+        (fit, "old.ckpt", "of Lightning 1.9.5"),
+        ([*fit, "--data.modality", "mri"], str(prior_ckpt), "trained on ct, and --data.modality is mri"),
         (fit, str(unet_ckpt), "another network"),
         ([*fit, *wider], str(prior_ckpt), "config.yaml in the folder above"),
         ([*fit, "--model.uncertainty", "false"], str(prior_ckpt), "log_loss does not fit"),
@@ -70,5 +74,9 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line_before_volumes_are_
     assert not read and not Path("again").exists()
 
     assert main([*validate, "--ckpt_path", str(prior_ckpt)]) == 0
+    capfd.readouterr()
     assert main([*fit, "--steps", "8", "--ckpt_path", str(prior_ckpt)]) == 0
+    assert "warning" not in capfd.readouterr().err  # what Lightning warns of at each resume is so by intention
     assert torch.load(next(Path("again").rglob("last.ckpt")), weights_only=True)["global_step"] == 8
+    assert main([*fit, "--steps", "3", "--ckpt_path", str(prior_ckpt)]) == 0
+    assert "at step 6, and --steps 3 is no more: nothing is trained" in capfd.readouterr().err

@@ -41,7 +41,8 @@ def network_class(name: str, trusted: str | None = None) -> type[nn.Module]:
     else:
         raise InputError(f"network {name!r} is unknown; there are {', '.join([*NETWORKS, *foreign])}")
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise InputError(f"network {name!r} is a {type(found).__name__}, not a class of torch.nn.Module")
+        kind = "class of something else" if isinstance(found, type) else type(found).__name__
+        raise InputError(f"network {name!r} is a {kind}, not a class of torch.nn.Module")
     return found
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from lightning_mbir.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,22 @@ NO_MEMORY = re.compile(r"DefaultCPUAllocator|std::bad_alloc|could not create a p
 def channels_last(network: nn.Module) -> nn.Module:
     """The network with its weights in the layout that convolutions are fastest in."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def images_of(network: object, x: Tensor, out: Any) -> Tensor:
+    """What a network made of images ``(B, C, Y, X)``: as many of the same size, where it keeps to its contract.
+
+    Raises:
+        InputError: something else, which arithmetic might spread over the images without a word.
+    """
+    if not isinstance(out, Tensor) or out.shape != x.shape:
+        given = tuple(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        name = type(getattr(network, "module", network)).__name__
+        raise InputError(
+            f"network {name}: made {given} of {tuple(x.shape)}; it has to give images of the shape of those that it "
+            "takes (docs/extending.md)"
+        )
+    return out
 
 
 class Compiled:

@@ -312,7 +312,10 @@ class ScorePriorModule(L.LightningModule):
         checkpoint["training"] = {name: getattr(self, name) for name in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint.get("training", {}).items():
+        kept = checkpoint.get("training", {})
+        if kept.get("seed", self.seed) != self.seed:
+            log.info("seed %d of the checkpoint goes on, in the place of %d", kept["seed"], self.seed)
+        for name, value in kept.items():
             setattr(self, name, value)
 
     def on_fit_start(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +25,11 @@ from lightning_mbir.prior.checkpoints.checkpoint import read_prior
 from lightning_mbir.prior.checkpoints.weights import check_finite, read_torch
 from lightning_mbir.prior.networks.build import build_network
 from lightning_mbir.prior.networks.unet import LightUNet, adding_from_concat, complex_from_real, three_from_one
+
+log = logging.getLogger(__name__)
+
+OLDEST = 2
+"""Lightning's major version from which on its trainings are gone on with."""
 
 
 def warmup_cosine(warmup: int, total: float) -> Callable[[int], float]:
@@ -109,7 +116,18 @@ class BestCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["callbacks"].get(self.state_key)
         if state is not None:  # Lightning keeps the best where the folder is its own
-            state["dirpath"] = self.dirpath if self.file_exists(state["best_model_path"], trainer) else None
+            there = self.file_exists(state["best_model_path"], trainer)
+            state["dirpath"] = self.dirpath if there else None
+            if state["best_model_path"] and not there:
+                log.warning(
+                    "%s, the best checkpoint of before, is gone: the best from here on becomes the prior",
+                    state["best_model_path"],
+                )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep to epochs that were validated: one that a checkpoint has ended is ended once more, without a loss."""
+        if self.monitor in trainer.callback_metrics or not trainer.enable_validation:
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -204,8 +222,8 @@ def _widened(prior: LightUNet, network: LightUNet) -> LightUNet:
     return prior
 
 
-def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> None:
-    """Look at a checkpoint before data are read for it.
+def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> int:
+    """Look at a checkpoint before data are read for it; returns the step that it is at.
 
     Args:
         path: the checkpoint.
@@ -213,7 +231,8 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
         goes_on: the training goes on from it, which takes more than weights.
 
     Raises:
-        InputError: a file that is cut short or of something else, weights of another network or that are not finite.
+        InputError: a file that is cut short, of something else or of a Lightning too old, weights of another network or
+            modality or that are not finite.
     """
     try:
         content = read_torch(path)
@@ -226,6 +245,12 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
         raise InputError(
             f"--ckpt_path {path}: no checkpoint of a training; give its last.ckpt or best-step=N.ckpt "
             "(`fit` starts from other weights with --model.init)"
+        )
+    version = str(content["pytorch-lightning_version"])
+    if goes_on and int(re.match(r"\d*", version)[0] or 0) < OLDEST:  # type: ignore[index]
+        raise InputError(
+            f"--ckpt_path {path}: of Lightning {version}, whose trainings cannot be gone on with; give a checkpoint of "
+            f"Lightning {OLDEST} or later, or start from its weights with --model.init"
         )
     state = content["state_dict"]
     name = misfit(module.state_dict(), state)
@@ -243,4 +268,11 @@ def check_checkpoint(path: Path, module: L.LightningModule, goes_on: bool) -> No
             f"--ckpt_path {path}: of another network or other options ({name} does not fit); give the --model settings "
             "that it was trained with, see the config.yaml in the folder above it"
         )
+    before, now = saved.get("modality"), getattr(module, "hparams", {}).get("modality")
+    if goes_on and "modality" in saved and before != now:  # its best, and its prior, would be called by the other name
+        raise InputError(
+            f"--ckpt_path {path}: trained on {before}, and --data.modality is {now}; give --data.modality {before}, or "
+            "start from its weights with --model.init"
+        )
     check_finite(state, path)
+    return int(content.get("global_step", 0))

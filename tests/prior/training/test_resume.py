@@ -48,11 +48,17 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize(("stop", "precision"), [(4, "32-true"), (6, "32-true"), (7, "32-true"), (4, "bf16-mixed")])
 def test_a_resumed_training_takes_the_steps_of_an_unbroken_one(
-    tmp_path: Path, unbroken: Callable[[str], Path], stop: int, precision: str
+    tmp_path: Path,
+    unbroken: Callable[[str], Path],
+    stop: int,
+    precision: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Bit for bit, from the middle of an epoch (4, 7) and from its end (6), with gradient accumulation."""
+    caplog.set_level("INFO", "lightning_mbir")
     middle = unbroken(precision) / f"step={stop}.ckpt"
     resumed = nine_steps(tmp_path, 99, precision, ckpt_path=str(middle))  # the seed comes from the checkpoint
+    assert "seed 5 of the checkpoint goes on, in the place of 99" in caplog.text
     first, second = (all_state(folder / "step=9.ckpt") for folder in (unbroken(precision), resumed))
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -149,7 +155,9 @@ def run_to(folder: Path, steps: int, rate: float, checkpoint: Path | None = None
     return best
 
 
-def test_the_best_checkpoint_is_remembered_when_a_training_goes_on_in_another_folder(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_remembered_when_a_training_goes_on_in_another_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = run_to(tmp_path / "first", 8, 1e-3)
     old, last = Path(first.best_model_path), tmp_path / "first/run/checkpoints/last.ckpt"
     content = old.read_bytes()
@@ -165,6 +173,8 @@ def test_the_best_checkpoint_is_remembered_when_a_training_goes_on_in_another_fo
     assert names == {"best-step=16.ckpt", "last.ckpt"}  # that of step 12 is gone, the old one is not
     assert old.read_bytes() == content
 
+    assert "is gone" not in caplog.text
     old.unlink()
     alone = run_to(tmp_path / "alone", 12, 1.0, last)
     assert alone.best_model_path == str(tmp_path / "alone/run/checkpoints/best-step=12.ckpt")
+    assert f"{old}, the best checkpoint of before, is gone" in caplog.text
