@@ -15,6 +15,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.lazy import imported
 from lightning_mbir.methods.catalog import source_sha256
 from lightning_mbir.physics import LinearOperator, RealDomain
+from lightning_mbir.slabs import own_inner
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ def check_contract(operator: LinearOperator, name: str) -> None:
     with torch.no_grad():
         y = _shaped(operator(x), operator.range_shape, f"{name}: forward", "range_shape")
         back = _shaped(operator.adjoint(y), operator.domain_shape, f"{name}: adjoint", "domain_shape")
-    power = float(torch.linalg.vector_norm(y)) ** 2
-    gap = abs(complex(torch.vdot(x.flatten().to(back.dtype), back.flatten())) - power)
+    power, x = float(own_inner(y, y)), x.to(back.dtype)
+    gap = math.hypot(float(own_inner(x, back)) - power, float(own_inner(1j * x, back)) if x.is_complex() else 0.0)
     if gap > (UNMATCHED + operator.adjoint_gap) * power:
         log.warning(
             "%s: its adjoint is not that of its forward (|<A x, A x> - <x, A^H A x>| is %.2g of |A x|^2 for noise x), "
