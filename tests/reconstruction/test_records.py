@@ -134,7 +134,7 @@ def test_a_loader_of_monai_gives_what_our_own_gives(task: str, tmp_path: Path) -
         assert written[4:12, 3:9, 6].mean() < written[20:28, 3:9, 6].mean()
         turned = [(), (0,), (1,), (2,), (0, 1)]
         alike = [np.corrcoef(np.flip(written, axes).ravel(), source.ravel())[0, 1] for axes in turned]
-        assert max(alike) == alike[0] > 0.7
+        assert max(alike) - 1e-9 < alike[0] > 0.7  # its slices are alike from either end
 
 
 def test_a_loader_of_monai_is_scored_and_compared(tmp_path: Path) -> None:

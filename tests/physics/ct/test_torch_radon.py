@@ -194,7 +194,7 @@ def test_three_views_are_no_range() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_refused(dtype: torch.dtype) -> None:
     op = CASES["fan"][0](backend="torch_radon")
-    with pytest.raises(InputError, match=r"float32, not torch\.b?float16"):
+    with pytest.raises(InputError, match=r"single or double precision, not torch\.b?float16"):
         op(ELLIPSE.to(dtype))
 
 
