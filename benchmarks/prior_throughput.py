@@ -2,7 +2,8 @@
 
     python benchmarks/prior_throughput.py --device cpu --cases light_128 light_256 ncsnpp --ncsnpp_size 64
     python benchmarks/prior_throughput.py --device cuda --compile --profile
-    python benchmarks/prior_throughput.py --against ANOTHER_CHECKOUT --threads 1 --engines
+    python benchmarks/prior_throughput.py --against ANOTHER_CHECKOUT --threads 1
+    python benchmarks/prior_throughput.py --engines --threads 1
     python benchmarks/prior_throughput.py --layers --threads 1
 
 Ours is what `fit` does, and `SliceDenoiser` with bfloat16: channels-last, autocast and, if asked for, `torch.compile`;
@@ -12,14 +13,15 @@ is forward, backward and an Adam step. Weights are random, in the last layers to
 beyond weights and optimizer. Prints Markdown tables.
 
 `--against` times `SliceDenoiser` instead, in float32, beside that of another checkout, by turns, each in a process of
-its own: the light network that both have, with the same weights, and the one that `fit` takes today. `--engines` adds
-what `torch.compile` with freezing and OpenVINO (if it is there) make of the latter.
+its own: the light network that both have, with the same weights, and the one that `fit` takes today. `--engines` times
+what `torch.compile` with freezing, OpenVINO and ONNX Runtime (where they and onnxscript are there) make of the latter.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import logging
 import math
 import os
@@ -282,15 +284,24 @@ def engines_of(network: nn.Module, x: Tensor, sigma: Tensor) -> dict[str, Callab
     torch._inductor.config.freezing = True
     frozen = torch.compile(network, dynamic=False)
     runs = {"as it is": lambda: network(x, sigma), "torch.compile, frozen": lambda: frozen(x, sigma)}
-    try:
+    threads, inputs = torch.get_num_threads(), {"x": x.contiguous().numpy(), "sigma": sigma.contiguous().numpy()}
+    if importlib.util.find_spec("openvino"):
         import openvino
-    except ImportError:
-        return runs
-    model = openvino.convert_model(network, example_input=(x, sigma.contiguous()))
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
-    inputs = [x.contiguous().numpy(), sigma.contiguous().numpy()]
-    runs["OpenVINO"] = lambda: torch.from_numpy(request.infer(inputs)[0])
+
+        model = openvino.convert_model(network, example_input=(x, sigma.contiguous()))
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+        runs["OpenVINO"] = lambda: torch.from_numpy(request.infer(list(inputs.values()))[0])
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+        import onnxruntime
+
+        exported = torch.onnx.export(
+            network, (x, sigma.contiguous()), input_names=list(inputs), dynamo=True, verbose=False
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(exported.model_proto.SerializeToString(), options)
+        runs["ONNX Runtime"] = lambda: torch.from_numpy(session.run(None, inputs)[0])
     return runs
 
 
@@ -310,7 +321,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="GFLOP/s of each convolution, of the largest size")
     parser.add_argument("--against", type=Path, help="a checkout of another revision, for the light network alone")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="of the slices, with --against")
-    parser.add_argument("--engines", action="store_true", help="torch.compile and OpenVINO, with --against")
+    parser.add_argument("--engines", action="store_true", help="torch.compile, OpenVINO and ONNX Runtime")
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     if args.threads:
@@ -318,10 +329,11 @@ def main() -> None:
     if args.layers:
         print("| convolution | ms | GFLOP/s |\n|---|---|---|\n" + "\n".join(layers(args)))
         return
-    if args.against:
+    if args.against or args.engines:
         print("| size | denoiser | ms a slice | ratio | largest difference |\n|---|---|---|---|---|")
-        with tempfile.TemporaryDirectory() as folder:
-            print("\n".join(against(args, Path(folder))), flush=True)
+        if args.against:
+            with tempfile.TemporaryDirectory() as folder:
+                print("\n".join(against(args, Path(folder))), flush=True)
         if args.engines:
             print("\n".join(engines(args)))
         return
