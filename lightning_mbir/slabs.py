@@ -1,9 +1,9 @@
 """The slices of a volume that one of several processes holds, and the little that crosses from one to another.
 
 What works slice by slice knows nothing of this. What does not asks here: sums over all voxels (``total``), largest
-values (``largest``), the slices beside a slab (``widened``), other cuts of the volume (``turned``), and whole volumes
-at the end (``gathered``). Each of these is a collective: all processes of the volume have to come to it, in the same
-order. Outside of ``holding`` there is one process, and each gives back what it was given.
+values (``largest``), the slices beside a slab (``widened``, ``window``), other cuts of the volume (``turned``), and
+whole volumes at the end (``gathered``). Each of these is a collective: all processes of the volume have to come to it,
+in the same order. Outside of ``holding`` there is one process, and each gives back what it was given.
 """
 
 from __future__ import annotations
@@ -217,6 +217,44 @@ def widened(x: Num[Tensor, "*shape"], below: bool = True, above: bool = True) ->
     for work in dist.batch_isend_irecv(ops) if ops else ():
         work.wait()
     return Widened(x, lower, upper)
+
+
+def window(x: Num[Tensor, "*slab"], spans: Sequence[tuple[int, int]]) -> Num[Tensor, "*span"]:
+    """The slices of the volume that a process asks for, whoever has them.
+
+    Args:
+        x: its slab.
+        spans: of each process the first slice that it asks for and the one after the last, its own among them.
+    """
+    slab = current()
+    if not slab.split:
+        return x[slice(*spans[0])]
+    first, last = spans[slab.rank]
+    found = x.new_empty(last - first, *x.shape[1:])
+    found[slab.start - first : slab.stop - first] = x
+    ops, kept = [], []  # what is sent is kept until it has arrived
+    for other, peer in enumerate(slab.peers):
+        start, stop = bounds(slab.depth, slab.ranks, other)
+        asked = slice(max(spans[other][0], slab.start) - slab.start, min(spans[other][1], slab.stop) - slab.start)
+        taken = slice(max(first, start) - first, min(last, stop) - first)
+        if other != slab.rank and asked.start < asked.stop:
+            kept.append(_real(x[asked]).contiguous())
+            ops.append(dist.P2POp(dist.isend, kept[-1], peer, slab.group))
+        if other != slab.rank and taken.start < taken.stop:
+            ops.append(dist.P2POp(dist.irecv, _real(found[taken]), peer, slab.group))
+    for work in dist.batch_isend_irecv(ops) if ops else ():
+        work.wait()
+    return found
+
+
+def with_ends(x: Num[Tensor, "*slab"], reach: int) -> tuple[Num[Tensor, "*wide"], int]:
+    """A slab with ``reach`` slices more at either end, as far as the volume has them, and how many lie before it."""
+    slab = current()
+    if not slab.split or not reach:
+        return x, 0
+    own = [bounds(slab.depth, slab.ranks, rank) for rank in range(slab.ranks)]
+    spans = [(max(0, start - reach), min(slab.depth, stop + reach)) for start, stop in own]
+    return window(x, spans), slab.start - spans[slab.rank][0]
 
 
 def turned(x: Num[Tensor, "y z x"]) -> Num[Tensor, "y z x"]:

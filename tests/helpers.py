@@ -33,6 +33,15 @@ class GaussianPrior(nn.Module):
         return self.mean + keep * (x - self.mean)
 
 
+class OfThree(GaussianPrior):
+    """Denoises three neighbouring slices, each of which has something of the others."""
+
+    slices = 3
+
+    def forward(self, x: Tensor, sigma: Tensor, distance: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, sigma) + 0.1 * x.mean(1, keepdim=True) / distance[:, None, None, None]
+
+
 def gaussian_prior(modality: Modality, slice_batch: int | None = 16, complex: bool = False) -> SliceDenoiser:
     network = GaussianPrior(0.0, 0.5, in_channels=2) if complex else GaussianPrior()
     return SliceDenoiser(network, Unit.of(modality), modality, slice_batch)

@@ -14,7 +14,7 @@ from lightning_mbir.physics import ConeBeam, InSlabs, Weighted
 from lightning_mbir.prior import SliceDenoiser, Unit
 from lightning_mbir.reconstruction import METHODS
 from tests import card
-from tests.helpers import GaussianPrior, gaussian_prior, unet_file
+from tests.helpers import OfThree, gaussian_prior, unet_file
 from tests.ranks import on_ranks
 from tests.test_devices import DEPTH, problem, relative
 
@@ -79,15 +79,6 @@ def test_a_prior_takes_slices_to_where_it_is_and_brings_them_back(tmp_path: Path
     for apart, place in on_ranks(priors_on_card, tmp_path, 1)[0]:
         assert apart < 1e-5
         assert place == "cpu"
-
-
-class OfThree(GaussianPrior):
-    """Denoises three neighbouring slices, each of which has something of the others."""
-
-    slices = 3
-
-    def forward(self, x: Tensor, sigma: Tensor, distance: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x, sigma) + 0.1 * x.mean(1, keepdim=True) / distance[:, None, None, None]
 
 
 def priors_on_card(folder: Path) -> list[tuple[float, str]]:

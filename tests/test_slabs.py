@@ -57,6 +57,9 @@ def primitives(folder: Path) -> dict[str, Any]:
         found["every"] = [slabs.every(True, x.device), slabs.every(rank != 1, x.device)]
         found["objects"] = slabs.from_first(rank), slabs.of_all(rank)
         beside = widened(x, above=False)
+        spans = [(max(0, bounds(SHAPE[0], ranks, k)[0] - k), SHAPE[0]) for k in range(ranks)]  # others each, and far
+        found["window"] = slabs.window(x, spans)
+        found["ends"] = slabs.with_ends(x, 2)
         found["beside"] = beside.below, beside.above, beside[..., beside.lowest : beside.highest, :, :]
         with holding(WHOLE):
             found["alone"] = inner(x, d), slabs.gathered(x)
@@ -86,6 +89,9 @@ def test_primitives(ranks: int, tmp_path: Path) -> None:
         assert (below is None) == (rank == 0) and (above is None) == (rank == ranks - 1)
         assert torch.equal(beside[: stop - max(start - 1, 0)], x[max(start - 1, 0) : stop])
         assert above is None or not above.any()  # was not asked for
+        assert torch.equal(found["window"], x[max(0, start - rank) :])
+        ends, before = found["ends"]
+        assert before == min(2, start) and torch.equal(ends, x[start - before : stop + 2])
         torch.testing.assert_close(found["alone"][0], inner(x[start:stop], d[start:stop]))
         assert torch.equal(found["alone"][1], x[start:stop])
 
@@ -101,6 +107,7 @@ def test_one_process_asks_nobody() -> None:
     x = volume(0)
     with holding(Slab(SHAPE[0])):
         assert slabs.gathered(x) is x and slabs.total(x) is x and slabs.everywhere(x) is x
+        assert slabs.window(x, [(2, 4)]).data_ptr() == x[2:].data_ptr() and slabs.with_ends(x, 3) == (x, 0)
         assert widened(x)[..., 2:4, :, :].data_ptr() == x[2:4].data_ptr()  # no copy
         whole_only("this")
 

@@ -25,7 +25,7 @@ from lightning_mbir.prior.checkpoints.weights import check_finite, check_network
 from lightning_mbir.prior.networks.running import channels_last
 from lightning_mbir.prior.networks.unet import LightUNet
 from lightning_mbir.samplers import SamplerState
-from lightning_mbir.slabs import whole_only
+from lightning_mbir.slabs import with_ends
 from lightning_mbir.solvers import fbp, zero_filled
 
 FORMAT = "lightning_mbir.fbp_unet.1"
@@ -97,8 +97,6 @@ class FBPUNet:
         """
         device = direct.device if self.device is None else self.device
         network = self.network.to(device)
-        if network.slices > 1:
-            whole_only(f"--network {self.path}: it looks at neighbouring slices, not all of which are with one process")
         if network.slices > 1 and self.spacing is None:
             raise InputError(
                 f"--network {self.path}: it looks at neighbouring slices and has to know how far apart they are; "
@@ -106,12 +104,13 @@ class FBPUNet:
             )
         single = as_channels(direct.to(torch.complex64 if direct.is_complex() else torch.float32))
         out = torch.empty_like(single)
+        wide, first_own = with_ends(single, network.slices // 2)
         arriving = Arriving(out)
         for places in torch.split(torch.arange(len(single), device=direct.device), slice_batch):
             distance = None
             if self.spacing is not None and network.slices > 1:
                 distance = torch.full((1,), self.spacing, device=device).expand(len(places))
-            part = sent(with_neighbours(single, places, network.slices), device)
+            part = sent(with_neighbours(wide, first_own + places, network.slices), device)
             first = int(places[0])
             arriving.put(slice(first, first + len(places)), network(part, distance))
         arriving.settle()

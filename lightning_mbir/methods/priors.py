@@ -93,7 +93,6 @@ def placed(prior: Prior, spacing: Sequence[float] | None, depth: int) -> Prior:
     together = getattr(prior, "slices", 1)
     if not isinstance(prior, SliceDenoiser) or together == 1:
         return prior
-    whole_only(f"--prior: it is of {together} neighbouring slices, not all of which are with one process")
     if spacing is not None:
         prior = prior.but(spacing=float(spacing[0]), chosen=prior.chosen)  # its slice batches are settled for both
     prior.check_stack(depth)
@@ -104,6 +103,8 @@ def check_pair(prior: Prior, second: Prior) -> None:
     """Raise where two priors cannot take turns on one volume."""
     if getattr(prior, "complex", False) != getattr(second, "complex", False):
         raise InputError("--second_prior: one prior is of complex slices, the other of real ones; give two of a kind")
+    if getattr(second, "slices", 1) > 1:
+        whole_only("--second_prior: it is of neighbouring slices, not all of which are with one process")
     if prior.unit != second.unit:
         raise InputError(f"--second_prior: it is in {second.unit}, the first prior in {prior.unit}; give one unit")
 

@@ -165,7 +165,8 @@ def run_method(
     denoise: Prior | None = None
     if chosen.needs_prior or (not chosen.ours and prior is not None):  # a plain function does not say what it needs
         denoise = as_prior(prior, modality, operator.domain_complex, device)
-        denoise = placed(denoise, spacing, len(y) if operator.separable else operator.domain_shape[0])
+        own = len(y) if operator.separable else operator.domain_shape[0]
+        denoise = placed(denoise, spacing, current().depth if current().split else own)
         if operator.domain_complex and not getattr(denoise, "complex", False):
             raise InputError(
                 f"{name}: the prior is of magnitudes; wrap the operator in RealDomain, or give a complex one"

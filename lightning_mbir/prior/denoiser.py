@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.host_slabs import Arriving, sent
-from lightning_mbir.prior.neighbours import neighbours
+from lightning_mbir.prior.neighbours import own_neighbours
 from lightning_mbir.prior.networks.precision import PRECISIONS, settled
 from lightning_mbir.prior.networks.running import channels_last, compiled, images_of, is_out_of_memory
 from lightning_mbir.prior.slice_batches import Outputs, slices_at_once
+from lightning_mbir.slabs import current, window
 
 log = logging.getLogger(__name__)
 
@@ -284,18 +285,26 @@ class SliceDenoiser:
             raise InputError("this prior was trained on real slices; give magnitude data, or a two-channel prior")
         if self.complex and not x.is_complex():
             raise InputError("this prior was trained on complex slices; give complex data, or a one-channel prior")
-        slices = x.resolve_conj().resolve_neg().reshape(-1, *x.shape[-2:])
-        cotangents = None if cotangent is None else cotangent.reshape(slices.shape)
+        x = x.resolve_conj().resolve_neg()
         if self.slices == 1:  # each by itself, without a copy of the volume
-            alone = None if cotangents is None else cotangents[:, None]
-            return self._by_groups(slices[:, None], sigma, 1, alone).reshape(x.shape)
-        places, counts, step = self._together(x, sigma)
-        if cotangents is not None:
+            alone = None if cotangent is None else cotangent.reshape(-1, 1, *x.shape[-2:])
+            return self._by_groups(x.reshape(-1, 1, *x.shape[-2:]), sigma, 1, alone).reshape(x.shape)
+        slab = current()
+        depth = slab.depth if slab.split else x.shape[-3] if x.ndim > 2 else 1
+        self.check_stack(depth)
+        places, counts, step, spans, own = own_neighbours(depth, sigma, back=cotangent is not None)
+        stack = window(x.movedim(-3, 0), spans).movedim(0, -3)
+        slices = stack.reshape(-1, *x.shape[-2:])
+        firsts = torch.arange(0, len(slices), stack.shape[-3])[:, None, None]
+        places, counts = (firsts + places).flatten(0, 1).to(x.device), counts.repeat(len(firsts), 1).to(x.device)
+        if cotangent is None:
+            out = torch.empty_like(slices)
+            out[places[counts]] = self._by_groups(slices[places], sigma, step, None)[counts]
+        else:
+            cotangents = window(cotangent.movedim(-3, 0), spans).movedim(0, -3).reshape(slices.shape)
             done = self._by_groups(slices[places], sigma, step, cotangents[places] * counts[..., None, None])
-            return torch.zeros_like(slices).index_add_(0, places.flatten(), done.flatten(0, 1)).reshape(x.shape)
-        out = torch.empty_like(slices)
-        out[places[counts]] = self._by_groups(slices[places], sigma, step, None)[counts]
-        return out.reshape(x.shape)
+            out = torch.zeros_like(slices).index_add_(0, places.flatten(), done.flatten(0, 1))
+        return out.reshape(stack.shape)[..., own, :, :].reshape(x.shape)
 
     def _by_groups(self, groups: Tensor, sigma: float, step: int, cotangents: Tensor | None) -> Tensor:
         """What ``_in_batches`` gives of ``(G, S, Y, X)`` slices that pass the network together, ``step`` apart."""
@@ -306,15 +315,6 @@ class SliceDenoiser:
         while len(groups) and not self._fill(done, run, groups, level, distance, cotangents):
             pass
         return done
-
-    def _together(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, int]:
-        """Places in all slices of ``x`` of those that pass the network together, ``(G, S)``, which of them count, and
-        how many slices apart they are."""
-        n, depth = math.prod(x.shape[:-2]), x.shape[-3] if x.ndim > 2 else 1
-        self.check_stack(depth)
-        places, counts, step = neighbours(depth, sigma)
-        stacks = torch.arange(0, n, depth)[:, None, None]
-        return (stacks + places).flatten(0, 1).to(x.device), counts.repeat(len(stacks), 1).to(x.device), step
 
     def _fill(
         self,

@@ -8,6 +8,8 @@ import struct
 import torch
 from torch import Tensor
 
+from lightning_mbir.slabs import bounds, current
+
 
 def neighbours(n: int, sigma: float, wide: bool | None = None) -> tuple[Tensor, Tensor, int]:
     """Triples of slices that cover a stack of ``n`` of them once, as DiffusionBlend++ does (Song et al. 2024,
@@ -43,3 +45,33 @@ def neighbours(n: int, sigma: float, wide: bool | None = None) -> tuple[Tensor, 
                 places.append(triple)
                 counts.append([place in wanted for place in triple])
     return torch.tensor(places), torch.tensor(counts), step
+
+
+def own_neighbours(
+    depth: int, sigma: float, back: bool = False
+) -> tuple[Tensor, Tensor, int, list[tuple[int, int]], slice]:
+    """The triples that a process denoises for the slices that it has: those that have one of them.
+
+    Where a triple lies across slabs each of their processes denoises it, since that takes one exchange instead of two.
+
+    Args:
+        depth: slices of the volume, of which the process has a slab, or all.
+        sigma: the noise level.
+        back: for the derivative, to which every triple adds that has seen one of the slices.
+
+    Returns:
+        As ``neighbours``, with places in the span of slices that these triples have; the spans of all processes, first
+        slice and the one after the last; and where in its span the process has its own slices.
+    """
+    places, counts, step = neighbours(depth, sigma)
+    slab, spans, mine = current(), list[tuple[int, int]](), []
+    for rank in range(slab.ranks):
+        start, stop = bounds(depth, slab.ranks, rank)
+        inside = (places >= start) & (places < stop)
+        wanted = counts if back else counts & inside
+        taken = (inside if back else wanted).any(1)
+        spans.append((min(start, int(places[taken].min())), max(stop, int(places[taken].max()) + 1)))
+        mine.append((taken, wanted, start, stop))
+    taken, wanted, start, stop = mine[slab.rank]
+    first = spans[slab.rank][0]
+    return places[taken] - first, wanted[taken], step, spans, slice(start - first, stop - first)

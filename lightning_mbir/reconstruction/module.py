@@ -292,7 +292,7 @@ class ReconstructionModule(L.LightningModule):
         if not data.measured:
             self.task.check_simulated(runner.settings)
         if each > 1:
-            check_split(each, data.depths, data.scan(0) if data.measured else None, self.plans, runner.prior, self.unet)
+            check_split(each, data.depths, data.scan(0) if data.measured else None, self.plans, runner.second_prior)
         self.sharing = Sharing(each)
         runner.check_operators(data.sizes, self.unet, splits=each > 1)
 

@@ -12,7 +12,6 @@ from lightning_mbir.data.measurements.measurement import Measurement
 from lightning_mbir.data.measurements.own_layout import COUPLED
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.fbp_unet import FBPUNet
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction.record import gathered
@@ -103,8 +102,7 @@ def check_split(
     depths: Sequence[int],
     scan: Volume | Measurement | None,
     plans: Sequence[Plan],
-    prior: SliceDenoiser | None,
-    unet: FBPUNet | None,
+    second: SliceDenoiser | None,
 ) -> None:
     """Raise where volumes cannot be shared, before the work.
 
@@ -113,8 +111,7 @@ def check_split(
         depths: slices of all volumes.
         scan: the measurement, where there is one.
         plans: what is run.
-        prior: of the run.
-        unet: the trained network, where one is given.
+        second: the prior of coronal slices, where there is one.
 
     Raises:
         InputError: fewer slices than processes; what needs whole volumes.
@@ -132,12 +129,8 @@ def check_split(
             reason = f"{plan.method} does not say that it can do with some of the slices (splits=True)"
         if "l1_wavelet" in names and "z" in plan.options.get("axes", ""):
             reason = "wavelets along z are those of whole volumes"
-        if plan.chosen.needs_prior and prior is not None and prior.slices > 1:
-            reason = f"the prior is of {prior.slices} neighbouring slices, not all of which are with one process"
-    if unet is not None and unet.network.slices > 1:
-        reason = (
-            f"the network looks at {unet.network.slices} neighbouring slices, not all of which are with one process"
-        )
+        if "second_prior" in plan.chosen.needs and second is not None and second.slices > 1:
+            reason = "the second prior is of neighbouring slices, not all of which are with one process"
     if reason:
         raise InputError(f"{reason}; give --split volumes, with --trainer.devices {len(depths)} or fewer")
 

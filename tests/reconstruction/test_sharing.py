@@ -40,8 +40,7 @@ def measurement(**geometry: Any) -> Measurement:
     ("each", "method", "options", "slices", "geometry", "words"),
     [
         (7, "dds", {}, 1, {}, "7 processes for a volume of 6 slices"),
-        (2, "dds", {}, 3, {}, "prior is of 3 neighbouring slices"),
-        (6, "dds", {}, 3, {}, "prior is of 3 neighbouring slices"),
+        (2, "tpdm", {}, 3, {}, "second prior is of neighbouring slices"),
         (2, "l1_wavelet", {"axes": "zyx"}, 1, {}, "wavelets along z"),
         (2, "dds", {}, 1, {"beam": "cone"}, "cone beam measures all slices together; give --split volumes"),
         (2, "dds", {}, 1, {"beam": "modular"}, "modular beam measures all slices together; give --split volumes"),
@@ -53,7 +52,7 @@ def test_what_cannot_be_shared_is_refused(
     prior = gaussian_prior("ct")
     prior.slices = slices
     with pytest.raises(InputError, match=words):
-        check_split(each, [6], measurement(**geometry), [Plan(method, options)], prior, None)
+        check_split(each, [6], measurement(**geometry), [Plan(method, options)], prior)
 
 
 def test_a_method_has_to_say_that_it_splits() -> None:
