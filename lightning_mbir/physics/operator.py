@@ -195,6 +195,8 @@ class LinearOperator(nn.Module):
             raise InputError(f"{name} {verb} tensors, not a {type(tensor).__name__}; torch.as_tensor(...) makes one")
         if tuple(tensor.shape[-len(shape) :]) != shape:
             raise InputError(f"{name} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}")
+        if not tensor.numel():
+            raise InputError(f"{name} {verb} one slice or more, not {tuple(tensor.shape)}; leave out what is empty")
         if tensor.dtype not in PRECISIONS:
             raise InputError(f"{name} {verb} single or double precision, not {tensor.dtype}; give .float()")
 
