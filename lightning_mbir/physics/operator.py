@@ -43,6 +43,7 @@ class LinearOperator(nn.Module):
         separable: whether the operator acts slice by slice.
         domain_complex, range_complex: whether the two sides are complex.
         normal_is_cheaper: whether ``normal`` takes less time than ``forward``, as where transforms cancel.
+        centred: whether it measures k-space on a grid, with zero frequency in the middle of its last two dimensions.
         working: measurements that a product with a whole volume takes for its work, beside what is given and found.
     """
 
@@ -52,6 +53,7 @@ class LinearOperator(nn.Module):
     domain_complex: bool = False
     range_complex: bool = False
     normal_is_cheaper: bool = False
+    centred: bool = False
     working: float = 2.0
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -255,7 +257,7 @@ class Around(LinearOperator):
         self.operator = operator
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
-        self.separable = operator.separable
+        self.separable, self.centred = operator.separable, operator.centred
         self._probe = operator._probe
 
     def around(self, operator: LinearOperator) -> LinearOperator:

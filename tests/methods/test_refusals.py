@@ -11,10 +11,18 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.catalog import METHODS, check_method
 from lightning_mbir.methods.method import Method
-from lightning_mbir.physics import FourierSampling
+from lightning_mbir.physics import (
+    FourierSampling,
+    MultiCoilFourier,
+    NonCartesianFourier,
+    RealDomain,
+    loop_coil_maps,
+    make_mask,
+    radial_trajectory,
+)
 from lightning_mbir.prior import Unit
 from lightning_mbir.reconstruction import ReconstructionModule, reconstruct, reconstruct_samples
-from tests.helpers import gaussian_prior
+from tests.helpers import gaussian_prior, smooth_volume
 from tests.methods.test_reconstruct import problem
 
 
@@ -94,6 +102,27 @@ def test_an_object_that_is_called_is_a_method_and_one_without_a_problem_is_none(
 
     with pytest.raises(InputError, match="method nothing: takes no problem"):
         reconstruct(operator(truth), operator, method=nothing)  # type: ignore[arg-type]
+
+
+def test_k_space_that_is_not_centred_is_told_where_the_operator_is(caplog: pytest.LogCaptureFixture) -> None:
+    """Once for all samples; not of a centred one, nor of an operator off the grid or of a user's own."""
+    truth = smooth_volume((2, 32, 32)).to(torch.complex64)
+    mask = make_mask("gaussian1d", (32, 32), 2.0)
+    maps = loop_coil_maps(3, 32)
+    spokes = NonCartesianFourier(radial_trajectory(24, 32), (32, 32))
+    operators = [FourierSampling(mask), MultiCoilFourier(mask, maps), RealDomain(FourierSampling(mask)), spokes]
+    for operator in operators:
+        y = operator(truth if operator.domain_complex else truth.real)
+        caplog.clear()
+        reconstruct(y, operator, method="cgls", steps=2)
+        assert "strongest" not in caplog.text
+        reconstruct(torch.fft.ifftshift(y, (-2, -1)), operator, method="cgls", steps=2)
+        told = "the measurement: k-space is strongest at both ends of y and x, as numpy.fft.fft2 leaves it"
+        assert caplog.text.count(told) == operator.centred and operator.centred == (operator is not spokes)
+    caplog.clear()
+    y = torch.fft.ifftshift(operators[0](truth), (-2, -1))
+    reconstruct_samples(y, RealDomain(operators[0]), gaussian_prior("mri"), "dds", samples=2, steps=2)
+    assert caplog.text.count("apply numpy.fft.fftshift to y and x, unless the mask leaves the middle out") == 1
 
 
 def test_what_is_no_measurement_no_operator_and_no_seed_is_refused_in_one_line() -> None:

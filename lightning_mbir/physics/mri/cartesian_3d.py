@@ -31,6 +31,7 @@ class CartesianFourier3D(CoilOperator):
     """
 
     separable = False
+    centred = True
     mask: Float[Tensor, "z y"]
 
     def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:

@@ -32,6 +32,7 @@ class FourierSampling(LinearOperator):
     domain_complex = True
     range_complex = True
     normal_is_cheaper = True
+    centred = True
     working = 0.0  # which is done in pieces
 
     def __init__(self, mask: Tensor) -> None:

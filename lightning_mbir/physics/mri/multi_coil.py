@@ -37,6 +37,7 @@ class MultiCoilFourier(CoilOperator):
     """
 
     normal_is_cheaper = True
+    centred = True
     working = 0.0  # which is done in pieces
     mask: Float[Tensor, "*slices y x"]
 
