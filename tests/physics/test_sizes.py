@@ -108,7 +108,7 @@ def test_lengths_beyond_all_measure_are_refused(make: Callable[[], object], word
         (
             lambda: inspect.unwrap(estimate_coil_maps)(np.ones((2, 8, 8))),
             "k-space is a ndarray",
-        ),  # not checked by types
+        ),
         (lambda: RealDomain(5), "RealDomain: 5 is no LinearOperator"),
         (lambda: ParallelBeam(8, [0.0]) @ 5, "Composition: 5 is no LinearOperator"),
         (lambda: ParallelBeam(8, [0.0]) * 1j, "scaled by real finite numbers, not by 1j"),
