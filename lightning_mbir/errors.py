@@ -1,6 +1,7 @@
 """The one error that a user can cause: bad input, told in one line."""
 
 import difflib
+import math
 import operator
 import sys
 from collections.abc import Iterable
@@ -38,6 +39,14 @@ def nearest(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
     """
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=likeness)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether this is a real finite number of any kind (Python's, NumPy's, a tensor of one)."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a complex tensor, or one of several
+        return False
 
 
 def whole_number(what: str, value: Any) -> int:

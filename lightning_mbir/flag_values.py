@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning_mbir.errors import InputError
 
 FAULTS = ("zingers", "drift", "rings")
 """Of projections, in the order that they are taken away."""
+CHECKPOINTS = tuple(f"{above}*.ckpt" for above in ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/"))
+"""Where they may lie in a folder that was given for one."""
 LARGEST_WHOLE = 2**63 - 1
 """What arrays count with."""
 
@@ -65,6 +69,34 @@ def whole(least: int | None = None, most: int | None = None) -> Numbers:
 def number(positive: bool = False, least: float | None = None, most: float | None = None) -> Numbers:
     """Numbers above 0 or from ``least``, up to ``most``."""
     return Numbers(least, most, positive)
+
+
+def existing(right: str, folders: bool = True) -> Callable[[str], Path]:
+    """A file that is there, or a folder.
+
+    Args:
+        right: what a user is told to give else.
+        folders: whether a folder may be given.
+    """
+
+    def value(text: str) -> Path:
+        path = Path(text)
+        if not path.exists():
+            raise InputError(f"no such file{' or folder' if folders else ''}; give {right}")
+        if path.is_dir() and not folders:
+            raise InputError(f"a folder; give {right}")
+        return path
+
+    return value
+
+
+def checkpoint(text: str) -> Path:
+    """A checkpoint of a training; of a folder of trainings the newest one is named."""
+    path, right = Path(text), "a checkpoint that `fit` or `fit_unet` wrote"
+    kept = [file for part in CHECKPOINTS for file in path.glob(part)] if path.is_dir() else []
+    if kept:
+        right = str(max(kept, key=lambda file: (file.name == "last.ckpt", file.stat().st_mtime)))
+    return existing(right, folders=False)(text)
 
 
 def truth(text: str) -> bool:

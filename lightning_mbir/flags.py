@@ -14,6 +14,8 @@ from typing import Any
 from lightning_mbir.errors import InputError
 from lightning_mbir.flag_values import (
     Numbers,
+    checkpoint,
+    existing,
     faults,
     number,
     partial_fourier,
@@ -86,17 +88,6 @@ class Flag:
             raise InputError(f"{self.name} {text}: {error.strerror}; give a shorter or another path") from error
 
 
-def existing(right: str) -> Callable[[str], Path]:
-    """A file or folder that is there; ``right`` is what a user is told to give else."""
-
-    def value(text: str) -> Path:
-        if not Path(text).exists():
-            raise InputError(f"no such file or folder; give {right}")
-        return Path(text)
-
-    return value
-
-
 def seed(text: str) -> int | bool:
     """A seed as numpy takes it; ``true`` draws one, ``false`` leaves all as it is."""
     return truth(text) if text.lower() in ("true", "false") else whole(0, MOST_SEED)(text)
@@ -118,10 +109,10 @@ def shared(text: str) -> str:
 
 VOLUMES = existing("a volume (docs/volumes.md), a DICOM series or a folder of them")
 MEASUREMENT = existing("an .h5, .npz, .mat, .tif, .dat, .cfl, .xml or .xtekct file, or a folder of TIFF or DICOM-CT-PD")
-FIELD_MAP = existing("NIfTI, or .npz or .h5 with b0 in Hz")
-NOISE = existing("an MRD (.h5) or TWIX (.dat) file")
-NETWORK = existing("the unet.safetensors of a `fit_unet`")
-CHECKPOINT = existing("a checkpoint that `fit` or `fit_unet` wrote")
+FIELD_MAP = existing("NIfTI, or .npz or .h5 with b0 in Hz", folders=False)
+ANGLES = existing("a text file", folders=False)
+NOISE = existing("an MRD (.h5) or TWIX (.dat) file", folders=False)
+NETWORK = existing("the unet.safetensors of a `fit_unet`", folders=False)
 
 
 def prior(text: str) -> str:
@@ -258,7 +249,7 @@ RECONSTRUCTION_FLAGS = (
         "bin of the rotation axis, or search [searched for, of parallel rays]",
         rotation_center,
     ),
-    Flag("--data.angles", "TIFF, Nikon: text file of an angle in degrees a view", existing("a text file")),
+    Flag("--data.angles", "TIFF, Nikon: text file of an angle in degrees a view", ANGLES),
     Flag("--data.flat_field", "TIFF: flat fields, counts of the open beam, or none"),
     Flag("--data.dark_field", "TIFF: dark fields", existing("a TIFF file or a folder of them")),
     Flag("--data.axes", "what the dimensions of a measured kspace are, such as 'coil y x'"),
@@ -323,13 +314,13 @@ TRAINING_FLAGS = (
     Flag(
         "--output_dir", "where logs, checkpoints and the prior go [outputs/fit]", folder, "--trainer.default_root_dir"
     ),
-    Flag("--ckpt_path", "checkpoint to go on from", CHECKPOINT),
+    Flag("--ckpt_path", "checkpoint to go on from", checkpoint),
     CONFIG,
     TRUST,
 )
 VALIDATION_FLAGS = (
     Flag("--model.init", "the prior to score: a name or a file", prior),
-    Flag("--ckpt_path", "or a checkpoint of a training, with its --model settings", CHECKPOINT),
+    Flag("--ckpt_path", "or a checkpoint of a training, with its --model settings", checkpoint),
     Flag("--data.path", "a folder of volumes, of which the held-out ones count [phantoms]", VOLUMES),
     Flag("--data.held_out", "the patient that counts, or several: [a,b] [the last by name]"),
     *(flag for flag in TRAINING_FLAGS if flag.name in ("--data.modality", "--data.axis", "--data.image_size")),
@@ -357,7 +348,7 @@ UNET_FLAGS = (
         folder,
         "--trainer.default_root_dir",
     ),
-    Flag("--ckpt_path", "checkpoint to go on from", CHECKPOINT),
+    Flag("--ckpt_path", "checkpoint to go on from", checkpoint),
     CONFIG,
     TRUST,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -18,7 +19,31 @@ ALIASES = 10
 """References within a text. Each level of references to references multiplies what they stand for."""
 SECTIONS = ("model", "data", "trainer")
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Takes a plain scalar for what it looks like, as YAML 1.2 does.
+
+    By YAML 1.1, which PyYAML reads, 20:44 is 1244, 0100 is 64, ``no`` is false, 1e-4 a text, and 2026-13-45 an error.
+    Numbers that begin with 0, as those of patients do, stay texts here; where a number is wanted the parser makes it.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def whole(self, node: yaml.ScalarNode) -> int:
+        """A whole number, but none of base 60."""
+        return int(self.construct_scalar(node), 0)
+
+
+for _kind, _first, _pattern in (
+    ("null", ["~", "n", "N", ""], r"~|null|Null|NULL|"),
+    ("bool", list("tTfF"), r"true|True|TRUE|false|False|FALSE"),
+    ("int", list("+-0123456789"), r"[-+]?(0|[1-9](_?[0-9]){0,99}|0x[0-9a-fA-F]{1,99}|0o[0-7]{1,99})"),
+    ("float", list("+-.0123456789"), r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?"),
+    ("float", list("+-."), r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+    ("merge", ["<"], r"<<"),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"({_pattern})\Z"), _first)
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.whole)
 
 
 def check_yaml(text: str) -> None:
@@ -39,6 +64,16 @@ def check_yaml(text: str) -> None:
         if aliases > ALIASES:
             raise InputError(f"more than {ALIASES} references (*name), which could stand for anything; write them out")
     _check_keys(yaml.compose(text, Loader=Loader), set())
+
+
+def read_yaml(text: str) -> Any:
+    """What a text says.
+
+    Raises:
+        InputError, yaml.YAMLError: as ``check_yaml``.
+    """
+    check_yaml(text)
+    return yaml.load(text, Loader=Loader)
 
 
 def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
@@ -81,9 +116,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LONGEST:
         raise InputError(f"a file of {path.stat().st_size} bytes; give a YAML file of at most {LONGEST}")
     try:
-        text = path.read_text(encoding="utf-8")
-        check_yaml(text)
-        content = yaml.load(text, Loader=Loader)
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"no text in UTF-8 ({error.reason} at byte {error.start}); give a YAML file") from error
     except yaml.YAMLError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import Parameter, isclass, isroutine, signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse import Namespace, set_loader, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import Callback
@@ -23,7 +24,7 @@ from yaml import YAMLError
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import Flag, seed
 from lightning_mbir.lazy import imported, trusted_roots
-from lightning_mbir.yaml_text import check_yaml
+from lightning_mbir.yaml_text import Loader, read_yaml
 
 PARTS = (
     Callback, Logger, Strategy, Accelerator, Profiler, Precision, CheckpointIO, ClusterEnvironment, LayerSync,
@@ -51,22 +52,15 @@ def keep_to_data(trusted: Iterable[str]) -> None:
         config_read_mode_urls_enabled=False,
     )
     _Named.before = set(trusted)
-    plain = get_loader("yaml")
-    if plain is not _Named.loader:
-
-        def load(text: str) -> Any:
-            check_yaml(text)
-            return plain(text)
-
-        set_loader("yaml", load, exceptions=(YAMLError,))
-        _Named.loader = load
+    set_loader("yaml", read_yaml, exceptions=(YAMLError,))
+    # Where a text has to be a number or a truth, jsonargparse reads it by a loader of its own, which nothing else sets.
+    vars(sys.modules[set_loader.__module__])["yaml_default_loader"] = Loader
 
 
 class _Named:
-    """What this process has set: packages that were trusted the last time, and the loader."""
+    """What this process has set: packages that were trusted the last time."""
 
     before: set[str] = set()  # noqa: RUF012
-    loader: Any = None
 
 
 def check_values(config: Namespace, flags: Sequence[Flag]) -> None:
@@ -82,8 +76,10 @@ def check_values(config: Namespace, flags: Sequence[Flag]) -> None:
     if config.get("seed_everything") is not None:
         Flag("--seed_everything", "", seed).value(str(config["seed_everything"]))
     limit = config.get("trainer.max_time")
-    if isinstance(limit, str) and not re.fullmatch(r"\d+(:\d+){3}", limit):
+    if isinstance(limit, str) and not re.fullmatch(r"\d+(:\d\d){3}", limit):
         raise InputError(f"--trainer.max_time {limit}: give days:hours:minutes:seconds, such as 00:08:00:00")
+    if limit is not None and not any(map(int, re.findall(r"\d+", str(limit)))):
+        raise InputError(f"--trainer.max_time {limit}: leaves no time; give more, or leave it out for no limit")
     for name, least in LEAST.items():
         given = config.get(f"trainer.{name}")
         if isinstance(given, int) and given < least:

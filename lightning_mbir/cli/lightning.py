@@ -124,6 +124,17 @@ class SaveConfig(SaveConfigCallback):
 
     on_validation_start = on_test_start = on_predict_start = on_train_start
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.batches_before = getattr(pl_module, "batches_seen", None)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        untrained = self.batches_before is not None and self.batches_before == getattr(pl_module, "batches_seen", None)
+        if untrained and not 0 < trainer.max_steps <= trainer.global_step:  # which was told before
+            log.warning(
+                "nothing was trained: --steps, --trainer.max_time (of all that --ckpt_path has taken) or another limit "
+                "left no step; what is written has the weights that it began with"
+            )
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt):
             interrupted()
@@ -196,10 +207,7 @@ class CLI(LightningCLI):
             parser.link_arguments("data.slices", "model.slices")
 
     def _parse_ckpt_path(self) -> None:
-        """Hyper-parameters stored in a checkpoint never come before the command line; only look for the file."""
-        path = self.config[self.chosen].get("ckpt_path")
-        if path and not Path(path).is_file():
-            raise InputError(f"--ckpt_path {path}: no such file; give a checkpoint that `fit` wrote")
+        """Nothing: hyper-parameters stored in a checkpoint never come before the command line."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Look at all values, from wherever they come, before anything is made of them."""

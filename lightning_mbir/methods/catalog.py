@@ -75,13 +75,26 @@ def get_method(method: str | Callable[..., Any]) -> Method:
     """
     if isinstance(method, Method):
         return method
-    if callable(method):
+    if not isinstance(method, str):
         return Method(method)
     if method in METHODS:
         return METHODS[method]
     if "." not in method:
         raise _unknown(method)
     return _made("--method", method, method)
+
+
+def method_name(flag: str, method: object) -> str:
+    """The name or class path of a method, for what is kept and filed under it; of a ``Method`` its name in ``METHODS``.
+
+    Raises:
+        InputError: anything else, such as a function, which has no name to be found again by.
+    """
+    if isinstance(method, str):
+        return method
+    if isinstance(method, Method) and METHODS.get(method.name) == method:
+        return method.name
+    raise InputError(f"{flag} {method!r:.80}: give names or class paths, such as dds; functions go into reconstruct()")
 
 
 def _own(name: str) -> Method:
@@ -94,8 +107,6 @@ def _made(flag: str, name: str, path: str) -> Method:
     found = imported(flag, path, Method)
     if isinstance(found, Method):
         return replace(found, path=name)
-    if not callable(found):
-        raise InputError(f"{flag} {path}: a {type(found).__name__}, no function of a problem (docs/extending.md)")
     return Method(found, path=name)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -236,14 +235,20 @@ class Method:
     memory: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        name = getattr(self.run, "__name__", repr(self.run))
+        name = self.name
+        if inspect.isclass(self.run) or not callable(self.run):
+            given = self.path or repr(self.run)
+            raise InputError(f"method {given:.80}: give a name, a class path or a function of a problem, and no class")
         if not (inspect.getdoc(self.run) or "").strip():
             raise InputError(f"method {name}: has no docstring; its first line is what help says of it")
         for key, known in (("modalities", MODALITIES), ("needs", tuple(NEEDS))):
             for value in getattr(self, key):
                 if value not in known:
                     raise InputError(f"method {name}: {key} has {value!r}; there are {', '.join(known)}")
-        for parameter in list(inspect.signature(self.run).parameters.values())[1:]:
+        problem, *options = inspect.signature(self.run).parameters.values() or (None,)
+        if problem is None or problem.kind is inspect.Parameter.KEYWORD_ONLY:
+            raise InputError(f"method {name}: takes no problem, which is what it is given first (docs/extending.md)")
+        for parameter in options:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 raise InputError(f"method {name}: {parameter} is no option; options come after *, with names")
             if parameter.default is inspect.Parameter.empty:
@@ -257,14 +262,15 @@ class Method:
     @property
     def name(self) -> str:
         """What it is called, and filed under."""
-        return self.path or str(self.run.__name__)
+        return self.path or str(getattr(self.run, "__name__", type(self.run).__name__))
 
     @cached_property
     def signature(self) -> dict[str, Option]:
         """All options by name, ``steps`` among them."""
-        hints = typing.get_type_hints(self.run, include_extras=True)
-        parameters = list(inspect.signature(self.run).parameters.values())[1:]
-        return {p.name: Option(p.name, p.default, hints.get(p.name, type(p.default))) for p in parameters}
+        own = list(inspect.signature(self.run, eval_str=True).parameters.values())[1:]
+        return {
+            p.name: Option(p.name, p.default, type(p.default) if p.annotation is p.empty else p.annotation) for p in own
+        }
 
     @property
     def options(self) -> dict[str, Any]:

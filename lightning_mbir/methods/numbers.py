@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_mbir import slabs
+from lightning_mbir.data.measurements.centre import LOOKED_AT, uncentred
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.limits import check_size
 from lightning_mbir.physics import LinearOperator
+
+log = logging.getLogger(__name__)
 
 PART = 2**22
 """Values of a measurement that are looked at together."""
@@ -26,6 +30,15 @@ def check_given(y: object, operator: object, weights: object = None) -> None:
     for what, values in (("measurement is", y), *((("weights are", weights),) if weights is not None else ())):
         if not isinstance(values, Tensor):
             raise InputError(f"the {what} a {type(values).__name__}; give a tensor, as torch.as_tensor(...) makes it")
+
+
+def tell_uncentred(y: Tensor, operator: LinearOperator) -> None:
+    """Warn where k-space is not centred and its operator takes it so. Files are refused; here the user may know better,
+    as of a mask that leaves the middle out."""
+    if operator.centred and y.is_complex() and y.ndim > 1 and len(y):
+        some = y.detach()[:: -(-len(y) // LOOKED_AT)] if y.ndim > 2 else y.detach()
+        if wrong := uncentred(some):
+            log.warning("the measurement: %s, unless the mask leaves the middle out", wrong)
 
 
 def usable(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, Tuned, auto_candidates, candidates_of
-from lightning_mbir.methods.catalog import cards, check_method, get_method, source_sha256
+from lightning_mbir.methods.catalog import cards, check_method, get_method, method_name, source_sha256
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.search import searched
 from lightning_mbir.methods.settings import AUTO
@@ -125,7 +125,8 @@ class Wanted:
         """
         if self.methods is not None:
             return self._compared(setting)
-        method = self.method or (AUTO if setting.measured and not self.options and self.steps is None else "dds")
+        fitting = AUTO if setting.measured and not self.options and self.steps is None else "dds"
+        method = fitting if self.method in (None, "") else method_name("--method", self.method)
         return [self._plan(method, self.options, self.steps, self.samples, setting)]
 
     def _plan(self, method: str, options: dict[str, Any], steps: int | None, samples: int, setting: Setting) -> Plan:
@@ -176,8 +177,9 @@ class Wanted:
     def _compared(self, setting: Setting) -> list[Plan]:
         """Several methods; samples are of those with randomness."""
         methods, options, samples, steps = self.methods, self.options, self.samples, self.steps
-        names = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else list(methods or [])
-        names = [name for name in names if name]
+        given: Any = methods.split(",") if isinstance(methods, str) else methods
+        given = given if isinstance(given, list | tuple) else [given]
+        names = [name for one in given if (name := method_name("--methods", one).strip())]
         if not names:
             raise InputError("--methods: names no method; give some, such as dds,admm_tv")
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -15,7 +15,7 @@ from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
-from lightning_mbir.methods.numbers import as_measured, check_given
+from lightning_mbir.methods.numbers import as_measured, check_given, tell_uncentred
 from lightning_mbir.methods.priors import Prior, as_prior
 from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
 from lightning_mbir.methods.settings import AUTO
@@ -87,6 +87,7 @@ def reconstruct(
             little measured to hold any of it out.
     """
     check_given(y, operator, weights)
+    tell_uncentred(y, operator)
     modality = modality or modality_of(operator)
     arguments: dict[str, Any] = {
         "seed": seed,

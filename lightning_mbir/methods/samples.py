@@ -20,7 +20,7 @@ from lightning_mbir.files import write_whole
 from lightning_mbir.host_slabs import HostSlabs
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
-from lightning_mbir.methods.numbers import as_measured, check_given
+from lightning_mbir.methods.numbers import as_measured, check_given, tell_uncentred
 from lightning_mbir.methods.priors import Prior, load_task_prior
 from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
 from lightning_mbir.physics import InSlabs, LinearOperator
@@ -176,6 +176,7 @@ def reconstruct_samples(
         InputError: as ``reconstruct`` does; fewer than two samples, or a method without randomness.
     """
     check_given(y, operator)
+    tell_uncentred(y, operator)
     modality: Modality = arguments.get("modality") or modality_of(operator)
     chosen = check_method(method, modality, {}, None)
     if samples < 2:

@@ -8,11 +8,17 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, is_finite
 from lightning_mbir.slabs import current, largest, length, own_inner
 
 PRECISIONS = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 """That operators work in; others lose what the adjoint and the solvers rely on, or cannot be multiplied."""
+
+
+def check_tensor(what: str, value: object) -> None:
+    """Raise where an array of another library, or a list, is given for a tensor."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{what} is a {type(value).__name__}; give a tensor, as torch.as_tensor(...) makes it")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class LinearOperator(nn.Module):
         separable: whether the operator acts slice by slice.
         domain_complex, range_complex: whether the two sides are complex.
         normal_is_cheaper: whether ``normal`` takes less time than ``forward``, as where transforms cancel.
+        centred: whether it measures k-space on a grid, with zero frequency in the middle of its last two dimensions.
         working: measurements that a product with a whole volume takes for its work, beside what is given and found.
     """
 
@@ -52,6 +59,7 @@ class LinearOperator(nn.Module):
     domain_complex: bool = False
     range_complex: bool = False
     normal_is_cheaper: bool = False
+    centred: bool = False
     working: float = 2.0
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -195,6 +203,8 @@ class LinearOperator(nn.Module):
             raise InputError(f"{name} {verb} tensors, not a {type(tensor).__name__}; torch.as_tensor(...) makes one")
         if tuple(tensor.shape[-len(shape) :]) != shape:
             raise InputError(f"{name} {verb} (..., {', '.join(map(str, shape))}), not {tuple(tensor.shape)}")
+        if not tensor.numel():
+            raise InputError(f"{name} {verb} one slice or more, not {tuple(tensor.shape)}; leave out what is empty")
         if tensor.dtype not in PRECISIONS:
             raise InputError(f"{name} {verb} single or double precision, not {tensor.dtype}; give .float()")
 
@@ -204,6 +214,8 @@ class LinearOperator(nn.Module):
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> LinearOperator:
+        if divisor == 0:
+            raise InputError(f"{type(self).__name__} / 0: give another number")
         return ScaledOperator(self, 1.0 / divisor)
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
@@ -213,6 +225,12 @@ class LinearOperator(nn.Module):
 def _size(x: Tensor) -> float:
     """Euclidean norm of what one process has."""
     return float(own_inner(x, x).sqrt())
+
+
+def check_operator(name: str, operator: object) -> None:
+    """Raise where what an operator is made of is none."""
+    if not isinstance(operator, LinearOperator):
+        raise InputError(f"{name}: {operator!r:.80} is no LinearOperator; give one, such as ParallelBeam(...)")
 
 
 class Adjoint(LinearOperator):
@@ -250,10 +268,11 @@ class Around(LinearOperator):
 
     def __init__(self, operator: LinearOperator) -> None:
         super().__init__()
+        check_operator(type(self).__name__, operator)
         self.operator = operator
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.domain_complex, self.range_complex = operator.domain_complex, operator.range_complex
-        self.separable = operator.separable
+        self.separable, self.centred = operator.separable, operator.centred
         self._probe = operator._probe
 
     def around(self, operator: LinearOperator) -> LinearOperator:
@@ -296,6 +315,8 @@ class ScaledOperator(Around):
 
     def __init__(self, operator: LinearOperator, factor: float) -> None:
         super().__init__(operator)
+        if not is_finite(factor):
+            raise InputError(f"operators are scaled by real finite numbers, not by {factor!r:.80}")
         self.factor, self.normal_is_cheaper = factor, operator.normal_is_cheaper
 
     def around(self, operator: LinearOperator) -> ScaledOperator:
@@ -344,6 +365,8 @@ class Composition(LinearOperator):
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
         super().__init__()
+        for operator in (outer, inner):
+            check_operator("Composition", operator)
         if outer.domain_shape != inner.range_shape:
             raise InputError(f"cannot apply an operator of {outer.domain_shape} to measurements of {inner.range_shape}")
         self.outer, self.inner = outer, inner

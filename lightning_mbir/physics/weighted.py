@@ -7,7 +7,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.operator import Around, LinearOperator
+from lightning_mbir.physics.operator import Around, LinearOperator, check_tensor
 from lightning_mbir.slabs import largest
 
 
@@ -29,6 +29,7 @@ class Weighted(Around):
 
     def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
         super().__init__(operator)
+        check_tensor("weights", weights)
         given, one = tuple(weights.shape), operator.range_shape
         by_slice = operator.separable and len(given) == len(one) + 1
         if given[-len(one) :] != one or not (given == one or by_slice) or 0 in given:

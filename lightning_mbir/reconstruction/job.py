@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mbir.data.measurements.measurement import Measurement
-from lightning_mbir.data.volumes.volume import ASSUMED, Volume
+from lightning_mbir.data.volumes.volume import ASSUMED, UNSIZED, Volume
 from lightning_mbir.methods.plans import Plan
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
@@ -18,7 +18,8 @@ from lightning_mbir.slabs import WHOLE, Slab
 
 MINUTES = 5.0
 """Between two states that are kept, unless it is said otherwise."""
-UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}"
+UNPLACED = f"a measurement does not tell how it lies: {ASSUMED[0]}, and recon.nii.gz has no place in the world"
+UNMEASURED = f"a measurement does not tell all lengths: {UNSIZED}, and recon.nii.gz has no unit of length"
 
 
 @dataclass(frozen=True)
@@ -64,5 +65,12 @@ def placed(scan: Volume | Measurement, image: Tensor, case: Case) -> Volume:
     """An image ``(Z, Y, X)`` where the scan lies, on the host."""
     if isinstance(scan, Volume):
         return scan.with_data(image.cpu())
-    notes = () if scan.sided else (UNPLACED,)
-    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated, notes=notes)
+    return Volume(image.cpu(), scan.affine, case.name, scan.modality, case.calibrated, notes=assumed(scan))
+
+
+def assumed(scan: Volume | Measurement) -> tuple[str, ...]:
+    """What a measurement does not tell of the volume to come, a line each; a volume has that in its notes."""
+    if isinstance(scan, Volume):
+        return ()
+    known = {UNPLACED: scan.sided, UNMEASURED: scan.sized and scan.calibrated}
+    return tuple(note for note, is_known in known.items() if not is_known)

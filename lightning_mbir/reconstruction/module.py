@@ -27,7 +27,7 @@ from lightning_mbir.methods.priors import check_pair, load_task_prior
 from lightning_mbir.methods.tasks import get_task
 from lightning_mbir.prior.networks.precision import PRECISIONS
 from lightning_mbir.reconstruction.comparison import COMPARISON, compare_volume
-from lightning_mbir.reconstruction.job import MINUTES, Job
+from lightning_mbir.reconstruction.job import MINUTES, Job, assumed
 from lightning_mbir.reconstruction.logged import VolumeBoard, mean_scalars
 from lightning_mbir.reconstruction.measured import part_of
 from lightning_mbir.reconstruction.prediction import predict_volume
@@ -326,7 +326,7 @@ class ReconstructionModule(L.LightningModule):
         if not slab.first:
             return None
         self.board.add(self._index(batch_idx), metrics, job.course)
-        return record_of(job.folder, self.keep_volumes, self.task.modality, getattr(scan, "notes", ()))
+        return record_of(job.folder, self.keep_volumes, self.task.modality, (*scan.notes, *assumed(scan)))
 
     def _scan(self, batch: Any, batch_idx: int) -> Volume | Measurement:
         """What is reconstructed: a batch of ours, or one of another loader turned to that."""

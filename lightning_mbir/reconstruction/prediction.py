@@ -23,7 +23,7 @@ from lightning_mbir.methods.samples import PosteriorSamples, Running
 from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
-from lightning_mbir.reconstruction.job import Job, placed
+from lightning_mbir.reconstruction.job import Job, assumed, placed
 from lightning_mbir.reconstruction.kept import kept_samples, state_folder, tried
 from lightning_mbir.reconstruction.logged import run_name
 from lightning_mbir.reconstruction.pages import prediction_page
@@ -217,6 +217,8 @@ def _written(
     figure = montage(title, name, image, direct, case.truth, place, scale, scores)
     if headers:
         write_dicom(folder / DICOM, volume, headers)
+    if unknown := assumed(job.scan):
+        log.info("%s: %s", case.name, "; ".join(unknown))
     if job.report:
         std = None if spread is None else spread.std
         page = prediction_page(metrics, name, volume, direct, case.truth, std, scale, job.config)

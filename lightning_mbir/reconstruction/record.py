@@ -12,7 +12,8 @@ import torch.distributed
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
-from lightning_mbir.data.volumes.reading import read_volume
+from lightning_mbir.data.volumes.nifti import read_nifti
+from lightning_mbir.data.volumes.reading import as_volume
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.reconstruction.writer import METRICS
 from lightning_mbir.report.metrics import PLANES
@@ -75,7 +76,7 @@ def record_of(folder: Path, keep: bool, modality: Modality, notes: tuple[str, ..
         return VolumeRecord(*told)
     calibrated = bool(metrics["input"].get("calibrated", True))
     unit = MU_WATER / 1000 if modality == "ct" and calibrated else 1.0
-    read = read_volume(files["recon.nii.gz"], "mri")  # whose values are left as they are
+    read = _read(files["recon.nii.gz"])
     data = read.data * unit + (MU_WATER if unit != 1.0 else 0.0)
     volume = replace(
         read,
@@ -86,7 +87,12 @@ def record_of(folder: Path, keep: bool, modality: Modality, notes: tuple[str, ..
         notes=notes,
     )
     spread = files.get("std.nii.gz")
-    return VolumeRecord(*told, volume, None if spread is None else read_volume(spread, "mri").data * unit)
+    return VolumeRecord(*told, volume, None if spread is None else _read(spread).data * unit)
+
+
+def _read(path: Path) -> Volume:
+    """A volume of ours where it lay, as MRI, whose values are left as they are."""
+    return as_volume(path, read_nifti(path, "mri", assumed=True), "mri")
 
 
 def summary(metrics: dict[str, Any], folder: Path) -> str:

@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -19,8 +19,8 @@ FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")
 
 @torch.no_grad()
 def fbp(
-    y: Float[Tensor, "*batch views bins"], operator: ParallelBeam | FanBeam, filter: str = "ramp"
-) -> Float[Tensor, "*batch y x"]:
+    y: Num[Tensor, "*batch views bins"], operator: ParallelBeam | FanBeam, filter: str = "ramp"
+) -> Num[Tensor, "*batch y x"]:
     """Attenuation from sinograms (Kak and Slaney 1988, sections 3.3 and 3.4).
 
     The ramp is the transform of its band-limited kernel, sampled at the bins (equation 61 there), so the mean comes
@@ -44,6 +44,8 @@ def fbp(
             f"fbp is for ParallelBeam and FanBeam, not {type(operator).__name__}; fdk is for ConeBeam, sirt for all"
         )
     operator.check_range(y)
+    if y.is_complex():
+        return torch.complex(fbp(y.real, operator, filter), fbp(y.imag, operator, filter))
     if isinstance(operator, FanBeam):
         return _fan(y, operator, filter)
     if _is_displaced(operator):

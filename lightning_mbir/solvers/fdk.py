@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -19,7 +19,7 @@ VOXELS = 2**24
 
 
 @torch.no_grad()
-def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp") -> Float[Tensor, "*batch z y x"]:
+def fdk(y: Num[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp") -> Num[Tensor, "*batch z y x"]:
     """Attenuation from cone-beam projections (Feldkamp, Davis and Kress, "Practical cone-beam algorithm", JOSA A 1(6),
     1984): exact in the plane of the source, approximate above and below it.
 
@@ -41,6 +41,8 @@ def fdk(y: Float[Tensor, "*measured"], operator: ConeBeam, filter: str = "ramp")
             f"fdk is for ConeBeam, not {type(operator).__name__}; fbp is for ParallelBeam and FanBeam, sirt for all"
         )
     operator.check_range(y)
+    if y.is_complex():
+        return torch.complex(fdk(y.real, operator, filter), fdk(y.imag, operator, filter))
     source, total = operator.source_distance, operator.source_distance + operator.detector_distance
     v, u = (torch.from_numpy(part) for part in operator.positions)
     angles = view_weights(operator.angles, 360)[:, None]

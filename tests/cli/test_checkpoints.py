@@ -35,6 +35,7 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line_before_volumes_are_
     content = torch.load(prior_ckpt, weights_only=True)
     Path("cut.ckpt").write_bytes(prior_ckpt.read_bytes()[:5000])
     Path("text.ckpt").write_text("no checkpoint")
+    Path("empty").mkdir()
     torch.save({"state_dict": content["state_dict"]}, "weights.ckpt")
     torch.save(content["state_dict"], "bare.ckpt")
     first = next(iter(content["state_dict"].values()))
@@ -46,6 +47,10 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line_before_volumes_are_
     wider = ["--model.network_options", json.dumps({"channels": [8, 24], "attention": False})]
     cases = [
         (fit, "cut.ckpt", "not a whole PyTorch checkpoint"),
+        (fit, "empty", "empty: a folder; give a checkpoint that `fit` or `fit_unet` wrote"),
+        (fit, "prior", f"prior: a folder; give {prior_ckpt}"),
+        (validate, str(prior_ckpt.parents[1]), f"{prior_ckpt.parents[1]}: a folder; give {prior_ckpt}"),
+        (unet, str(unet_ckpt.parent), f"{unet_ckpt.parent}: a folder; give {unet_ckpt}"),
         (fit, "text.ckpt", "not a whole PyTorch checkpoint"),
         (fit, "weights.ckpt", "no checkpoint of a training"),
         (fit, "bare.ckpt", "no checkpoint of a training"),
@@ -79,4 +84,14 @@ def test_checkpoints_that_do_not_fit_are_refused_in_one_line_before_volumes_are_
     assert "warning" not in capfd.readouterr().err  # what Lightning warns of at each resume is so by intention
     assert torch.load(next(Path("again").rglob("last.ckpt")), weights_only=True)["global_step"] == 8
     assert main([*fit, "--steps", "3", "--ckpt_path", str(prior_ckpt)]) == 0
-    assert "at step 6, and --steps 3 is no more: nothing is trained" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert said.count("nothing ") == 1 and "at step 6, and --steps 3 is no more: nothing is trained" in said
+
+
+@pytest.mark.parametrize("limit", ["--steps=0", "--trainer.limit_train_batches=0", "--trainer.max_epochs=0"])
+def test_a_prior_that_was_not_trained_is_told(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*TINY_FIT, "--output_dir", "out", limit]) == 0
+    assert capfd.readouterr().err.count("nothing was trained: --steps, --trainer.max_time") == 1

@@ -1,5 +1,6 @@
 """Configurations are data: what they may hold, what they may name, and what is refused before it does anything."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.lazy import imported, trusting
 from lightning_mbir.methods.catalog import get_method
 from lightning_mbir.physics import LinearOperator
-from lightning_mbir.yaml_text import ALIASES, DEEPEST, LONGEST, check_value, check_yaml
+from lightning_mbir.yaml_text import ALIASES, DEEPEST, LONGEST, check_value, check_yaml, read_yaml
 from tests.cli.test_errors import PREDICT, refused
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -106,6 +107,56 @@ def test_text_between_braces_is_text(work: Path) -> None:
     """No file that a value might name is read, and no variable."""
     assert main(config("model:\n  output_dir: ${oc.env:HOME}/x\n")) == 0
     assert next(Path("${oc.env:HOME}/x").rglob("metrics.json")).is_file()
+
+
+def test_scalars_are_what_they_look_like() -> None:
+    """Where YAML 1.1 has base 60, octal numbers that begin with 0, ``no`` as false, and dates that may not be."""
+    texts = ["20:44", "1:00:30:00", "1:30.5", "0100", "001", "no", "on", "y", "2026-13-45", "2026-01-02", "=", "1__0"]
+    texts += ["0,1", "1.2.3", "1e", "e5", "+", ".", "0x", "9" * 5000, "abc"]
+    assert read_yaml("\n".join(f"- {text}" for text in texts)) == texts
+    numbers = {"0": 0, "-7": -7, "+12": 12, "1_000": 1000, "0x10": 16, "0o17": 15, "1e-4": 1e-4, "1E5": 1e5}
+    numbers |= {"1.5": 1.5, ".5": 0.5, "5.": 5.0, "-0.5e-3": -5e-4, "012.5": 12.5, ".inf": math.inf, "1_0.5": 10.5}
+    found = read_yaml("\n".join(f"- {text}" for text in numbers))
+    assert found == list(numbers.values())
+    assert [type(value) for value in found] == [type(value) for value in numbers.values()]
+    assert read_yaml("[true, False, null, ~, ]") == [True, False, None, None] and read_yaml("a:") == {"a": None}
+    assert math.isnan(read_yaml(".nan"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("trainer: {max_time: 00:00:30:00}\n", "max_time: 00:00:30:00"),
+        ("trainer: {max_time: 1:00:30:00}\n", "max_time: '1:00:30:00'"),
+        ("trainer: {max_steps: 0100}\n", "max_steps: 100"),
+        ("data: {held_out: 001}\n", "held_out: '001'"),
+        ("data: {held_out: no}\n", "held_out: 'no'"),
+        ("data: {held_out: 2026-13-45}\n", "held_out: '2026-13-45'"),
+        ("data: {image_size: [064, 128]}\n", "- 64"),
+        ("model: {learning_rate: 1e-4}\n", "learning_rate: 0.0001"),
+    ],
+)
+def test_a_configuration_says_what_was_written(text: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.yaml").write_text(text)
+    assert main(["fit", "--config", "c.yaml", "--print_config"]) == 0
+    assert line in [said.strip() for said in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trainer: {max_time: 00:30:00}\n", "--trainer.max_time 00:30:00: give days:hours:minutes:seconds"),
+        ("trainer: {max_time: 1:30:00}\n", "--trainer.max_time 1:30:00: give days:hours:minutes:seconds"),
+        ("trainer: {max_time: 00:00:00:00}\n", "--trainer.max_time 00:00:00:00: leaves no time"),
+        ("trainer: {max_time: {minutes: 0}}\n", "leaves no time"),
+        ("trainer: {max_steps: 1:30}\n", "--steps 1:30: give a whole number"),
+        ("model: {learning_rate: 1:30.5}\n", "--model.learning_rate 1:30.5: give a number"),
+        ("model: {compile: on}\n", "--model.compile on: give true or false"),
+    ],
+)
+def test_what_would_be_another_value_is_refused(text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.yaml").write_text(text)
+    assert words in refused(["fit", "--config", "c.yaml"], capsys)
 
 
 EVIL = [

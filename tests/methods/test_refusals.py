@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.methods.catalog import check_method
-from lightning_mbir.physics import FourierSampling
+from lightning_mbir.methods.catalog import METHODS, check_method
+from lightning_mbir.methods.method import Method
+from lightning_mbir.physics import (
+    FourierSampling,
+    MultiCoilFourier,
+    NonCartesianFourier,
+    RealDomain,
+    loop_coil_maps,
+    make_mask,
+    radial_trajectory,
+)
 from lightning_mbir.prior import Unit
-from lightning_mbir.reconstruction import reconstruct, reconstruct_samples
-from tests.helpers import gaussian_prior
+from lightning_mbir.reconstruction import ReconstructionModule, reconstruct, reconstruct_samples
+from tests.helpers import gaussian_prior, smooth_volume
 from tests.methods.test_reconstruct import problem
 
 
@@ -56,6 +65,64 @@ def test_wrong_methods_and_options_are_refused(method: str, options: dict[str, A
     if "--second_prior" not in words:  # known before any work
         with pytest.raises(InputError):
             check_method(method, "ct", options, steps)
+
+
+class Callable:
+    """Back-projects."""
+
+    def __call__(self, problem: Any) -> Tensor:
+        return problem.rhs
+
+
+@pytest.mark.parametrize("method", [Callable, 5, None, ["dds"], b"dds", object(), dict])
+def test_what_is_no_method_is_refused(method: Any) -> None:
+    operator, truth = problem("sv_ct")
+    with pytest.raises(InputError, match="give a name, a class path or a function of a problem"):
+        reconstruct(operator(truth), operator, method=method)
+    if method is not None:
+        with pytest.raises(InputError, match=r"--method .*: give names or class paths, such as dds"):
+            ReconstructionModule(task="sv_ct", method=method)
+        with pytest.raises(InputError, match=r"--methods .*: give names or class paths, such as dds"):
+            ReconstructionModule(task="sv_ct", methods=[method, "fbp"])
+
+
+def test_a_method_of_ours_is_its_name_where_results_are_filed_under_it() -> None:
+    module = ReconstructionModule(task="sv_ct", method=METHODS["fbp"])  # type: ignore[arg-type]
+    assert [plan.method for plan in module.plans] == ["fbp"]
+    with pytest.raises(InputError, match=r"functions go into reconstruct\(\)"):
+        ReconstructionModule(task="sv_ct", method=Method(Callable()))  # type: ignore[arg-type]
+
+
+def test_an_object_that_is_called_is_a_method_and_one_without_a_problem_is_none() -> None:
+    operator, truth = problem("sv_ct")
+    assert reconstruct(operator(truth), operator, method=Callable()).volume.shape == truth.shape
+
+    def nothing(*, steps: int = 3) -> None:
+        """Takes options alone."""
+
+    with pytest.raises(InputError, match="method nothing: takes no problem"):
+        reconstruct(operator(truth), operator, method=nothing)  # type: ignore[arg-type]
+
+
+def test_k_space_that_is_not_centred_is_told_where_the_operator_is(caplog: pytest.LogCaptureFixture) -> None:
+    """Once for all samples; not of a centred one, nor of an operator off the grid or of a user's own."""
+    truth = smooth_volume((2, 32, 32)).to(torch.complex64)
+    mask = make_mask("gaussian1d", (32, 32), 2.0)
+    maps = loop_coil_maps(3, 32)
+    spokes = NonCartesianFourier(radial_trajectory(24, 32), (32, 32))
+    operators = [FourierSampling(mask), MultiCoilFourier(mask, maps), RealDomain(FourierSampling(mask)), spokes]
+    for operator in operators:
+        y = operator(truth if operator.domain_complex else truth.real)
+        caplog.clear()
+        reconstruct(y, operator, method="cgls", steps=2)
+        assert "strongest" not in caplog.text
+        reconstruct(torch.fft.ifftshift(y, (-2, -1)), operator, method="cgls", steps=2)
+        told = "the measurement: k-space is strongest at both ends of y and x, as numpy.fft.fft2 leaves it"
+        assert caplog.text.count(told) == operator.centred and operator.centred == (operator is not spokes)
+    caplog.clear()
+    y = torch.fft.ifftshift(operators[0](truth), (-2, -1))
+    reconstruct_samples(y, RealDomain(operators[0]), gaussian_prior("mri"), "dds", samples=2, steps=2)
+    assert caplog.text.count("apply numpy.fft.fftshift to y and x, unless the mask leaves the middle out") == 1
 
 
 def test_what_is_no_measurement_no_operator_and_no_seed_is_refused_in_one_line() -> None:

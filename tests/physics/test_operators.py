@@ -70,6 +70,26 @@ def test_what_is_no_tensor_of_single_or_double_precision_is_refused(name: str) -
             check(given.numpy())  # type: ignore[arg-type]
 
 
+def test_an_empty_stack_is_refused(name: str) -> None:
+    op = OPERATORS[name]()
+    for run, like in ((op, pair(op)[0]), (op.adjoint, pair(op)[1]), (op.normal, pair(op)[0])):
+        with pytest.raises(InputError, match=r"one slice or more, not \(0, "):
+            run(like.new_zeros(0, *like.shape))
+
+
+def test_complex_values_are_two_real_ones(name: str) -> None:
+    op = OPERATORS[name]().to(torch.float64)
+    if op.domain_complex or op.range_complex:
+        pytest.skip("complex anyway")
+    u, y = pair(op, (2,))
+    v, z = u.flip(0), y.flip(0)
+    x = torch.complex(u, v).requires_grad_()
+    torch.testing.assert_close(op(x), torch.complex(op(u), op(v)), **tolerance(name))
+    torch.testing.assert_close(op.adjoint(torch.complex(y, z)), torch.complex(op.adjoint(y), op.adjoint(z)))
+    (gradient,) = torch.autograd.grad(inner(op(x), torch.complex(y, z)).real, x)
+    torch.testing.assert_close(gradient, op.adjoint(torch.complex(y, z)))
+
+
 def test_linear(name: str) -> None:
     op = OPERATORS[name]().to(torch.float64)
     u, v = (random(op.domain_shape, op.dtype, seed) for seed in (3, 4))

@@ -1,8 +1,11 @@
 """Sizes that no memory holds, and lengths that no number does, are refused before anything is made."""
 
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +18,11 @@ from lightning_mbir.physics import (
     FourierSampling,
     MultiCoilFourier,
     NonCartesianFourier,
+    OffResonance,
     ParallelBeam,
+    RealDomain,
+    Weighted,
+    estimate_coil_maps,
     loop_coil_maps,
     make_mask,
     radial_trajectory,
@@ -86,3 +93,34 @@ def test_what_no_memory_holds_is_refused_before_it_is_made(make: Callable[[], ob
 def test_lengths_beyond_all_measure_are_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: FourierSampling(np.ones((8, 8))), "the mask of FourierSampling is a ndarray; give a tensor"),
+        (lambda: MultiCoilFourier([[1.0]], torch.ones(2, 1, 1)), "the mask of MultiCoilFourier is a list"),
+        (lambda: MultiCoilFourier(torch.ones(8, 8), np.ones((2, 8, 8))), "coil_maps is a ndarray"),
+        (lambda: CartesianFourier3D(np.ones((8, 8)), (8, 8, 8)), "the mask of CartesianFourier3D is a ndarray"),
+        (lambda: NonCartesianFourier(np.ones((8, 2)), (8, 8)), "the trajectory is a ndarray"),
+        (lambda: OffResonance(FourierSampling(torch.ones(8, 8)), np.ones((8, 8)), torch.ones(8)), "field_map is a"),
+        (lambda: Weighted(ParallelBeam(8, [0.0, 90.0]), np.ones(3)), "weights is a ndarray"),
+        (
+            lambda: inspect.unwrap(estimate_coil_maps)(np.ones((2, 8, 8))),
+            "k-space is a ndarray",
+        ),
+        (lambda: RealDomain(5), "RealDomain: 5 is no LinearOperator"),
+        (lambda: ParallelBeam(8, [0.0]) @ 5, "Composition: 5 is no LinearOperator"),
+        (lambda: ParallelBeam(8, [0.0]) * 1j, "scaled by real finite numbers, not by 1j"),
+        (lambda: ParallelBeam(8, [0.0]) * math.nan, "scaled by real finite numbers, not by nan"),
+        (lambda: ParallelBeam(8, [0.0]) / 0, "ParallelBeam / 0"),
+        (lambda: ParallelBeam(8, 60), "angles are 60; give a list of degrees, one a view"),
+        (lambda: ParallelBeam(8, torch.tensor(60.0)), "give a list of degrees, one a view"),
+        (lambda: ParallelBeam(8, "0,1"), "angles are '0,1'; give a list of degrees"),
+        (lambda: ParallelBeam(8, [0.0], pixel_size="1"), "pixel_size is 1; give a positive number"),
+    ],
+)
+def test_what_is_no_tensor_no_operator_and_no_number_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()
+    assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -14,14 +14,16 @@ from torch import Tensor
 from lightning_mbir.data import VolumeDataModule
 from lightning_mbir.data.measurements.measurement import Measurement, read_measurement
 from lightning_mbir.data.measurements.options import MeasurementOptions
+from lightning_mbir.data.volumes.volume import mu_to_hu
 from lightning_mbir.errors import InputError
 from lightning_mbir.methods.units import estimated_scale
 from lightning_mbir.physics import MultiCoilFourier, ParallelBeam, loop_coil_maps, make_mask
 from lightning_mbir.reconstruction import TASKS, ReconstructionModule, reconstruct
 from lightning_mbir.reconstruction.case import measured
+from lightning_mbir.reconstruction.job import UNMEASURED, UNPLACED
 from lightning_mbir.reconstruction.measured import measured_operator, part_of
 from tests.helpers import gaussian_prior, smooth_volume
-from tests.reconstruction.test_module import predict
+from tests.reconstruction.test_module import predict, trainer
 
 GEOMETRY = {"image_size": 32, "angles": [3.0 * i + 10 for i in range(60)], "n_detectors": 46}
 
@@ -85,7 +87,8 @@ def test_slices_of_a_measurement_are_reconstructed_as_they_are_in_the_whole(tmp_
         volumes.append(nib.load(out / "sv_ct/scan/recon.nii.gz"))
     whole, part = volumes
     np.testing.assert_allclose(part.get_fdata(), whole.get_fdata()[..., 2:4], atol=0.1)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(part.affine @ [0, 0, 0, 1], whole.affine @ [0, 0, 2, 1])  # type: ignore[attr-defined]
+    places = [volume.header.get_sform() for volume in volumes]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(places[1] @ [0, 0, 0, 1], places[0] @ [0, 0, 2, 1])
 
 
 def test_k_space_is_undersampled_once() -> None:
@@ -235,3 +238,25 @@ def test_whitening_that_cannot_be_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "ct.npz", measurement=np.ones((2, 5, 30)), angles=np.arange(5.0), image_size=20, pixel_size=2.0)
     with pytest.raises(InputError, match=r"--data.whiten: is for k-space"):
         read_measurement(tmp_path / "ct.npz", "ct", options)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_a_measurement_does_not_tell_its_results_do_not_claim(
+    known: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither sides nor lengths; and volumes that are kept lie as they were reconstructed, not mirrored."""
+    lengths: dict[str, Any] = {"pixel_size": 1.0, "spacing": [2.0, 1.0, 1.0]} if known else {"pixel_size": 1.0}
+    np.savez(tmp_path / "scan.npz", measurement=scan().y.numpy(), **GEOMETRY, **lengths)
+    data = VolumeDataModule(measurement=tmp_path / "scan.npz", modality="ct")
+    module = ReconstructionModule(task="sv_ct", method="fbp", output_dir=tmp_path, keep_volumes=True)
+    with caplog.at_level("INFO", "lightning_mbir"):
+        (record,) = trainer(tmp_path).predict(module, datamodule=data)  # type: ignore[misc]
+    image: Any = nib.load(record.files["recon.nii.gz"])
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (0, 0)
+    assert image.header.get_xyzt_units()[0] == ("mm" if known else "unknown")
+    np.testing.assert_allclose(image.header.get_sform(), data._measurement.affine)
+    np.testing.assert_allclose(mu_to_hu(record.volume.data), image.get_fdata().transpose(2, 1, 0), atol=0.01)
+    np.testing.assert_allclose(record.volume.affine, data._measurement.affine)
+    assert not record.volume.sided and record.volume.sized == known
+    for where in (caplog.text, record.files["report.html"].read_text()):
+        assert UNPLACED in where and (UNMEASURED in where) != known

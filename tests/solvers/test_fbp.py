@@ -142,8 +142,10 @@ def test_batches_are_their_members() -> None:
     cone = ConeBeam((3, 8, 8), SCANS["full"][::8], source_distance=30.0, detector_distance=20.0)
     y = torch.rand(2, 3, *fan.range_shape, generator=generator)
     torch.testing.assert_close(fbp(y, fan)[1, 2], fbp(y[1, 2], fan))
+    torch.testing.assert_close(fbp(torch.complex(y, -2 * y), fan).imag, -2 * fbp(y, fan))
     y = torch.rand(2, *cone.range_shape, generator=generator)
     torch.testing.assert_close(fdk(y, cone)[1], fdk(y[1], cone))
+    torch.testing.assert_close(fdk(torch.complex(y, -2 * y), cone).imag, -2 * fdk(y, cone))
 
 
 def test_two_half_turns_of_parallel_rays_count_once() -> None:

@@ -31,11 +31,8 @@ def check_centre(path: Path, y: Tensor) -> tuple[str, ...]:
     Raises:
         InputError: k-space that is strongest at both ends of an axis, so that zero frequency is not in the middle.
     """
-    if ends := _strong_ends(y):
-        raise InputError(
-            f"{path}: k-space is strongest at both ends of {ends}, as numpy.fft.fft2 leaves it; zero frequency has to "
-            f"be in the middle: apply numpy.fft.fftshift to {ends} first"
-        )
+    if wrong := uncentred(y):
+        raise InputError(f"{path}: {wrong} first")
     some = torch.fft.ifftshift(y[:: -(-len(y) // LOOKED_AT)], (-2, -1))
     if ends := _strong_ends(torch.fft.fftshift(torch.fft.ifft2(some), (-2, -1))):
         return (
@@ -43,6 +40,16 @@ def check_centre(path: Path, y: Tensor) -> tuple[str, ...]:
             "numpy.fft.ifftshift before it was transformed?",
         )
     return ()
+
+
+def uncentred(y: Tensor) -> str:
+    """What is wrong with k-space ``(..., Y, X)`` that is strongest at both ends of an axis; empty where nothing is."""
+    if not (ends := _strong_ends(y)):
+        return ""
+    return (
+        f"k-space is strongest at both ends of {ends}, as numpy.fft.fft2 leaves it; zero frequency has to be in the "
+        f"middle: apply numpy.fft.fftshift to {ends}"
+    )
 
 
 def _strong_ends(values: Tensor) -> str:

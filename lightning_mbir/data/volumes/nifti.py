@@ -23,7 +23,7 @@ EXTENSIONS = 64 << 20
 """Bytes that may lie between a header and its voxels."""
 
 
-def read_nifti(path: Path, modality: Modality) -> Image:
+def read_nifti(path: Path, modality: Modality, assumed: bool = False) -> Image:
     """Read a NIfTI file, or the pair of files that a header ``.hdr`` belongs to.
 
     The affine is the sform as it is, else the qform; units of length other than mm are scaled.
@@ -31,6 +31,7 @@ def read_nifti(path: Path, modality: Modality) -> Image:
     Args:
         path: ``.nii``, ``.nii.gz`` or ``.hdr``.
         modality: complex voxels become magnitudes for ``"mri"`` alone.
+        assumed: of a file of ours, whether it lies where ``write_volume`` has assumed it, though its codes say nowhere.
 
     Raises:
         InputError: no NIfTI, damaged, more or less than one volume, or a header that contradicts itself.
@@ -44,6 +45,8 @@ def read_nifti(path: Path, modality: Modality) -> Image:
             raise InputError(f"{path}: its header says that its voxels lie {where}, its name says otherwise; rename it")
         if pair:
             stream.rest()
+        if assumed and not header["sform_code"] and np.linalg.det(header.get_sform()):
+            header["sform_code"] = 1
         affine, placed = _affine(path, header)
         shape, dtype, typed = _layout(path, header, modality)
         offset = _offset(path, header, size + 4 if single else 0)

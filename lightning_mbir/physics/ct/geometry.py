@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mbir.data.measurements.angles import full_turn, looks_like_radians
-from lightning_mbir.errors import InputError, whole_number
+from lightning_mbir.errors import InputError, is_finite, whole_number
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.slabs import current, largest, total
 
@@ -235,9 +235,12 @@ def seen_half(angles: Sequence[float], width: float, offset: float) -> float:
 
 def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[float, ...]:
     """The angles, checked; a warning where they look like radians, ``level`` calls up."""
-    count = _count(angles)
+    count = _count(name, angles)
     check_fits(f"{name}: {count:,.0f} angles", ANGLE_BYTES * count, "give fewer views")
-    values = torch.as_tensor(angles, dtype=torch.float64).flatten().cpu()
+    try:
+        values = torch.as_tensor(angles, dtype=torch.float64).flatten().cpu()
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: angles are {angles!r:.80}; give a list of degrees") from None
     if values.numel() == 0:
         raise InputError(f"{name} got no angles; give at least one view, in degrees")
     if not bool(torch.isfinite(values).all()):
@@ -253,11 +256,11 @@ def degrees(name: str, angles: Sequence[float] | Tensor, level: int) -> tuple[fl
     return tuple(values.tolist())
 
 
-def _count(angles: Sequence[float] | Tensor) -> float:
+def _count(name: str, angles: Sequence[float] | Tensor) -> float:
     try:
-        return angles.numel() if isinstance(angles, Tensor) else len(angles)
-    except TypeError:  # one number
-        return 1
+        return angles.numel() if isinstance(angles, Tensor) and angles.ndim else len(angles)
+    except TypeError:  # one number, which may be meant for that of the views
+        raise InputError(f"{name}: angles are {angles!r:.80}; give a list of degrees, one a view") from None
     except OverflowError:  # a range beyond what a list may have
         return math.inf
 
@@ -265,7 +268,7 @@ def _count(angles: Sequence[float] | Tensor) -> float:
 def check_positive(name: str, **lengths: float) -> None:
     """Raise where one of the numbers is not above zero, or beyond what can be computed with."""
     for key, value in lengths.items():
-        if not 0 < value <= LONGEST:
+        if not is_finite(value) or not 0 < value <= LONGEST:
             raise InputError(f"{name}: {key} is {value}; give a positive number, up to {LONGEST:g}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -58,13 +58,13 @@ class MatrixOperator(LinearOperator):
             raise InputError(f"MatrixOperator: {len(self.angles)} angles but {range_shape[0]} views; give one a view")
         self._projector = SparsePair(csr.astype(np.float32))
 
-    def forward(self, x: Float[Tensor, "*batch y x"]) -> Float[Tensor, "*batch views bins"]:
+    def forward(self, x: Num[Tensor, "*batch y x"]) -> Num[Tensor, "*batch views bins"]:
         """``(..., Y, X)`` to ``(..., views, bins)``."""
         self.check_domain(x)
         flat = x.reshape(-1, math.prod(self.domain_shape))
         return self._projector.apply(flat).reshape(*x.shape[:-2], *self.range_shape)
 
-    def adjoint(self, y: Float[Tensor, "*batch views bins"]) -> Float[Tensor, "*batch y x"]:
+    def adjoint(self, y: Num[Tensor, "*batch views bins"]) -> Num[Tensor, "*batch y x"]:
         """The exact transpose: ``(..., views, bins)`` to ``(..., Y, X)``."""
         self.check_range(y)
         flat = y.reshape(-1, math.prod(self.range_shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from jaxtyping import Float
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
@@ -43,13 +43,13 @@ class PlaneBeam(Beam):
                 log.debug("the matrix would take %.1f GB, over max_memory_gb=%g", gigabytes, max_memory_gb)
         super().__init__(geometry, backend, default="sparse" if fits else "matrix_free")
 
-    def forward(self, x: Float[Tensor, "*batch y x"]) -> Float[Tensor, "*batch views bins"]:
+    def forward(self, x: Num[Tensor, "*batch y x"]) -> Num[Tensor, "*batch views bins"]:
         """Sinograms: ``(..., Y, X)`` in 1/mm to ``(..., views, bins)``."""
         self.check_domain(x)
         flat = x.reshape(-1, math.prod(self.domain_shape))
         return self._projector.apply(flat).reshape(*x.shape[:-2], *self.range_shape)
 
-    def adjoint(self, y: Float[Tensor, "*batch views bins"]) -> Float[Tensor, "*batch y x"]:
+    def adjoint(self, y: Num[Tensor, "*batch views bins"]) -> Num[Tensor, "*batch y x"]:
         """Unfiltered back-projection: ``(..., views, bins)`` to ``(..., Y, X)``; the exact transpose, but by
         ``torch_radon``.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from jaxtyping import Float
+from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.physics.ct.beam import Beam
@@ -15,13 +15,13 @@ class VolumeBeam(Beam):
 
     separable = False
 
-    def forward(self, x: Float[Tensor, "*batch z y x"]) -> Float[Tensor, "*batch views rows columns"]:
+    def forward(self, x: Num[Tensor, "*batch z y x"]) -> Num[Tensor, "*batch views rows columns"]:
         """Projections: ``(..., Z, Y, X)`` in 1/mm to ``(..., views, rows, columns)``."""
         self.check_domain(x)
         flat = x.reshape(-1, math.prod(self.domain_shape))
         return self._projector.apply(flat).reshape(*x.shape[:-3], *self.range_shape)
 
-    def adjoint(self, y: Float[Tensor, "*batch views rows columns"]) -> Float[Tensor, "*batch z y x"]:
+    def adjoint(self, y: Num[Tensor, "*batch views rows columns"]) -> Num[Tensor, "*batch z y x"]:
         """Unfiltered back-projection: ``(..., views, rows, columns)`` to ``(..., Z, Y, X)``.
 
         The exact transpose, but by ``torch_radon``.

@@ -31,11 +31,12 @@ class CartesianFourier3D(CoilOperator):
     """
 
     separable = False
+    centred = True
     mask: Float[Tensor, "z y"]
 
     def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:
-        super().__init__(mask.device)
         check_mask(mask, "CartesianFourier3D", "(Z, Y)")
+        super().__init__(mask.device)
         depth, rows, columns = volume_shape
         if tuple(mask.shape) != (depth, rows) or columns < 1:
             raise InputError(f"the mask is {tuple(mask.shape)}, the volume {tuple(volume_shape)}; give a mask (Z, Y)")

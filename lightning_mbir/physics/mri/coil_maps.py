@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.physics.operator import check_tensor
 
 AXES = (-2, -1)
 KERNEL = 6
@@ -46,6 +47,7 @@ def estimate_coil_maps(
         InputError: k-space of another shape, not finite, or zero; a calibration region that is larger than k-space,
             smaller than two kernels, or not fully sampled; a threshold or crop outside 0 to 1.
     """
+    check_tensor("k-space", kspace)
     if kspace.ndim not in (3, 4) or not kspace.is_complex() or kspace.numel() == 0:
         raise InputError(f"k-space is {tuple(kspace.shape)}; give (coils, Y, X) or (Z, coils, Y, X) complex values")
     if not bool(torch.isfinite(torch.view_as_real(kspace)).all()):

@@ -10,7 +10,7 @@ from jaxtyping import Complex, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
-from lightning_mbir.physics.operator import LinearOperator
+from lightning_mbir.physics.operator import LinearOperator, check_tensor
 
 CHUNK = {"cpu": 2**17}
 """Complex values of coil images at once on a device. On a CPU 1 MB in single precision, which stays in
@@ -92,6 +92,7 @@ def some_slices(x: Tensor, depth: int, size: int) -> Iterator[slice]:
 
 def check_coil_maps(coil_maps: Tensor, shape: Sequence[int], depth: int | None = None) -> None:
     """Raise where maps do not fit images of ``shape`` ``(Y, X)`` (and ``depth`` slices), or cannot be used."""
+    check_tensor("coil_maps", coil_maps)
     given = tuple(coil_maps.shape)
     if coil_maps.ndim not in (3, 4):
         raise InputError(f"coil maps are {given}; give (coils, Y, X), or (Z, coils, Y, X) for maps of each slice")

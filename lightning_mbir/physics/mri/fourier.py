@@ -32,11 +32,12 @@ class FourierSampling(LinearOperator):
     domain_complex = True
     range_complex = True
     normal_is_cheaper = True
+    centred = True
     working = 0.0  # which is done in pieces
 
     def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.device)
         check_mask(mask, "FourierSampling", "(Y, X) or (Z, Y, X)", by_slice=True)
+        super().__init__(mask.device)
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))
         # In the FFT's own order, so that the k-space of `normal` is not shifted twice.
         self.register_buffer("_mask_fft_order", torch.fft.ifftshift(self.mask, AXES), persistent=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import MASKS
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.physics.operator import check_tensor
 
 COLUMNS = ("uniform1d", "gaussian1d", "equispaced")
 """Those that sample whole columns."""
@@ -59,6 +60,7 @@ def make_mask(
 def check_mask(mask: Tensor, operator: str, axes: str, by_slice: bool = False) -> None:
     """Raise where ``mask`` is none of the two ``axes``, or ``by_slice`` of three, has values other than 0 and 1, or
     samples nothing, of any slice."""
+    check_tensor(f"the mask of {operator}", mask)
     if mask.ndim not in ((2, 3) if by_slice else (2,)):
         raise InputError(f"{operator} takes a mask of {axes}, not {tuple(mask.shape)}")
     check_fits(f"{operator}: a mask of {tuple(mask.shape)}", 16 * mask.numel(), "give a smaller k-space")

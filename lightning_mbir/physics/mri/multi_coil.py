@@ -37,12 +37,13 @@ class MultiCoilFourier(CoilOperator):
     """
 
     normal_is_cheaper = True
+    centred = True
     working = 0.0  # which is done in pieces
     mask: Float[Tensor, "*slices y x"]
 
     def __init__(self, mask: Tensor, coil_maps: Tensor) -> None:
-        super().__init__(mask.device)
         check_mask(mask, "MultiCoilFourier", "(Y, X) or (Z, Y, X)", by_slice=True)
+        super().__init__(mask.device)
         check_coil_maps(coil_maps, mask.shape[-2:], mask.shape[0] if mask.ndim == 3 else None)
         depths = mask.shape[:-2] or coil_maps.shape[:-3]
         self.register_buffer("mask", mask.to(torch.get_default_dtype()))

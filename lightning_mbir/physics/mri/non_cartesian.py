@@ -15,7 +15,7 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 from lightning_mbir.physics.mri.coils import CoilOperator, check_coil_maps
 from lightning_mbir.physics.mri.nufft import BACKENDS, Nufft
-from lightning_mbir.physics.operator import Parts
+from lightning_mbir.physics.operator import Parts, check_tensor
 
 INSTALL = "pip install 'lightning-mbir[noncartesian]' has them"
 
@@ -173,6 +173,7 @@ def _check_samples(lines: int, samples: int) -> None:
 
 
 def _check_trajectory(trajectory: Tensor) -> None:
+    check_tensor("the trajectory", trajectory)
     check_fits(f"a trajectory of {tuple(trajectory.shape)}", 32 * trajectory.numel(), "give fewer samples")
     if trajectory.ndim < 2 or trajectory.shape[-1] != 2 or trajectory.numel() == 0 or trajectory.is_complex():
         raise InputError(f"the trajectory is {tuple(trajectory.shape)}; give (..., 2) real numbers, (ky, kx) last")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier
-from lightning_mbir.physics.operator import Around, LinearOperator
+from lightning_mbir.physics.operator import Around, LinearOperator, check_tensor
 
 LEVELS = 256
 """Bins of the histogram of the field."""
@@ -185,6 +185,7 @@ def _phasor(turns: Tensor) -> Tensor:
 
 
 def _check_values(name: str, values: Tensor, unit: str) -> None:
+    check_tensor(f"OffResonance: {name}", values)
     if values.is_complex() or values.numel() == 0 or not bool(torch.isfinite(values).all()):
         kind: Sequence[int] = tuple(values.shape)
         raise InputError(f"OffResonance: {name} is {kind}, with complex, NaN or infinite values or none; give {unit}")

@@ -1,5 +1,6 @@
 """Volumes keep their values, their place in the world, and refuse what they are not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -114,3 +115,13 @@ def test_missing_cut_short_and_empty(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no volume")
     with pytest.raises(InputError, match="not a volume"):
         list_volumes(tmp_path / "notes.txt")
+
+
+def test_what_cannot_be_written_is_refused_before_it_is(tmp_path: Path) -> None:
+    scan = Volume(torch.ones(2, 4, 4), np.eye(4), "v", "mri")
+    with pytest.raises(InputError, match=r"v\.png: volumes are written as NIfTI; give a name that ends with \.nii"):
+        write_volume(tmp_path / "v.png", scan)
+    for wrong in (scan.data, scan.with_data(scan.data[0]), scan.with_data(scan.data + 1j), replace(scan, data=None)):
+        with pytest.raises(InputError, match=r"v\.nii: give a Volume, whose data are a real tensor"):
+            write_volume(tmp_path / "v.nii", wrong)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

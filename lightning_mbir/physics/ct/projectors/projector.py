@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 
@@ -26,8 +26,11 @@ class Projector:
         """Of each slice, flat: the projection of an image or, with ``transpose``, the image of a projection."""
         raise TypeError(f"{type(self).__name__} does not define product")
 
-    def apply(self, x: Float[Tensor, "slices inputs"], transpose: bool = False) -> Float[Tensor, "slices outputs"]:
-        """``product``, differentiable: its gradient is the product the other way round."""
+    def apply(self, x: Num[Tensor, "slices inputs"], transpose: bool = False) -> Num[Tensor, "slices outputs"]:
+        """``product``, differentiable: its gradient is the product the other way round. Real and imaginary parts are
+        slices of their own."""
+        if x.is_complex():
+            return torch.complex(*self.apply(torch.cat((x.real, x.imag)), transpose).chunk(2))
         out: Tensor = _Product.apply(x, self, transpose)  # type: ignore[no-untyped-call]
         return out
 
