@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -49,8 +50,9 @@ def tune(
     fits them best, which is the worst that can be done for the wedge (benchmarks/trust.py, the disc from 20 views).
     Nor do they tell which method is right about the wedge.
 
-    Where the choice has a rival of the prior, only the one of them is tried that finds what total variation makes of
-    the object more probable (``log_evidence``). Over an arc the prior of the run is taken then, or none at all.
+    Where the choice has a rival of the prior, it is tried only if it finds the object more probable (``log_evidence``),
+    and taken only if it predicts better too. Over an arc the prior of the run is taken where it is the more probable
+    one, else none at all.
 
     Args:
         y, operator: the measurement, as for ``run_method``.
@@ -88,8 +90,9 @@ def _tuned(
     scorer = _Scorer(choice, folds, prior, arguments, report)
     scorer.made = {_key(trial.candidate, trial.settings): trial for trial in known}
     parts, candidates = operator.parts, choice.candidates
-    evidence = _evidence(scorer)
-    shipped = {k: scorer.score(k, candidates[k].full) for k in _likely(choice, evidence, parts.open)}
+    evidence = _evidence(scorer, parts.open)
+    likely = _likely(choice, evidence, parts.open)
+    shipped = _without_rival(choice, {k: scorer.score(k, candidates[k].full) for k in likely})
     best = dict(shipped)
     if choice.search and (choice.insists or not parts.open):
         _search(scorer, best)
@@ -104,42 +107,62 @@ def _tuned(
     return Tuning(candidates, tuple(scorer.trials), chosen, parts.what, held, parts.open, evidence, rival)
 
 
-def _evidence(scorer: _Scorer) -> float | None:
-    """By how many nats a pixel the prior of the run finds the object more probable than its rival does: of what the
-    method that needs no prior makes of the first fold. None where there is no such method, or no rival."""
+def _evidence(scorer: _Scorer, open: bool) -> float | None:
+    """By how many nats a pixel the prior of the run finds the object more probable than its rival does.
+
+    The object is what is made of the first fold: over an arc by a method that needs no prior, since either prior would
+    be asked of what it has put into the wedge; else by a method with either, of which the mean counts, since total
+    variation makes flat patches of few data, to which dead leaves come nearer whatever the object is (docs/trust.md).
+    None where there is no rival, no such method, or it diverges.
+    """
     choice, (fold, scale) = scorer.choice, scorer.folds[0]
-    plain = [candidate for candidate in choice.candidates if not candidate.chosen.needs_prior]
-    if choice.rival is None or not plain or len(plain) == len(choice.candidates):
+    own = [one for one in choice.candidates if one.chosen.needs_prior and one.prior is None]
+    plain = [one for one in choice.candidates if not one.chosen.needs_prior]
+    if choice.rival is None or not own or (open and not plain):
         return None
-    volume = scorer.reconstruct(fold, scale, plain[0], plain[0].full)
-    scorer.ready = (fold, plain[0], plain[0].full, volume)  # it is scored too
-    given = scorer.arguments
-    priors = [scorer.prior(name) for name in (None, choice.rival)]
+    volumes = []
+    for candidate in plain[:1] if open else (own[0], replace(own[0], prior=choice.rival)):
+        volume = scorer.reconstruct(fold, scale, candidate, candidate.full)
+        if volume is None:
+            return None
+        scorer.ready.append((candidate, volume))  # it is scored too
+        volumes.append(volume)
+    given, priors = scorer.arguments, [scorer.prior(name) for name in (None, choice.rival)]
     unit, other = (measured_unit(one.unit, scale, given["modality"], given.get("calibrated", True)) for one in priors)
-    own, rival = (placed(one, given.get("spacing"), len(volume)) for one in priors)
+    of_run, rival = (placed(one, given.get("spacing"), len(volumes[0])) for one in priors)
     factor, shift = unit.scale / other.scale, (unit.offset - other.offset) / other.scale
 
     def in_own_unit(x: Tensor, sigma: float) -> Tensor:
         return (rival(x * factor + shift, sigma * factor) - shift) / factor
 
-    x = (volume - unit.offset) / unit.scale
-    return log_evidence(x, own, in_own_unit, KeyedNoise(given.get("seed", 0), given.get("volume", 0)))
+    noise = KeyedNoise(given.get("seed", 0), given.get("volume", 0))
+    return statistics.mean(log_evidence((x - unit.offset) / unit.scale, of_run, in_own_unit, noise) for x in volumes)
 
 
 def _likely(choice: Choice, evidence: float | None, open: bool) -> list[int]:
-    """Numbers of the candidates that are tried: with a prior only those with the more probable one, and over an arc
-    none without a prior where that is the one of the run, else none with one. What is all there is stays."""
+    """Numbers of the candidates that are tried: none with the rival where the prior of the run is the more probable
+    one, and then over an arc none without a prior; else over an arc none with one. What is all there is stays."""
     kept = range(len(choice.candidates))
     if evidence is None:
         return list(kept)
     without = {k for k in kept if not choice.candidates[k].chosen.needs_prior}
     own = {k for k in kept if choice.candidates[k].prior is None} - without
     free = {k for k in without if not choice.candidates[k].reference}
-    probable = own if evidence >= 0 else set(kept) - without - own
-    probable = probable or own
-    if open and free:
-        probable, without = (probable, set()) if evidence >= 0 else (set(), without)
-    return sorted(probable | without)
+    if evidence >= 0:
+        return sorted(own if open and free else own | without)
+    return sorted(without if open and free else own | without if open else kept)
+
+
+def _without_rival(choice: Choice, shipped: dict[int, Trial]) -> dict[int, Trial]:
+    """The candidates to go on with: of a method with two priors the one that predicts better as it is, and that of the
+    run where the other is not better by more than chance."""
+    dropped = set()
+    for k, one in enumerate(choice.candidates):
+        rival = replace(one, prior=choice.rival)
+        other = choice.candidates.index(rival) if rival in choice.candidates else k
+        if other != k and k in shipped and other in shipped:
+            dropped.add(k if shipped[other].beats(shipped[k]) else other)
+    return {k: trial for k, trial in shipped.items() if k not in dropped}
 
 
 def _folds(y: Tensor, operator: LinearOperator, weights: Tensor | None, slices: int) -> list[Fold]:
@@ -173,7 +196,7 @@ class _Scorer:
         prior, arguments, report: see ``tune``.
         made: trials by candidate and settings, those of an earlier run among them.
         trials: of this run, in order.
-        ready: a volume that is wanted again, after of what it is: fold, candidate and settings.
+        ready: what candidates have made of the first fold with their settings as they are.
     """
 
     choice: Choice
@@ -183,7 +206,7 @@ class _Scorer:
     report: Callable[[Trial], None] | None
     made: dict[tuple[int, str], Trial] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
-    ready: tuple[Fold, Candidate, Settings, Tensor] | None = None
+    ready: list[tuple[Candidate, Tensor]] = field(default_factory=list)
 
     @property
     def spent(self) -> bool:
@@ -218,24 +241,26 @@ class _Scorer:
             method.check(options, steps)
         except InputError:  # options that do not go together, such as a lowest noise level above the highest
             return (math.inf,)
-        if method.needs_prior and steps is not None:
-            settings = {**settings, "steps": min(steps, self.choice.budget.levels)}
+        volume = self.reconstruct(fold, scale, candidate, settings)
+        return (math.inf,) if volume is None else tuple(fold.errors(volume))
+
+    def reconstruct(self, fold: Fold, scale: float, candidate: Candidate, settings: Settings) -> Tensor | None:
+        """What a candidate makes of what is left of a fold; None where it diverges."""
+        if fold is self.folds[0][0] and settings == candidate.full:
+            for known, volume in self.ready:
+                if known == candidate:
+                    return volume
+        method = candidate.chosen
+        if method.needs_prior and settings.get("steps") is not None:
+            settings = {**settings, "steps": min(settings["steps"], self.choice.budget.levels)}
+        prior = self.prior(candidate.prior) if method.needs_prior else None
+        given = {**self.arguments, **settings, "weights": fold.weights if method.weighted else None, "scale": scale}
         try:
-            volume = self.reconstruct(fold, scale, candidate, settings)
+            return run_method(fold.y, fold.operator, prior, candidate.method, **given).volume
         except InputError as error:
             if "diverged" not in str(error):
                 raise
-            return (math.inf,)
-        return tuple(fold.errors(volume))
-
-    def reconstruct(self, fold: Fold, scale: float, candidate: Candidate, settings: Settings) -> Tensor:
-        """What a candidate makes of what is left of a fold."""
-        if self.ready is not None and self.ready[0] is fold and self.ready[1:3] == (candidate, settings):
-            return self.ready[3]
-        method = candidate.chosen
-        prior = self.prior(candidate.prior) if method.needs_prior else None
-        given = {**self.arguments, **settings, "weights": fold.weights if method.weighted else None, "scale": scale}
-        return run_method(fold.y, fold.operator, prior, candidate.method, **given).volume
+            return None
 
 
 def _search(scorer: _Scorer, best: dict[int, Trial]) -> None:
