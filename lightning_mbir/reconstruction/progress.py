@@ -87,11 +87,9 @@ class LevelProgress(_Bar):
             task = self.progress.tasks[0]
             elapsed = task.elapsed or 0.0
             left = elapsed / (state.step - self._before) * (state.n_steps - state.step)
-            told = sigma and f" {sigma}"
-            self.console.print(
-                f"{self.title}: {state.step}/{state.n_steps}{told} ({elapsed:.0f} s, {left:.0f} s left)",
-                highlight=False,
-            )
+            told, then = sigma and f" {sigma}", f", {duration(left)} left" if left else ""
+            line = f"{self.title}: {state.step}/{state.n_steps}{told} ({duration(elapsed)}{then})"
+            self.console.print(line, highlight=False)
 
     def _foretell(self, state: SamplerState) -> None:
         """The time in all, from the second level: preparations count into the first."""
@@ -132,8 +130,9 @@ class ChoiceProgress(_Bar):
         if not self.enabled or self.console.is_terminal:
             return
         if self.trials == 1 or self.trials % max(1, self.count // 6) == 0:
-            left = duration(self.seconds / self.trials * max(self.count - self.trials, 0))
-            line = f"{self.title}: {self.trials}/{self.count} settings tried, {best} (at most {left} left)"
+            more = max(self.count - self.trials, 0)
+            left = f" (at most {duration(self.seconds / self.trials * more)} left)" if more else ""
+            line = f"{self.title}: {self.trials}/{self.count} settings tried, {best}{left}"
             self.console.print(line, highlight=False)
 
 

@@ -55,5 +55,8 @@ def test_preparations_are_not_taken_for_a_level(
         for seconds, step in ((100.0, 1), (10.0, 2), (10.0, 3)):  # ninety of preparations
             clock[0] += seconds
             bar(SamplerState(step=step, n_steps=20, sigma=1.0, volume=torch.zeros(1, 2, 2), nfe=step))
+        clock[0] += 5000
+        bar(SamplerState(step=4, n_steps=20, sigma=0.5, volume=torch.zeros(1, 2, 2), nfe=4))
     told = " ".join(capfd.readouterr().err.split())
+    assert "scan dds: 4/20 sigma 0.5 (85 min, 5.7 h left)" in told
     assert told.count("about") == 1 and "scan dds: about 3 min at 256 x 256 (10 s a level)" in told
