@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 from functools import partial
 
 import pytest
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from lightning_mbir.reconstruction import progress
@@ -44,6 +47,19 @@ def test_a_prior_is_compared_with_the_size_it_has_seen() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.31, "0.3 s"), (40, "40 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_times_are_told_as_one_would_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("columns", [52, 60, 80, 120])
+def test_on_a_narrow_terminal_names_are_cut_short_and_not_numbers(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "console", lambda: screen)
+    with LevelProgress("the_second_scan_of_a_patient_with_a_long_name dds") as bar:
+        bar(SamplerState(step=9, n_steps=12, sigma=0.0887, volume=torch.zeros(1, 2, 2), nfe=9))
+        bar.progress.refresh()
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r" 9/12 0:00:\d\d left (\d:\d\d:\d\d|-:--:--) sigma 0\.0887", shown)
 
 
 def test_preparations_are_not_taken_for_a_level(
