@@ -251,7 +251,7 @@ def mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> Non
         length = nice(wide / 4)
         line = {"transform": ax.transAxes, "color": MARK, "linewidth": 1.5, "path_effects": rim(3)}
         ax.plot([0.04, 0.04 + length / wide], [0.04, 0.04], **line)
-        ax.text(0.04, 0.08, f"{length:g} mm", ha="left", **options)
+        ax.text(0.04, 0.04 + 0.1 / height, f"{length:g} mm", ha="left", **options)
 
 
 def nice(length: float) -> float:

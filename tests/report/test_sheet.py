@@ -126,6 +126,17 @@ def test_words_of_a_single_picture_end_within_it() -> None:
     assert {"window 0 to 0.0001; left and right are", "not known"} <= set(texts(figure))
 
 
+@pytest.mark.parametrize("height", [0.5, 0.8, 2.5])
+def test_a_length_stands_above_its_line(height: float) -> None:
+    figure = new_figure((4.0, height))
+    ax = figure.add_axes((0, 0, 1, 1))
+    mark(ax, "axial", Place((8, 64, 64), (1.0, 1.0, 1.0)), height, measure=True)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    figure.draw(renderer)
+    (line,), (text,) = ax.lines, ax.texts
+    assert text.get_window_extent(renderer).y0 > line.get_window_extent(renderer).y1
+
+
 def test_a_mark_of_left_is_not_read_as_an_i() -> None:
     """Its foot is there wherever the picture lies: matplotlib snaps what has corners alone to whole pixels."""
     for k in range(40):
