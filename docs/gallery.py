@@ -103,6 +103,7 @@ def shown(output: NotebookNode, folder: str) -> bool:
 def told(text: str, folder: str) -> str:
     """What was printed, without folders of this machine and warnings among other packages."""
     text = re.sub(r"(?m)^/\S+/site-packages/\S+:\d+: .*\n(  .*\n)?", "", text)
+    text = re.sub(r"(?m)^/\S+/ipykernel_\d+/\d+\.py:\d+: \w+: (.*\n)(  .*\n)?", r"\1", text)  # a cell's
     return re.sub(r"(?m)^/\S+/(lightning_mbir/\S+:\d+: )", r"\1", text).replace(f"{folder}/", "")
 
 

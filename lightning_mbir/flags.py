@@ -208,7 +208,7 @@ RECONSTRUCTION_FLAGS = (
     Flag("--seed", "of all noise and the mask; the same seed gives the same volume [0]", whole(0), "--model.seed"),
     Flag(
         "--prior",
-        "ct, mri, mri_complex, phantom, generic, a file, or hub:owner/name [by the task]",
+        "ct, ct3, mri, mri_complex, phantom, generic, a file, or hub:owner/name [by the task]",
         prior,
         "--model.prior",
     ),

@@ -92,10 +92,11 @@ def telling(switch: str = "") -> Iterator[None]:
 
 @contextmanager
 def about(name: str) -> Iterator[None]:
-    """Within the block, warnings of Python are told with what they are about: a volume, a file or a flag."""
+    """Within the block, warnings of Python are told with what they are about: a volume, a file or a flag. Those that
+    name it themselves stay as they are."""
 
     def tell(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        _tell(f"{name}: {message}", category)
+        _tell(message if str(message).startswith(f"{name}: ") else f"{name}: {message}", category)
 
     with warnings.catch_warnings():
         warnings.showwarning = tell

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that help and slips of the pen are answered a
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -220,22 +221,20 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
     chosen = dict(_pairs(args)).get("--method", "")
     if chosen and chosen != AUTO and not chosen.startswith("-"):
         return _method_help(subcommand, chosen)
-    width = max(len(flag.name) for flag in flags)
     default = f" [{DEFAULT_TASKS.get(subcommand)}]"  # of --task, which subcommands share
     lines = [
         f"usage: {PROGRAM} {subcommand} [flags]",
         "",
         f"{text[0].upper()}{text[1:]}. Default values stand in brackets.",
         "",
-        *(f"  {flag.name:<{width}}  {flag.text}{default if flag.name == '--task' else ''}" for flag in flags),
-        *(f"  {name:<{width}}  {text}" for name, text in SWITCHES.items()),
+        *_columns([*((flag.name, flag.text + default * (flag.name == "--task")) for flag in flags), *SWITCHES.items()]),
         "",
     ]
     if any(flag.name == "--method" for flag in flags):
         known = cards()
         width = max(len(card.name) for card in known)
         lines += ["Methods (`--method NAME --help` has the options of one):", ""]
-        lines += [f"  {card.name:<{width}}  {' '.join(card.modalities):<6}  {card.summary}" for card in known]
+        lines += _columns([(f"{card.name:<{width}}  {' '.join(card.modalities):<6}", card.summary) for card in known])
         lines.append("")
     if subcommand == "validate":
         lines += ["Prints PSNR in dB at each noise level, and the loss that `fit` goes by. Writes nothing.", ""]
@@ -245,23 +244,31 @@ def _help(subcommand: str, args: Sequence[str]) -> str:
 
 def _method_help(subcommand: str, name: str) -> str:
     card = describe(name)
-    width = max((len(option.name) for option, _ in card.options), default=0)
     lines = [f"usage: {PROGRAM} {subcommand} --method {name} [flags]", "", card.summary, ""]
+    rows: list[tuple[str, str]] = []
     for option, text in card.options:
         words = f"{text.replace('``', '').rstrip('.')} [{option.text}]"
-        wrapped = textwrap.wrap("; ".join((words, *told(option))), 116 - width)
-        lines.append(f"  {option.name:<{width}}  {wrapped[0]}")
-        lines += [f"  {'':<{width}}  {line}" for line in wrapped[1:]]
+        rows.append((option.name, "; ".join((words, *told(option)))))
     own = [option for option, _ in card.options if option.name != "steps"]
-    lines += [
-        "",
-        f"For {' and '.join(card.modalities)}. Defaults stand in brackets, then what is allowed, and the unit.",
-    ]
+    how = "Defaults stand in brackets, then what is allowed, and the unit." if rows else "It has no options."
+    lines += [*_columns(rows), *([""] if rows else []), f"For {' and '.join(card.modalities)}. {how}"]
     if own:
         value = own[0].text if isinstance(own[0].default, int | float) else f'"{own[0].text}"'
-        lines.append(f"Options are given as --model.method_options '{{\"{own[0].name}\": {value}}}', steps as --steps.")
+        steps = ", steps as --steps" if len(own) < len(card.options) else ""
+        lines.append(f"Options are given as --model.method_options '{{\"{own[0].name}\": {value}}}'{steps}.")
         lines.append("What was tuned for a task goes before the defaults: configs/tuned/TASK.yaml.")
     return "\n".join(lines)
+
+
+def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Names and words beside each other, as wide as the terminal, but 60 to 120 characters, as in a pipe."""
+    width = max((len(name) for name, _ in rows), default=0)
+    room = min(max(shutil.get_terminal_size((120, 24)).columns, 60), 120) - width - 4
+    lines = []
+    for name, text in rows:
+        first, *rest = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        lines += [f"  {name:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in rest)]
+    return lines
 
 
 def told(option: Option) -> list[str]:

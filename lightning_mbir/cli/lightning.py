@@ -22,7 +22,7 @@ from lightning_mbir.cli.errors import in_short_flags, parser_line, told, with_fl
 from lightning_mbir.cli.ranks import finish, first_to_tell, interrupted, look_after_ranks, others_failed
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError, WriteError, fail
-from lightning_mbir.files import remove_stale, write_whole
+from lightning_mbir.files import check_writable, remove_stale, write_whole
 from lightning_mbir.flags import SUBCOMMANDS, Flag
 from lightning_mbir.interrupts import interrupt_behind, reach_ranks
 from lightning_mbir.messages import quiet
@@ -247,6 +247,8 @@ class CLI(LightningCLI):
         if quiet() or (self.chosen == "validate" and not sys.stdout.isatty()):  # a bar among results
             kwargs["enable_progress_bar"] = False
         told = ""
+        if self.chosen == "fit" and not config.get("fast_dev_run"):  # which writes nothing
+            check_writable(Path(config.get("default_root_dir") or "."))
         if self.chosen == "fit" and not config.get("plugins"):  # which may bring a precision of their own
             device = device_of(config.get("accelerator"))
             kwargs["precision"], told = chosen_for_training(config.get("precision"), device)

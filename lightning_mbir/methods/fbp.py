@@ -20,8 +20,9 @@ def unfiltered(operator: LinearOperator) -> bool:
 
 @method(modalities=("ct",), weighted=False, splits=True, memory=(1.8, 5.6, 0))
 def fbp(p: Problem, *, filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp") -> Tensor:
-    """Filtered back-projection; that of Feldkamp, Davis and Kress (1984) for a cone beam, none for a modular one or a
-    matrix.
+    """Filtered back-projection, of cone beams that of Feldkamp, Davis and Kress (1984).
+
+    There is none of modular beams, nor of a matrix.
 
     Args:
         p: the problem.

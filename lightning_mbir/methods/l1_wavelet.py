@@ -40,7 +40,7 @@ def l1_wavelet(
         p: the problem.
         steps: FISTA steps.
         lam: weight of the magnitudes of the coefficients.
-        wavelet: an orthogonal one of PyWavelets, such as haar, db4 or sym8.
+        wavelet: such as haar, db4 or sym8.
         levels: how often the low frequencies are split again, at most.
         axes: that are transformed.
         shifts: shift the grid of wavelets at random in each step (cycle spinning), which takes their blocks away.

@@ -186,9 +186,10 @@ class Wanted:
         if twice:
             raise InputError(f"--methods: {', '.join(twice)} twice; name each method once")
         if steps is not None:
+            one = next((name for name in names if name != AUTO and get_method(name).steps), names[0])
             raise InputError(
                 f"--steps {steps}: not with --methods; give each method its own: "
-                f"""--model.method_options '{{"{names[0]}": {{"steps": {steps}}}}}'"""
+                f"""--model.method_options '{{"{one}": {{"steps": {steps}}}}}'"""
             )
         for key, value in options.items():
             if key not in names:

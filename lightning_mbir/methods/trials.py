@@ -105,18 +105,21 @@ class Tuning:
         if self.open:
             told += f" ({self.what} leave a wedge out, of which none that is held out can tell)"
         held = f"{self.held[0]} of the {self.what} held out, {len(self.held)} times"
-        others = []
+        others, least = [], True
         for k, candidate in enumerate(self.candidates):
             best = self.best(k)
             if best is not None and k != self.chosen.candidate:
                 others.append(f"{candidate.name} {best.error:.4f}")
+                least = least and self.chosen.error <= best.error
         if changed and (before := self.shipped(self.chosen.candidate)) is not None:
             others.append(f"as shipped {before.error:.4f}")
         tried = "1 setting tried" if len(self.trials) == 1 else f"{len(self.trials)} settings tried"
         rest = f" against {', '.join(others)}" if others else ""
+        given = sum(not candidate.reference for candidate in self.candidates) == 1 and not self.searched
+        why = "because its" if least and not given else "its"  # a method that was given need not be the best
         lines = [
-            f"chosen: {chosen.name}, {told}",
-            f"because its error on {held}, is {self.chosen.error:.4f}{rest} ({tried})",
+            f"{'given' if given else 'chosen'}: {chosen.name}, {told}",
+            f"{why} error on {held}, is {self.chosen.error:.4f}{rest} ({tried})",
         ]
         if self.evidence is not None:
             side = "more" if self.evidence >= 0 else "less"
@@ -161,6 +164,11 @@ class Tuning:
                 f"against {self.chosen.error:.4f}); --method auto takes what is best"
             )
         return None
+
+    @property
+    def searched(self) -> bool:
+        """Whether options of what was taken were searched."""
+        return sum(trial.candidate == self.chosen.candidate for trial in self.trials) > 1
 
     @property
     def changes(self) -> Settings:

@@ -12,7 +12,7 @@ from lightning_mbir.physics import NonCartesianFourier, RealDomain, density_comp
 
 @method(modalities=("mri",), weighted=False, splits=True, memory=(3.6, 0, 0))
 def zero_filled(p: Problem) -> Tensor:
-    """The inverse Fourier transform of k-space with zeros where nothing was measured: ``A^H y``.
+    """The inverse Fourier transform of k-space with zeros where nothing was measured: A^H y.
 
     Along a trajectory samples are weighted by how few lie near them (Pipe and Menon, see ``density_compensation``).
     """

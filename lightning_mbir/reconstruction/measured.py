@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -66,7 +67,11 @@ def measured_operator(measurement: Measurement, complex: bool = True) -> LinearO
     _check_answered(measurement)
     if measurement.modality == "ct":
         geometry = dict(measurement.geometry)
-        return BEAMS[geometry.pop("beam")](**geometry).to(measurement.y.device)
+        with warnings.catch_warnings(record=True) as caught:
+            operator = BEAMS[geometry.pop("beam")](**geometry)
+        for warning in caught:  # the caller's, who knows the file and not the class
+            warnings.warn(f"{measurement.name}: {warning.message}", warning.category, stacklevel=2)
+        return operator.to(measurement.y.device)
     mask = measurement.geometry["mask"]
     for wanted in ("whiten", "partial_fourier", "coil_energy"):
         if wanted in measurement.geometry:

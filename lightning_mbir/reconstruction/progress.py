@@ -20,9 +20,15 @@ from lightning_mbir.methods.trials import Trial
 from lightning_mbir.reconstruction.forecast import Forecast, duration
 from lightning_mbir.samplers import Callback, SamplerState
 
+WIDE = 80
+"""Characters of a terminal from which on the bar itself is drawn."""
+
 
 class _Bar:
     """A bar with the time that is left, which is shown on a terminal while its block lasts.
+
+    Attributes:
+        beside: characters that are shown beside the name, without the bar.
 
     Args:
         title: what stands before the bar, and before lines where there is no terminal.
@@ -32,12 +38,15 @@ class _Bar:
         left: word before the time that is left.
     """
 
+    beside = 44
+
     def __init__(self, title: str, enabled: bool, name: str, total: int | None = None, left: str = "left") -> None:
         self.title, self.enabled = title, enabled and not quiet()
         self.console = console()
+        bar = [BarColumn()] if self.console.width >= WIDE else []
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            *bar,
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn(left),
@@ -46,7 +55,8 @@ class _Bar:
             console=self.console,
             disable=not self.enabled or not self.console.is_terminal,
         )
-        self.task = self.progress.add_task(name, total=total, note="")
+        room = max(self.console.width - self.beside - 6 * len(bar), 8)  # of names, which are cut short, not numbers
+        self.task = self.progress.add_task(name if len(name) <= room else f"{name[: room - 1]}…", total=total, note="")
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -87,11 +97,9 @@ class LevelProgress(_Bar):
             task = self.progress.tasks[0]
             elapsed = task.elapsed or 0.0
             left = elapsed / (state.step - self._before) * (state.n_steps - state.step)
-            told = sigma and f" {sigma}"
-            self.console.print(
-                f"{self.title}: {state.step}/{state.n_steps}{told} ({elapsed:.0f} s, {left:.0f} s left)",
-                highlight=False,
-            )
+            told, then = sigma and f" {sigma}", f", {duration(left)} left" if left else ""
+            line = f"{self.title}: {state.step}/{state.n_steps}{told} ({duration(elapsed)}{then})"
+            self.console.print(line, highlight=False)
 
     def _foretell(self, state: SamplerState) -> None:
         """The time in all, from the second level: preparations count into the first."""
@@ -115,6 +123,8 @@ class ChoiceProgress(_Bar):
         choice: what is chosen among.
     """
 
+    beside = 70
+
     def __init__(self, title: str, enabled: bool, choice: Choice) -> None:
         self.count = choice.budget.evaluations if choice.search else len(choice.candidates)
         super().__init__(title, enabled, f"{title}: choosing", self.count, "left at most")
@@ -132,8 +142,9 @@ class ChoiceProgress(_Bar):
         if not self.enabled or self.console.is_terminal:
             return
         if self.trials == 1 or self.trials % max(1, self.count // 6) == 0:
-            left = duration(self.seconds / self.trials * max(self.count - self.trials, 0))
-            line = f"{self.title}: {self.trials}/{self.count} settings tried, {best} (at most {left} left)"
+            more = max(self.count - self.trials, 0)
+            left = f" (at most {duration(self.seconds / self.trials * more)} left)" if more else ""
+            line = f"{self.title}: {self.trials}/{self.count} settings tried, {best}{left}"
             self.console.print(line, highlight=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from lightning_mbir.methods.trials import Trial, Tuning
@@ -28,14 +29,16 @@ def choice_figure(tuning: Tuning, title: str) -> Figure:
     panels = 1 + len(searched)
     columns = min(panels, 4)
     rows = math.ceil(panels / columns)
-    figure = new_figure((3.2 * columns, 0.7 + 2.9 * rows), layout="constrained")
+    told = f"{title}: error on {tuning.what} held out (lower is better)"
+    lines = textwrap.wrap(told, int(3.2 * columns * 10))
+    figure = new_figure((3.2 * columns, 0.5 + 0.2 * len(lines) + 2.9 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     _candidates(axes[0], tuning)
     for ax, name in zip(axes[1:], searched, strict=False):
         _option(ax, tuning, name)
     for ax in axes[panels:]:
         ax.set_visible(False)
-    figure.suptitle(f"{title}: error on {tuning.what} held out (lower is better)", color="white", fontsize=11)
+    figure.suptitle("\n".join(lines), color="white", fontsize=11)
     return figure
 
 

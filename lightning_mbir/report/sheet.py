@@ -20,8 +20,9 @@ FEW = 4
 """Slices below which the other two planes are lines, and left out."""
 DPI = 110
 """Of the files that figures are written to; a picture is at least as many pixels wide as its slices are."""
-GAP, LABEL, CAPTION, TITLE, FOOT = 0.06, 0.24, 0.22, 0.26, 0.62
-"""Inches between pictures, of the label above a plane, of a caption, of a title and of the scales below."""
+GAP, LABEL, CAPTION, TITLE, FOOT, LINE = 0.06, 0.24, 0.22, 0.26, 0.62, 0.16
+"""Inches between pictures, of the label above a plane, of a caption, of a title, of the scales below, and of each
+further line of these."""
 MARK, MARKED = "#ffd54f", 0.14
 """The colour of marks, and inches that a picture must be high for them."""
 COLOURS = {"grey": "gray", "error": "RdBu_r", "spread": "inferno"}
@@ -153,11 +154,14 @@ def planes_sheet(
     per_mm = width / max(place.size(plane)[1] for plane in place.planes)
     heights = {plane: place.size(plane)[0] * per_mm for plane in place.planes}
     wide = aside + 2 * margin + columns * (width + GAP)
-    lines = textwrap.wrap(title, max(40, int(wide * 11)))
+    lines = textwrap.wrap(title, int(wide * 11))
+    words = [scale.window_text, *filter(None, [note]), *([] if place.sides else ["left and right are not known"])]
+    told = textwrap.wrap("; ".join(words), int(wide * 14))
+    ground = FOOT + LINE * (len(told) - 1)
     captioned = [any(picture and picture.captions for picture in row) for row in rows]
     top = 0.08 + TITLE * len(lines) + TITLE
     block = LABEL + sum(CAPTION * has for has in captioned) + GAP * len(rows)
-    tall = max(top + sum(block + len(rows) * high for high in heights.values()) + FOOT, least)
+    tall = max(top + sum(block + len(rows) * high for high in heights.values()) + ground, least)
     sheet = Sheet(wide, tall)
     for k, line in enumerate(lines):
         sheet.text(margin, 0.08 + TITLE * (k + 0.5), line, 10)
@@ -185,14 +189,14 @@ def planes_sheet(
                     below = y + heights[plane] + CAPTION / 2
                     sheet.text(left + width / 2, below, picture.captions[plane], 8.5, ha="center")
             y += heights[plane] + GAP + CAPTION * has
-    foot = tall - FOOT + 0.12
+    foot = tall - ground + 0.12
     left = aside + margin + 0.1
     for kind, label in (("error", "error"), ("spread", "|error| and deviation")):
         if kind in drawn:
             sheet.bar(drawn[kind], left, foot, 1.3, label + scale.in_brackets)
             left += 1.5 + 0.075 * len(label + scale.in_brackets)
-    words = [scale.window_text, *filter(None, [note]), *([] if place.sides else ["left and right are not known"])]
-    sheet.text(aside + margin, tall - 0.12, "; ".join(words), 8, "0.7")
+    for k, line in enumerate(reversed(told)):
+        sheet.text(aside + margin, tall - 0.12 - LINE * k, line, 8, "0.7")
     return sheet
 
 
@@ -236,7 +240,8 @@ def mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> Non
     def rim(width: float) -> list[Any]:  # so that it can be read on white
         return [withStroke(linewidth=width, foreground="black")]
 
-    options: dict[str, Any] = {"transform": ax.transAxes, "color": MARK, "fontsize": 7, "va": "center"}
+    # Smaller, matplotlib may snap the foot of an L to nothing, and it would be read as an I.
+    options: dict[str, Any] = {"transform": ax.transAxes, "color": MARK, "fontsize": 8, "va": "center"}
     options["path_effects"] = rim(1.5)
     if ends is not None and height >= MARKED:
         ax.text(0.015, 0.5, ends[0], ha="left", **options)
@@ -246,7 +251,7 @@ def mark(ax: Any, plane: str, place: Place, height: float, measure: bool) -> Non
         length = nice(wide / 4)
         line = {"transform": ax.transAxes, "color": MARK, "linewidth": 1.5, "path_effects": rim(3)}
         ax.plot([0.04, 0.04 + length / wide], [0.04, 0.04], **line)
-        ax.text(0.04, 0.08, f"{length:g} mm", ha="left", **options)
+        ax.text(0.04, 0.04 + 0.1 / height, f"{length:g} mm", ha="left", **options)
 
 
 def nice(length: float) -> float:

@@ -17,6 +17,8 @@ from lightning_mbir.report.metrics import PLANES
 Row = dict[str, Any]
 """What a method was given, what came out, and where: plain data."""
 
+UNITS = {"angle_range": " degrees", "snr": " dB"}
+"""Of settings of a task, where they have one."""
 
 SPREAD = (("error / spread", "ratio", "{:.2f}"), ("within 90 %", "within_90", "{:.3f}"), ("CRPS", "crps", "{:.5f}"))
 """Of posterior samples: title, key and format of what tells whether their spread is an uncertainty."""
@@ -67,15 +69,15 @@ def markdown(rows: list[Row], means: str) -> str:
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """Settings of a task for people, such as ``views 8, angle_range 180``."""
+    """Settings of a task for people, such as ``views 8, angle_range 180 degrees``."""
     return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {str(value).lower()}"
+        (f"{name} {value:g}" if isinstance(value, float) else f"{name} {str(value).lower()}") + UNITS.get(name, "")
         for name, value in settings.items()
     )
 
 
 def measured_text(volume: str, task: str, settings: dict[str, Any]) -> str:
-    """A measurement for people, such as ``chest: sv_ct, views 8, angle_range 180``."""
+    """A measurement for people, such as ``chest: sv_ct, views 8, angle_range 180 degrees``."""
     told = settings_text({name: value for name, value in settings.items() if name != "measured"})
     measured = "measured" if "measured" in settings else ""
     return f"{volume}: {', '.join(filter(None, (task, measured, told)))}"

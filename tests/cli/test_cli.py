@@ -93,6 +93,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "methods": (["test", *p[1:], "--methods", "dds,magic"], "--method magic: unknown"),
         "methods of predict": ([*p, "--methods", "dds"], "unknown flag"),
         "steps of methods": (["test", *p[1:], "--methods", "dds", "--steps", "3"], "--model.method_options"),
+        "steps of one": (
+            ["test", *p[1:], "--methods", "zero_filled,dds", "--steps", "3"],
+            """'{"dds": {"steps": 3}}'""",
+        ),
         "samples": ([*p, "--method", "admm_tv", "--samples", "3"], "no randomness"),
         "steps 0": ([*p, "--steps", "0"], "at least 1"),
         "missing prior": ([*p, "--prior", "gone.ckpt"], "no such file"),

@@ -146,6 +146,14 @@ def test_training_is_refused_alike(work: Path, arg: str, words: str, capsys: pyt
     assert words in refused([*base, "--trainer.accelerator=cpu", *arg.split(" ")], capsys)
 
 
+def test_a_folder_that_nobody_gave_is_looked_at_before_a_training_too(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "outputs").write_text("a file")
+    line = refused(["fit", "--trainer.accelerator=cpu", "--config", "prior_quick"], capsys)
+    assert f"--output_dir outputs/fit: {work / 'outputs'} is not a folder; give a folder that you may write to" in line
+
+
 @pytest.mark.parametrize("flag", ["--data.path", "--prior", "--config", "--output_dir", "--task"])
 def test_nothing_is_no_value(work: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{flag}: lacks its value" in refused([*PREDICT, flag, ""], capsys)

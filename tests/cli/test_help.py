@@ -66,6 +66,24 @@ def test_numbers_are_refused_by_their_bounds() -> None:
             kind(text)
 
 
+@pytest.mark.parametrize(("columns", "widest"), [("40", 60), ("72", 72), ("300", 120)])
+def test_help_is_as_wide_as_the_terminal(
+    columns: str, widest: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for args in (["predict", "--help"], ["predict", "--method", "dds", "--help"]):
+        lines = [line for line in shown(capsys, *args).splitlines() if line.startswith("  ")]
+        assert widest - 12 < max(map(len, lines)) <= widest
+    assert "".join(shown(capsys, "predict", "--help").split()).count("share of the peak: 0.05".replace(" ", "")) == 1
+
+
+def test_help_of_a_method_says_how_to_give_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "as --steps" in shown(capsys, "predict", "--method", "sirt", "--help")
+    assert "as --steps" not in shown(capsys, "predict", "--method", "fbp", "--help")  # it takes none
+    told = shown(capsys, "predict", "--method", "zero_filled", "--help")
+    assert told.endswith("\n\nFor mri. It has no options.\n") and "\n\n\n" not in told
+
+
 @pytest.mark.parametrize(("subcommand", "task"), DEFAULT_TASKS.items())
 def test_help_says_which_task_is_taken(subcommand: str, task: str, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = (line for line in shown(capsys, subcommand, "--help").splitlines() if line.startswith("  --task "))

@@ -98,7 +98,8 @@ def test_an_entry_point_of_another_package_is_a_method(
     run_it("toy_of_others", package / "out", capsys)
     assert METHODS["plain"].name == "plain" and METHODS["plain"].options == {}  # a function that declares nothing
     assert main(["predict", "--help"]) == 0  # one that cannot be imported does no harm to the others
-    assert "broken" in (said := capsys.readouterr().out) and "No module named 'package_that_is_gone'" in said
+    said = " ".join(capsys.readouterr().out.split())  # broken into lines
+    assert "broken" in said and "No module named 'package_that_is_gone'" in said
     assert main(["predict", "--method", "broken"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "method broken package_that_is_gone.method: cannot be imported" in line
@@ -131,6 +132,7 @@ def test_what_help_reads_is_what_runs(name: str) -> None:
     card, found = catalog.describe(name), METHODS[name]
     assert card.modalities == found.modalities
     assert card.summary == inspect.getdoc(found.run).splitlines()[0]  # type: ignore[union-attr]
+    assert card.summary.endswith(".") and "`" not in card.summary, f"{name}: help shows its first line as it is"
     assert [option.name for option, _ in card.options] == list(found.signature)
     for option, text in card.options:
         runs = found.signature[option.name]

@@ -314,6 +314,28 @@ def test_what_is_told() -> None:
     assert len(choice_figure(tuning, "v").axes) >= 2
 
 
+def test_what_is_told_of_a_method_that_was_given() -> None:
+    """Nothing was chosen, and its error need not be the least."""
+    y, tv = CT(drawn(2)), Candidate("admm_tv", {"steps": 5}, reference=True)
+    for name, better in (("right", True), ("wrong", False)):
+        tuning = chosen(y, (Candidate("dds", DDS, name), tv))
+        first, second = tuning.lines
+        assert first == f"given: dds with prior {name}, options as they were"
+        assert second.startswith("its error on ") and "against admm_tv 0." in second
+        assert (tuning.warning("of the run") is None) == better
+
+
+@pytest.mark.parametrize("title", ["v", "the_second_measurement_of_a_patient_with_a_long_name"])
+def test_the_title_of_the_figure_ends_within_it(title: str) -> None:
+    tuning = chosen(CT(drawn(2)), (Candidate("admm_tv", {"steps": 5}),))
+    figure = choice_figure(tuning, title)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    figure.draw(renderer)
+    (told,) = figure.texts
+    box = told.get_window_extent(renderer)
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and "(lower is" in told.get_text()
+
+
 def test_a_wedge_that_was_not_measured_cannot_be_judged() -> None:
     arc = ParallelBeam(24, [i * 3.0 for i in range(20)], pixel_size=6.0)
     candidates = (Candidate("admm_tv", {"steps": 3}), Candidate("sirt", {"steps": 9}))

@@ -137,7 +137,10 @@ def test_progress_goes_on_from_what_was_tried_before(capsys: pytest.CaptureFixtu
     with ChoiceProgress("v", True, choice) as bar:
         for trial in (known, behind):
             bar(trial)
-    assert "2/3 settings tried, best admm_tv 0.1000" in capsys.readouterr().err
+        bar(known)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "v: 1/3 settings tried, best admm_tv 0.1000 (at most 2.0 s left)"
+    assert last == "v: 3/3 settings tried, best admm_tv 0.1000"  # and nothing is left
 
 
 def test_two_views_are_reconstructed_as_they_are_unless_a_choice_is_asked_for(

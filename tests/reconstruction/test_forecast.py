@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 from functools import partial
 
 import pytest
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from lightning_mbir.reconstruction import progress
@@ -46,6 +49,19 @@ def test_times_are_told_as_one_would_say_them(seconds: float, text: str) -> None
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize("columns", [52, 60, 80, 120])
+def test_on_a_narrow_terminal_names_are_cut_short_and_not_numbers(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "console", lambda: screen)
+    with LevelProgress("the_second_scan_of_a_patient_with_a_long_name dds") as bar:
+        bar(SamplerState(step=9, n_steps=12, sigma=0.0887, volume=torch.zeros(1, 2, 2), nfe=9))
+        bar.progress.refresh()
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r" 9/12 0:00:\d\d left (\d:\d\d:\d\d|-:--:--) sigma 0\.0887", shown)
+
+
 def test_preparations_are_not_taken_for_a_level(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,5 +71,8 @@ def test_preparations_are_not_taken_for_a_level(
         for seconds, step in ((100.0, 1), (10.0, 2), (10.0, 3)):  # ninety of preparations
             clock[0] += seconds
             bar(SamplerState(step=step, n_steps=20, sigma=1.0, volume=torch.zeros(1, 2, 2), nfe=step))
+        clock[0] += 5000
+        bar(SamplerState(step=4, n_steps=20, sigma=0.5, volume=torch.zeros(1, 2, 2), nfe=4))
     told = " ".join(capfd.readouterr().err.split())
+    assert "scan dds: 4/20 sigma 0.5 (85 min, 5.7 h left)" in told
     assert told.count("about") == 1 and "scan dds: about 3 min at 256 x 256 (10 s a level)" in told

@@ -15,7 +15,17 @@ from lightning_mbir.reconstruction.writer import write_figure
 from lightning_mbir.report.figures import volumes_figure
 from lightning_mbir.report.montage import montage
 from lightning_mbir.report.scale import Scale, picture_window
-from lightning_mbir.report.sheet import DPI, Picture, Place, middle, middle_planes, nice, planes_sheet
+from lightning_mbir.report.sheet import (
+    DPI,
+    Picture,
+    Place,
+    mark,
+    middle,
+    middle_planes,
+    new_figure,
+    nice,
+    planes_sheet,
+)
 from tests.helpers import smooth_volume
 
 HU = Scale.of("ct", (0.0, 2 * MU_WATER))
@@ -101,6 +111,43 @@ def test_nothing_lies_on_top_of_anything_else(slices: int) -> None:
             wide = min(box.x1, other.x1) - max(box.x0, other.x0)
             high = min(box.y1, other.y1) - max(box.y0, other.y0)
             assert min(wide, high) < 1.0, (box, other)
+
+
+def test_words_of_a_single_picture_end_within_it() -> None:
+    """As of a direct inversion of what was measured: one column, and its name may be long."""
+    volume, place = smooth_volume((1, 64, 64)), Place((1, 64, 64), (5.0, 2.0, 2.0))
+    name = "the_second_measurement_of_a_patient_with_a_long_name: cs_mri, measured; zero_filled"
+    figure = montage(name, "zero_filled", volume, None, None, place, Scale.of("mri", (0.0, 1e-4)))
+    renderer = figure.canvas.get_renderer()
+    figure.draw(renderer)
+    for text in figure.texts:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0, text.get_text()
+    assert {"window 0 to 0.0001; left and right are", "not known"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize("height", [0.5, 0.8, 2.5])
+def test_a_length_stands_above_its_line(height: float) -> None:
+    figure = new_figure((4.0, height))
+    ax = figure.add_axes((0, 0, 1, 1))
+    mark(ax, "axial", Place((8, 64, 64), (1.0, 1.0, 1.0)), height, measure=True)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    figure.draw(renderer)
+    (line,), (text,) = ax.lines, ax.texts
+    assert text.get_window_extent(renderer).y0 > line.get_window_extent(renderer).y1
+
+
+def test_a_mark_of_left_is_not_read_as_an_i() -> None:
+    """Its foot is there wherever the picture lies: matplotlib snaps what has corners alone to whole pixels."""
+    for k in range(40):
+        figure = new_figure((2 + 0.013 * k, 2 + 0.029 * k))
+        ax = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+        mark(ax, "axial", Place((8, 64, 64), (1.0, 1.0, 1.0), "RA"), 2.0, measure=False)
+        ax.set_facecolor("black")
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba()).astype(int)  # type: ignore[attr-defined]
+        yellow = (pixels[..., 0] > 128) & (pixels[..., 2] < 160)
+        assert yellow[:, yellow.shape[1] // 2 :].any(0).sum() >= 3  # columns of the L
 
 
 def test_large_slices_are_not_shrunk(tmp_path: Path) -> None:

@@ -48,4 +48,4 @@ def _fitting(volume: Volume, fitted: Volume) -> Iterator[str]:
     else:
         return
     yield what
-    yield "results are written on the file's own grid"
+    yield "a volume that is written goes back to the file's own grid"

@@ -36,6 +36,8 @@ AIRLESS = -200.0
 """HU above which no volume with air around a patient begins."""
 DENSEST = 1e5
 """HU above which no matter lies."""
+AIRY, BELOW = -900.0, 0.1
+"""What MRI has to be below to be taken for HU, and share of its largest value that it has to be below 0."""
 SLAB = 8
 """Slices that are looked at and converted at once."""
 
@@ -88,6 +90,8 @@ def as_volume(path: Path, image: Image, modality: Modality) -> Volume:
         notes = (*notes, *_hounsfield(data))
         for slab in _slabs(data):
             slab.copy_(hu_to_mu(slab))
+    else:
+        notes = (*notes, *_magnitudes(data))
     return Volume(data, affine, volume_name(path), modality, grid=grid, notes=notes, stack=stack)
 
 
@@ -143,7 +147,7 @@ def _sizes(image: Image) -> Iterator[str]:
 def _hounsfield(data: Tensor) -> Iterator[str]:
     """What is said of values that are to be Hounsfield units, none of which is changed."""
     low, high = float(data.min()), float(data.max())
-    asked = "is it CT? (`fit` takes MRI with --data.modality mri)"
+    asked = "is it CT? (MRI takes --task cs_mri, or of `fit` --data.modality mri)"
     if low >= -2 and high <= 2 and low < high:
         yield f"values from {low:.3g} to {high:.3g} look like attenuation or scaled values, not HU: {asked}"
     elif low >= 0 and high > 1500:
@@ -160,6 +164,16 @@ def _hounsfield(data: Tensor) -> Iterator[str]:
     if high > DENSEST:
         count = sum(int((slab > DENSEST).sum()) for slab in _slabs(data))
         yield f"{count} voxels above {DENSEST:.0f} HU, up to {high:.6g}: no matter is as dense"
+
+
+def _magnitudes(data: Tensor) -> Iterator[str]:
+    """What is said of values that are to be magnitudes, none of which is changed."""
+    low, high = float(data.min()), float(data.max())
+    if low < min(AIRY, -BELOW * high):
+        yield (
+            f"values from {low:.4g} to {high:.4g}, as HU are: is it MRI? (CT takes --task sv_ct or la_ct, or of `fit` "
+            "--data.modality ct)"
+        )
 
 
 def _filled(data: Tensor) -> float | None:

@@ -111,6 +111,6 @@ class ConeBeam(VolumeBeam):
         )
         half_v = rows / 2 * geometry.detector_spacing[0] - abs(geometry.offsets[0])
         half_u = seen_half(views, columns * geometry.detector_spacing[1], geometry.offsets[1])
-        warn_truncated(name, source_distance * math.sin(math.atan(half_u / total)), min(y, x) * pixel_size / 2, level=3)
+        warn_truncated(name, source_distance * math.sin(math.atan(half_u / total)), min(y, x), pixel_size, level=3)
         warn_cut_slices(name, half_v / magnification, z * thickness / 2)
         super().__init__(geometry, backend, default="matrix_free")

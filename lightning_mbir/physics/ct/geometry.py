@@ -296,15 +296,17 @@ def check_source(name: str, source_distance: float, detector_distance: float, ra
         )
 
 
-def warn_truncated(name: str, seen: float, radius: float, level: int) -> None:
-    """Warn where the circle of radius ``seen`` that all views see is smaller than the one inscribed in the image, by
-    half a percent of its area or more: an axis that is a fraction of a bin off the middle cuts nothing off."""
-    cut = 1 - (max(seen, 0) / radius) ** 2
+def warn_truncated(name: str, seen: float, size: int, pixel_size: float, level: int) -> None:
+    """Warn where the circle of radius ``seen`` that all views see is smaller than the one inscribed in an image of
+    ``size`` pixels, by half a percent of its area or more: an axis that is a fraction of a bin off the middle cuts
+    nothing off. In pixels, since there are scans of which no length is known."""
+    seen, radius = max(seen, 0) / pixel_size, size / 2
+    cut = 1 - (seen / radius) ** 2
     if cut >= LEAST_CUT:
         warnings.warn(
-            f"{name}: the detector cuts off {100 * cut:.0f} % of the field of view: every view sees a circle of "
-            f"{max(seen, 0):.4g} mm around the axis, the one inscribed in the image has {radius:.4g} mm; give more "
-            "detectors, unless nothing lies outside",
+            f"{name}: the detector cuts off {100 * cut:.0f} % of the field of view: every view sees as far as "
+            f"{seen:.4g} pixels from the axis, the circle inscribed in the image goes to {radius:.4g}; nothing of the "
+            "object may lie outside, or more detectors are needed",
             stacklevel=level,
         )
 

@@ -140,8 +140,7 @@ def _warn_cut(name: str, geometry: ModularGeometry) -> None:
     ends = np.array([geometry.passed(view) for view in range(len(geometry.views))])
     sides = np.stack((-ends[:, 0], ends[:, 1]))
     seen = float((sides.max(0) if geometry.goes_around and sides.min() > 0 else sides.min(0)).min())
-    radius = min(geometry.volume_shape[1:]) * geometry.pixel_size / 2
-    warn_truncated(name, seen, radius, level=4)
+    warn_truncated(name, seen, min(geometry.volume_shape[1:]), geometry.pixel_size, level=4)
     low, high = geometry.height()
     half = geometry.volume_shape[0] * geometry.slice_thickness / 2
     cut = max(0.0, low + half) + max(0.0, half - high)

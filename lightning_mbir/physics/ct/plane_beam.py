@@ -28,7 +28,7 @@ class PlaneBeam(Beam):
         check_fits(f"{name}: a slice of {size:,.0f} x {size:,.0f} pixels", 16 * size**2, "give fewer pixels")
         check_fits(f"{name}: {views} views of {bins:,.0f} bins", 48 * views * bins, "give fewer views or detectors")
         half = seen_half(geometry.angles, bins * geometry.detector_spacing, geometry.center_offset)
-        warn_truncated(name, geometry.distance(half), geometry.image_size * geometry.pixel_size / 2, level=4)
+        warn_truncated(name, geometry.distance(half), geometry.image_size, geometry.pixel_size, level=4)
         fits = False
         if backend in ("auto", "sparse"):
             gigabytes = geometry.matrix_gigabytes

@@ -351,7 +351,7 @@ class ScorePriorModule(L.LightningModule):
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         start = f"started from `{Path(self.init).name}`, " if self.init else ""
         course = (
-            f"{start}{trainer.global_step} steps, {self.slices_seen} slices, {self.seconds / 60:.0f} minutes on "
+            f"{start}{trainer.global_step} steps, {self.slices_seen} slices, {self.seconds / 60:.1f} minutes on "
             f"{trainer.world_size} {trainer.strategy.root_device.type}, objective `{self.hparams['objective']}`, "
             f"precision {trainer.precision}, seed {self.seed}"
         )

@@ -189,7 +189,10 @@ def test_slices_keep_their_size_and_what_is_done_to_them_is_told(tmp_path: Path)
     path = save(tmp_path / "v.nii.gz", (24, 32, 6))
     own = volume(VolumeDataModule(path=path, modality="mri"))
     assert own.data.shape == (6, 32, 32) and own.spacing == pytest.approx((3.0, 2.0, 2.0))
-    assert own.notes[-2:] == ("slices of 32 x 24 are padded to 32 x 32", "results are written on the file's own grid")
+    assert own.notes[-2:] == (
+        "slices of 32 x 24 are padded to 32 x 32",
+        "a volume that is written goes back to the file's own grid",
+    )
     resized = volume(VolumeDataModule(path=path, modality="mri", image_size=16))
     assert "slices of 32 x 24 pixels of 2 mm are resized to 16 x 16 of 4 mm" in resized.notes
     square = volume(VolumeDataModule(path=save(tmp_path / "s.nii.gz", (32, 32, 6)), modality="mri"))

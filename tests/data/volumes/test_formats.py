@@ -15,7 +15,7 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 
 sitk: Any = pytest.importorskip("SimpleITK")
-VOXELS = np.random.default_rng(0).integers(-1000, 1500, (4, 5, 6)).astype(np.int16)  # slices, rows, columns
+VOXELS = np.random.default_rng(0).integers(-800, 1500, (4, 5, 6)).astype(np.int16)  # slices, rows, columns
 ANGLES = (0.3, -0.2, 1.9)
 ITK_NAMES = ["v.nrrd", "v.nhdr", "v.mha", "v.mhd"]
 

@@ -78,6 +78,14 @@ def test_mri_keeps_its_values_and_says_nothing_of_hounsfield(tmp_path: Path) -> 
     assert found.notes == ()
 
 
+def test_ct_that_is_taken_for_mri_is_told(tmp_path: Path) -> None:
+    """As it is where --task is left out: of `predict` that is MRI."""
+    array = np.resize(np.array([-1000, 40, 1500], np.int16), (6, 5, 4))
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "v.nii")
+    (note,) = read_volume(tmp_path / "v.nii", "mri").notes
+    assert "values from -1000 to 1500, as HU are: is it MRI?" in note and "--task sv_ct" in note
+
+
 @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz", "v.mha", "v.mhd", "v.nrrd", "v.nhdr", "v.mgz", "v.npy"])
 def test_every_format_comes_back_on_its_own_grid_with_its_own_bits(name: str, tmp_path: Path) -> None:
     array = np.random.default_rng(0).random((6, 9, 4), dtype=np.float32) + 0.5

@@ -31,8 +31,10 @@ def test_angles_in_radians_are_noticed() -> None:
 
 def test_a_short_detector_is_noticed() -> None:
     with pytest.warns(UserWarning, match="cuts off 75 % of the field of view") as caught:
-        ParallelBeam(16, VIEWS, n_detectors=8)
+        ParallelBeam(16, VIEWS, n_detectors=8, pixel_size=0.5)
     assert caught[0].filename == __file__
+    told = str(caught[0].message)  # in pixels: there are scans of which no length is known
+    assert "4 pixels from the axis, the circle inscribed in the image goes to 8" in told and "mm" not in told
     with pytest.warns(UserWarning, match="cuts off"):
         FanBeam(16, SHORT, **FAN, n_detectors=18, center_offset=3.0)
     with pytest.warns(UserWarning, match="cuts off"):
