@@ -24,10 +24,11 @@ from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.methods.tasks import TASKS
 from lightning_mbir.physics import FanBeam
+from lightning_mbir.physics.noise import projection_noise
 from lightning_mbir.prior import SliceDenoiser, load_prior
 from lightning_mbir.reconstruction import reconstruct
 from lightning_mbir.reconstruction.case import Case, simulate
-from lightning_mbir.reconstruction.measured import measured_operator, part_of
+from lightning_mbir.reconstruction.measured import estimated_noise, measured_operator, part_of
 from lightning_mbir.report.metrics import image_metrics
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -94,7 +95,10 @@ def disc(data: Path, size: int) -> list[tuple[str, str, Case]]:
     for count in (20, 60):
         views = torch.linspace(0, len(angles) - 1, count).round().long()
         operator = cache(lambda _, views=views: fan(views))
-        case = Case("disc", operator, sinogram[:, views], (1.0, pixel, pixel), truth=truth, calibrated=False)
+        y = sinogram[:, views]
+        case = Case(
+            "disc", operator, y, (1.0, pixel, pixel), truth=truth, calibrated=False, noise_std=projection_noise(y)
+        )
         found.append((f"disc, {count} views over 60 degrees", "sv_ct", case))
     return found
 
@@ -106,8 +110,8 @@ def knee(data: Path) -> list[tuple[str, str, Case]]:
     found = []
     for acc in (4.0, 8.0):
         part = part_of(whole, acc=acc)
-        case = Case("knee", cache(lambda complex, part=part: measured_operator(part, complex)), part.y, (1.0, 1.0, 1.0))
-        case = Case(**{**vars(case), "truth": truth})
+        operator, noise = cache(lambda complex, part=part: measured_operator(part, complex)), estimated_noise(part)
+        case = Case("knee", operator, part.y, (1.0, 1.0, 1.0), truth=truth, noise_std=part.noise_std or noise)
         found.append((f"knee, x{acc:g}", "cs_mri", case))
     return found
 

@@ -1,7 +1,8 @@
 """What a measurement chooses without a truth, scored with it: options as shipped, `tune`, `auto`, the best of all.
 
     python benchmarks/trust.py --data ../shared/data --output trust            # all cases; goes on where it was stopped
-    python benchmarks/trust.py --data ../shared/data --output trust --cases brain4 disc20
+    python benchmarks/trust.py --data ../shared/data --output trust --cases brain8 disc20
+    python benchmarks/trust.py --data ../shared/data --output trust --evidence       # which volume to ask two priors of
 
 Each case is a stack of five slices, simulated or measured. `auto` tries 30 settings of `dds`, ADMM-TV and, of MRI,
 wavelets, by what they predict of the parts held out; no truth is in that. Then, with the truth: PSNR in dB of `dds` and
@@ -9,6 +10,9 @@ of what needs no prior as shipped, of the best settings of `dds` alone (`tune`),
 settings tried is best by the truth. Evidence is by how many nats a pixel the prior of the run finds the object more
 probable than `generic` does; only the more probable one is tried. All of these have 25 noise levels, as in the search.
 A case is a file in ``--output``; the table is that of all files there.
+
+`--evidence` asks both priors of each of three volumes that are made of the first fold, and of the truth: whose answer
+is to be believed. PSNR and held-out errors are of the same three.
 """
 
 from __future__ import annotations
@@ -30,16 +34,21 @@ from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.measurements.options import MeasurementOptions
 from lightning_mbir.data.units import magnitude_percentile
 from lightning_mbir.files import write_whole
-from lightning_mbir.methods.candidates import Budget
+from lightning_mbir.methods.candidates import GENERIC, Budget
+from lightning_mbir.methods.evidence import log_evidence
+from lightning_mbir.methods.held_out import hold_out
 from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.methods.run import run_method
 from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.methods.tuning import tune
+from lightning_mbir.methods.units import measured_scale, measured_unit
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction import TASKS, measured_operator, part_of
 from lightning_mbir.reconstruction.case import Case, simulate
+from lightning_mbir.reconstruction.measured import estimated_noise
 from lightning_mbir.report.tables import to_json
+from lightning_mbir.samplers import KeyedNoise
 
 CHEST, LEG, THIGH = "ct/test/riderpilot0109_chest", "ct/ood/sts028_lowerleg", "ct/ood/sts013_thigh_knee"
 BRAIN, FLAIR, LIVER = "mri/test/openms_p04_T1W", "mri/test/openms_p04_FLAIR", "mri/test/tcgabc4073_liver_T2_ood"
@@ -58,7 +67,9 @@ def tooth(data: Path, _: str, views: int) -> Case:
     whole = read_measurement(data / TOOTH, "ct", MeasurementOptions(image_size=256, slices=(0, 1)))
     truth = run_method(whole.y, measured_operator(whole), method="fbp", filter="hann", calibrated=False).volume
     part = part_of(whole, views=views)
-    return Case("tooth", lambda _: measured_operator(part), part.y, (1.0, 1.0, 1.0), truth=truth, calibrated=False)
+    noise = part.noise_std or estimated_noise(part)
+    operator = cache(lambda _: measured_operator(part))
+    return Case("tooth", operator, part.y, (1.0, 1.0, 1.0), truth=truth, calibrated=False, noise_std=noise)
 
 
 def coils(data: Path, _: str, acc: float) -> Case:
@@ -66,7 +77,9 @@ def coils(data: Path, _: str, acc: float) -> Case:
     whole = read_measurement(data / COILS, "mri", MeasurementOptions(axes="coil y x"))
     truth = run_method(whole.y, measured_operator(whole), method="sense", modality="mri").image
     part = part_of(whole, acc=acc)
-    return Case("brain", lambda complex: measured_operator(part, complex), part.y, (1.0, 1.0, 1.0), truth=truth)
+    noise = part.noise_std or estimated_noise(part)
+    operator = cache(lambda complex: measured_operator(part, complex))
+    return Case("brain", operator, part.y, (1.0, 1.0, 1.0), truth=truth, noise_std=noise)
 
 
 def one_of(cases: Callable[[Path], list[tuple[str, str, Case]]], number: int, data: Path, _: str) -> Case:
@@ -175,6 +188,48 @@ def _tuned(tuning: Tuning, candidate: int) -> Trial:
     return best if best.beats(shipped) else shipped
 
 
+def evidence(name: str, data: Path) -> str | None:
+    """A row: what is made of the first fold, how it predicts the rest, and what two priors say of it."""
+    title, task_name, make, noisy = CASES[name]
+    case, task = make(data, task_name), TASKS[task_name]
+    if task.modality == "mri" and name.startswith(MEASURED):
+        return None  # complex: there is no generic prior
+    assert case.truth is not None
+    choice = Wanted(task, "auto").plans(Setting(noisy, generic=True))[0].choice
+    assert choice is not None
+    candidates = {candidate.name: candidate for candidate in choice.candidates}
+    fold = hold_out(case.operator(False), case.y, case.weights)[0]
+    scale = measured_scale(fold.y, fold.operator, task.modality, case.calibrated)
+    priors = {name: load_task_prior(name, task.modality) for name in (None, GENERIC)}
+    own, other = (measured_unit(prior.unit, scale, task.modality, case.calibrated) for prior in priors.values())
+    factor, shift = own.scale / other.scale, (own.offset - other.offset) / other.scale
+
+    def generic(x: Tensor, sigma: float) -> Tensor:
+        return (priors[GENERIC](x * factor + shift, sigma * factor) - shift) / factor
+
+    def nats(volume: Tensor) -> float:
+        return log_evidence((volume - own.offset) / own.scale, priors[None], generic, KeyedNoise(0, case.name))
+
+    found: dict[str, tuple[float, float, float]] = {}
+    for method in METHODS[:3]:
+        candidate = candidates[method]
+        settings = dict(candidate.full)
+        if candidate.chosen.needs_prior:
+            settings["steps"] = min(settings["steps"], choice.budget.levels)
+        given = priors[candidate.prior] if candidate.chosen.needs_prior else None
+        result = run_method(
+            fold.y, fold.operator, given, candidate.method, modality=task.modality, volume=case.name, scale=scale,
+            noise_std=case.noise_std, calibrated=case.calibrated, spacing=case.spacing, weights=fold.weights,
+            **settings,
+        )  # fmt: skip
+        error = sum(fold.errors(result.volume)) ** 0.5
+        found[method] = psnr(result.image, case, task.modality == "ct"), error, nats(result.volume)
+    by_psnr, errors, said = zip(*found.values(), strict=True)
+    cells = [*(f"{value:.2f}" for value in by_psnr), *(f"{value:.4f}" for value in errors)]
+    cells += [f"{value:+.3f}" for value in (said[2], (said[0] + said[1]) / 2, nats(case.truth))]
+    return f"| {title} | {' | '.join(cells)} |"
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| measurement | dds | dds, `generic` | ADMM-TV | wavelets | evidence | dds, `tune` | `auto` | chosen "
@@ -208,7 +263,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--evaluations", type=int, default=30)
+    parser.add_argument("--evidence", action="store_true")
     args = parser.parse_args()
+    if args.evidence:
+        print(
+            "| measurement | dds | dds, `generic` | ADMM-TV | held out: dds | dds, `generic` | ADMM-TV "
+            "| evidence by ADMM-TV | by both dds | by the truth |\n|---|---|---|---|---|---|---|---|---|---|"
+        )
+        for row in filter(None, (evidence(name, args.data) for name in args.cases)):
+            print(row, flush=True)
+        return
     args.output.mkdir(parents=True, exist_ok=True)
     for name in args.cases:
         path = args.output / f"{name}.json"
