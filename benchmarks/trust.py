@@ -40,9 +40,11 @@ from lightning_mbir.methods.held_out import hold_out
 from lightning_mbir.methods.plans import Setting, Wanted
 from lightning_mbir.methods.priors import load_task_prior
 from lightning_mbir.methods.run import run_method
+from lightning_mbir.methods.tasks import Task
 from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.methods.tuning import tune
 from lightning_mbir.methods.units import measured_scale, measured_unit
+from lightning_mbir.physics import LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.reconstruction import TASKS, measured_operator, part_of
 from lightning_mbir.reconstruction.case import Case, simulate
@@ -124,6 +126,10 @@ CASES: dict[str, tuple[str, str, Callable[[Path, str], Case], bool]] = {
 MEASURED = ("tooth", "disc", "coils", "knee")
 
 
+def views_of(task: Task, operator: LinearOperator) -> int | None:
+    return len(operator.parts.place) if task.modality == "ct" else None
+
+
 def psnr(image: Tensor, case: Case, ct: bool) -> float:
     assert case.truth is not None
     known = TASKS["sv_ct"].data_range if ct and case.calibrated else None
@@ -138,7 +144,8 @@ def run(name: str, data: Path, evaluations: int) -> dict[str, Any]:
     complex = task.modality == "mri" and name.startswith(MEASURED)
     operator = case.operator(complex)
     prior = cache(lambda name: load_task_prior(name, task.modality, complex=complex))
-    choice = Wanted(task, "auto", budget=Budget(evaluations)).plans(Setting(noisy, generic=not complex))[0].choice
+    setting = Setting(noisy, generic=not complex, views=views_of(task, operator))
+    choice = Wanted(task, "auto", budget=Budget(evaluations)).plans(setting)[0].choice
     assert choice is not None
     shared: dict[str, Any] = {
         "modality": task.modality, "volume": case.name, "noise_std": case.noise_std, "calibrated": case.calibrated,
@@ -195,10 +202,11 @@ def evidence(name: str, data: Path) -> str | None:
     if task.modality == "mri" and name.startswith(MEASURED):
         return None  # complex: there is no generic prior
     assert case.truth is not None
-    choice = Wanted(task, "auto").plans(Setting(noisy, generic=True))[0].choice
+    operator = case.operator(False)
+    choice = Wanted(task, "auto").plans(Setting(noisy, generic=True, views=views_of(task, operator)))[0].choice
     assert choice is not None
     candidates = {candidate.name: candidate for candidate in choice.candidates}
-    fold = hold_out(case.operator(False), case.y, case.weights)[0]
+    fold = hold_out(operator, case.y, case.weights)[0]
     scale = measured_scale(fold.y, fold.operator, task.modality, case.calibrated)
     priors = {name: load_task_prior(name, task.modality) for name in (None, GENERIC)}
     own, other = (measured_unit(prior.unit, scale, task.modality, case.calibrated) for prior in priors.values())

@@ -43,7 +43,8 @@ class Task:
             range is the 99.5th percentile of the true volume.
         options: options of methods that were tuned for it on training volumes without noise, from ``configs/tuned``.
         noisy: what goes over them where there is noise, by method; docs/method.md tells which were searched with it.
-        few: what goes over both where there are at most ``few["views"]`` views, by method.
+        many: what goes over these where there is noise and at least ``many["views"]`` views, by method.
+        few: what goes over all where there are at most ``few["views"]`` views, by method.
         operator: of a user's own, instead of the task's.
     """
 
@@ -52,15 +53,17 @@ class Task:
     data_range: float | None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    many: dict[str, Any] = field(default_factory=dict)
     few: dict[str, Any] = field(default_factory=dict)
     operator: OwnOperator | None = None
 
     def tuned(self, method: str, noisy: bool = False, views: int | None = None) -> dict[str, Any]:
         """Options of a method, for measurements without noise or with some, which what was measured always has; of so
         many views where that is known."""
+        many = noisy and views is not None and views >= self.many.get("views", math.inf)
         few = views is not None and views <= self.few.get("views", 0)
         found = dict(self.options.get(method, {}))
-        for name, applies in zip(OVER, (noisy, few), strict=True):
+        for name, applies in zip(OVER, (noisy, many, few), strict=True):
             found |= getattr(self, name).get(method, {}) if applies else {}
         return found
 
@@ -150,7 +153,11 @@ CT_RANGE = 3 * MU_WATER
 """-1000 to 2000 HU, in 1/mm."""
 
 
-OVER = {"noisy": "Where there is noise", "few": "Of at most so many views"}
+OVER = {
+    "noisy": "Where there is noise",
+    "many": "Where there is noise and so many views at least",
+    "few": "Of at most so many views",
+}
 """What goes over a task's options, in that order, and when; see ``Task``."""
 
 
@@ -160,7 +167,7 @@ def tuned_file(task: str) -> Path:
 
 
 def _tuned(task: str) -> dict[str, Any]:
-    """``options``, ``noisy`` and ``few`` of a task."""
+    """``options`` of a task, and what goes over them."""
     options = yaml.safe_load(tuned_file(task).read_text())
     over = {name: options.pop(name, {}) for name in OVER}
     return {"options": options, **over}

@@ -280,7 +280,7 @@ class ReconstructionModule(L.LightningModule):
                 raise InputError(f"--off_by {self.off_by:g}: in HU, which lengths that are not in mm do not give")
             coil_maps = measurement.modality == "mri" and measurement.y.ndim == 4
             generic = self.task.modality == "ct" and runner.sources[0] != GENERIC
-            self.plans = self._wanted.plans(Setting(True, True, generic, runner.given.get("views")))
+            self.plans = self._wanted.plans(Setting(True, True, generic, measurement.views))
         for plan in self.plans:
             plan.chosen.check_needs(coil_maps=coil_maps)
         if data.measured and self.task.modality == "mri":

@@ -109,7 +109,15 @@ def test_measurements_with_noise_have_options_of_their_own(tmp_path: Path) -> No
     few = TASKS["sv_ct"].few["dds"]
     assert few.items() <= ReconstructionModule(task="sv_ct", views=4, output_dir=tmp_path).plans[0].options.items()
     assert not few.items() <= ReconstructionModule(task="sv_ct", views=8, output_dir=tmp_path).plans[0].options.items()
+    many = TASKS["sv_ct"].many["dds"]
+    for photons, views, told in ((1e4, 60, True), (1e4, 16, True), (1e4, 8, False), (1e4, 4, False), (None, 60, False)):
+        module = ReconstructionModule(task="sv_ct", views=views, photons=photons, output_dir=tmp_path)
+        assert (many.items() <= module.plans[0].options.items()) == told  # dds is told the noise
     for name, task in TASKS.items():
+        for method, options in task.many.items():
+            if method != "views":
+                check_method(method, task.modality, task.tuned(method, noisy=True, views=999), None)
+                assert options.items() <= task.tuned(method, noisy=True, views=task.many["views"]).items(), name
         for method, options in task.few.items():
             if method != "views":
                 check_method(method, task.modality, task.tuned(method, views=1), None)

@@ -144,6 +144,19 @@ def test_a_scan_without_a_length_is_written_as_attenuation(tmp_path: Path) -> No
         predict(ReconstructionModule(task="sv_ct", method="fbp", views=61, output_dir=tmp_path), data, tmp_path)
 
 
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize(("views", "told"), [(None, True), (20, True), (12, False)])
+def test_options_of_many_views_are_those_of_a_scan_that_has_them(tmp_path: Path, views: int | None, told: bool) -> None:
+    """Of all its views too, whose number no flag tells."""
+    np.savez(tmp_path / "scan.npz", measurement=scan().y[:2].numpy(), **GEOMETRY, pixel_size=1.0)
+    data = VolumeDataModule(measurement=tmp_path / "scan.npz", modality="ct")
+    module = ReconstructionModule(
+        task="sv_ct", method="dds", steps=1, views=views, tune=False, output_dir=tmp_path
+    )  # fmt: skip
+    predict(module, data, tmp_path)
+    assert (TASKS["sv_ct"].many["dds"].items() <= module.plans[0].options.items()) == told
+
+
 def coil_scan(folder: Path) -> tuple[Path, torch.Tensor]:
     """Fully sampled k-space of four coils, and the magnitude that their combination has."""
     magnitude = smooth_volume((3, 32, 32))

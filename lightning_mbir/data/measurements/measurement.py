@@ -80,6 +80,12 @@ class Measurement:
     sized: bool = True
     sided: bool = False
 
+    @property
+    def views(self) -> int | None:
+        """How many there are; none of k-space."""
+        along = 0 if self.geometry.get("beam") in COUPLED else 1
+        return self.y.shape[along] if self.modality == "ct" else None
+
     def to(self, device: torch.device) -> Measurement:
         """The same with what was measured on a device, by which Lightning moves a batch."""
         return replace(self, y=self.y.to(device))
