@@ -101,7 +101,6 @@ SCANS = {
 def compare(folder: Path, scan: Scan, file: Path) -> None:
     """One row for each part of the measurement, one column a method."""
     ct = scan.modality == "ct"
-    options = TASKS[scan.task].options | (RAMP if ct else NOISY)
     prior = load_task_prior(None, scan.modality, complex=not ct)
     direct = "fbp" if ct else "zero_filled"
     methods = [direct, "admm_tv", "dds"]
@@ -112,6 +111,8 @@ def compare(folder: Path, scan: Scan, file: Path) -> None:
     for row, (flags, label) in enumerate(zip(scan.parts, scan.labels, strict=True)):
         part = part_of(read(folder, scan, row), **flags)
         operator = measured_operator(part)
+        options = {method: TASKS[scan.task].tuned(method, noisy=ct, views=part.views) for method in methods}
+        options |= RAMP if ct else NOISY
         done = {
             method: reconstruct(
                 part.y,
