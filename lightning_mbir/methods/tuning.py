@@ -28,6 +28,9 @@ from lightning_mbir.slabs import WHOLE, current, everywhere, from_first, holding
 BEHIND = 1.15
 """Times the error of the best settings so far on the same fold, from which on the other folds are not tried."""
 
+FAR = 2.0
+"""Times the error of a rival of the prior, from which on its predictions alone speak for it."""
+
 
 def tune(
     y: Tensor,
@@ -50,8 +53,8 @@ def tune(
     fits them best, which is the worst that can be done for the wedge (benchmarks/trust.py, the disc from 20 views).
     Nor do they tell which method is right about the wedge.
 
-    Where the choice has a rival of the prior, it is tried only if it finds the object more probable (``log_evidence``),
-    and taken only if it predicts better too. Over an arc the prior of the run is taken where it is the more probable
+    Where the choice has a rival of the prior, it is taken only if it finds the object more probable (``log_evidence``)
+    and predicts better too, or far better. Over an arc the prior of the run is taken where it is the more probable
     one, else none at all.
 
     Args:
@@ -92,7 +95,7 @@ def _tuned(
     parts, candidates = operator.parts, choice.candidates
     evidence = _evidence(scorer, parts.open)
     likely = _likely(choice, evidence, parts.open)
-    shipped = _without_rival(choice, {k: scorer.score(k, candidates[k].full) for k in likely})
+    shipped = _without_rival(choice, {k: scorer.score(k, candidates[k].full) for k in likely}, evidence)
     best = dict(shipped)
     if choice.search and (choice.insists or not parts.open):
         _search(scorer, best)
@@ -140,28 +143,31 @@ def _evidence(scorer: _Scorer, open: bool) -> float | None:
 
 
 def _likely(choice: Choice, evidence: float | None, open: bool) -> list[int]:
-    """Numbers of the candidates that are tried: none with the rival where the prior of the run is the more probable
-    one, and then over an arc none without a prior; else over an arc none with one. What is all there is stays."""
+    """Numbers of the candidates that are tried: over an arc those with the prior of the run where it is the more
+    probable one, else those without any; all around all of them. What is all there is stays."""
     kept = range(len(choice.candidates))
-    if evidence is None:
+    if evidence is None or not open:
         return list(kept)
     without = {k for k in kept if not choice.candidates[k].chosen.needs_prior}
     own = {k for k in kept if choice.candidates[k].prior is None} - without
     free = {k for k in without if not choice.candidates[k].reference}
     if evidence >= 0:
-        return sorted(own if open and free else own | without)
-    return sorted(without if open and free else own | without if open else kept)
+        return sorted(own if free else own | without)
+    return sorted(without if free else own | without)
 
 
-def _without_rival(choice: Choice, shipped: dict[int, Trial]) -> dict[int, Trial]:
-    """The candidates to go on with: of a method with two priors the one that predicts better as it is, and that of the
-    run where the other is not better by more than chance."""
+def _without_rival(choice: Choice, shipped: dict[int, Trial], evidence: float | None) -> dict[int, Trial]:
+    """The candidates to go on with: of a method with two priors that of the run, unless the rival finds the object more
+    probable and predicts better by more than chance, or predicts far better: a prior that puts the same into everything
+    knows what it has put there."""
     dropped = set()
     for k, one in enumerate(choice.candidates):
         rival = replace(one, prior=choice.rival)
         other = choice.candidates.index(rival) if rival in choice.candidates else k
         if other != k and k in shipped and other in shipped:
-            dropped.add(k if shipped[other].beats(shipped[k]) else other)
+            better = shipped[other].beats(shipped[k]) and (evidence is None or evidence < 0)
+            far = shipped[other].whole and FAR * shipped[other].error < shipped[k].error
+            dropped.add(k if better or far else other)
     return {k: trial for k, trial in shipped.items() if k not in dropped}
 
 

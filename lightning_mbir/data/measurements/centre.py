@@ -61,7 +61,7 @@ def _power(values: Tensor) -> tuple[Tensor, Tensor]:
     """Energy along y and along x, slice by slice so that no copy of all is made."""
     total = torch.zeros(values.shape[-2:], dtype=torch.float64, device=values.device)
     for one in values.flatten(0, -3) if values.ndim > 2 else values[None]:
-        total += torch.view_as_real(one).double().square().sum(-1)
+        total += torch.view_as_real(one.resolve_conj()).double().square().sum(-1)
     return total.sum(1), total.sum(0)
 
 
