@@ -87,7 +87,7 @@ def test_help_of_a_method_says_how_to_give_what_it_has(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(("subcommand", "task"), DEFAULT_TASKS.items())
 def test_help_says_which_task_is_taken(subcommand: str, task: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = " ".join(shown(capsys, subcommand, "--help").partition("  --task ")[2].split())
-    assert told.startswith(f"sv_ct (sparse views), la_ct (limited angle) or cs_mri [{task}]")
+    assert told.startswith(f"sv_ct (sparse views), la_ct (limited angle) or cs_mri (undersampled k-space) [{task}]")
 
 
 def test_help_of_validate_is_of_validate(capsys: pytest.CaptureFixture[str]) -> None:
