@@ -43,6 +43,8 @@ def read_angles(item: Item, views: int) -> tuple[np.ndarray, tuple[str, ...]]:
             f"{item.path}: {item.name} has {count} angles but {views} views; give one angle a view, in degrees"
         )
     angles = np.array(item.numbers())
+    if views > 1 and not np.ptp(angles):
+        raise InputError(f"{item.path}: all {views} angles of {item.name} are {angles[0]:g}; give that of each view")
     scale = item.unit(UNITS, "degrees or radians")
     if not item.attributes.get("units", "").strip() and looks_like_radians(angles):
         covered = float(np.ptp(angles))

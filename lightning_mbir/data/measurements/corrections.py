@@ -28,6 +28,9 @@ SIDES = 32
 """Share of the detector at either side that is looked at for rays that pass nothing."""
 BRIGHTEST, FLAT = 0.9, 0.1
 """Share of the largest value that the sides of intensities have, and that values differ by at least."""
+BELOW, ABOVE = 0.1, 0.5
+"""Line integrals of air that are this far below 0 are brighter than the open beam. Where no ray has less than the
+second share of the largest one, and more than the first, the open beam was weaker than was taken."""
 DENSEST = 30.0
 """Line integral of which a detector with 20 bits counts no ray."""
 STANDS_OUT = 0.02
@@ -72,6 +75,8 @@ def doubted(y: np.ndarray) -> tuple[str, ...]:
     low, high = float(some.min()), float(some.max())
     sides = (some[..., : (width := max(1, y.shape[-1] // SIDES))], some[..., -width:])
     air = min(float(np.median(side)) for side in sides)
+    if low == high:
+        return () if high else ("all line integrals are 0: nothing was in the beam",)
     if air > BRIGHTEST * high and high - low > FLAT * high > 0:
         return (
             f"rays at both sides have the most ({air:.4g} of {high:.4g}), as intensities have and not line integrals: "
@@ -80,6 +85,16 @@ def doubted(y: np.ndarray) -> tuple[str, ...]:
     if high > DENSEST:
         return (
             f"line integrals up to {high:.4g}, which no detector counts: are they -log(I / I0), and in which unit?",
+        )
+    if air < -max(BELOW, BELOW * high):
+        return (
+            f"rays at the sides have line integrals of {air:.3g}, which is brighter than the open beam: is its "
+            "intensity right (flat field, WhiteLevel)?",
+        )
+    if low > max(BELOW, ABOVE * high):
+        return (
+            f"no ray has a line integral below {low:.3g}, of up to {high:.3g}: is the intensity of the open beam right "
+            "(flat field, WhiteLevel), or is the object beyond the detector everywhere?",
         )
     return ()
 

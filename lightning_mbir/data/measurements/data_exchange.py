@@ -181,6 +181,7 @@ class _Scan:
         """Fill ``y`` and ``sample``; returns the least and the largest transmission of each bin, and of all rays."""
         low, high = np.full(self.bad.shape, np.inf), np.full(self.bad.shape, -np.inf)
         least, self.blocked, self.broken = 1.0, 0, 0
+        lit = np.zeros(self.data.shape[0], dtype=bool)
         for (views, rows, _), counts in self.data.parts(slice(None), self.rows):
             with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, and is found as such
                 transmission = (counts.astype(np.float32) - self.dark[rows]) / self.range[rows]
@@ -190,6 +191,7 @@ class _Scan:
             seen = transmission > 0
             least = min(least, float(transmission[seen].min(initial=1.0)))
             self.blocked += int((~seen).sum())
+            lit[views] |= seen[:, ~self.bad[rows]].any(1)
             self.broken += int((broken & ~self.bad[rows]).sum())
             low[rows] = np.minimum(low[rows], np.where(unusable, np.inf, transmission).min(0))
             high[rows] = np.maximum(high[rows], np.where(unusable, -np.inf, transmission).max(0))
@@ -203,6 +205,11 @@ class _Scan:
             kept = y.shape[-1]
             averaged = lines[..., : kept * self.together].reshape(*lines.shape[:2], kept, self.together).mean(-1)
             y[rows, views] = averaged.transpose(1, 0, 2)
+        if not lit.all():
+            raise InputError(
+                f"{self.path}: view {int(lit.argmin())} of {self.data.name} has no counts at all ({int((~lit).sum())} "
+                f"such views of {len(lit)}): the beam was off; leave them out, and their angles"
+            )
         return low, high, least
 
     @property

@@ -36,6 +36,8 @@ NAMES = {
     CENTRAL: "DetectorCentralElement",
 }
 """Tags without which there is no geometry, by the names of the dictionary."""
+LENGTHS = (SPACING_ACROSS, SPACING_ALONG, ROWS, COLUMNS, RADIUS, TO_DETECTOR)
+"""Tags that are above 0."""
 SAME = (SPACING_ACROSS, SPACING_ALONG, ROWS, COLUMNS, TO_DETECTOR)
 """Tags that are one for the scan."""
 
@@ -92,11 +94,20 @@ def read_dicom_ct_pd(
     rows, columns = int(_numbers(files[0][1], first, ROWS)[0]), int(_numbers(files[0][1], first, COLUMNS)[0])
     curved = _text(files[0][1], first, SHAPE, "CYLINDRICAL") != "FLAT"
     values = np.array([_view(path, header) for _, path, header in files])
+    step = float(np.abs(np.diff(values[:, 0])).max(initial=0.0))
+    if step > 2 * np.pi + 1e-3:
+        raise InputError(
+            f"{folder}: {NAMES[ANGLE]} goes by up to {step:.4g} from a view to the next, which are no radians; convert "
+            "it to radians"
+        )
     views = _views(values, (rows, columns), curved)
     geometry, affine, notes = modular_geometry(
         folder, views, (rows, columns), float(values[0, 5]) if curved else None, image_size
     )
     y = np.stack([_projection(path, rows, columns) for _, path, _ in files])
+    numbers = [number for number, _, _ in files]
+    if (lost := numbers[-1] - numbers[0] + 1 - len(numbers)) > 0:
+        notes = (*notes, f"{lost} of the InstanceNumbers from {numbers[0]} to {numbers[-1]} are not there")
     flown = int((np.abs(values[:, 8:]) > 1e-6).any(1).sum())
     if flown:
         notes = (*notes, f"the focal spot is off the centre of the detector's arc in {flown} of {len(y)} views")
@@ -119,6 +130,9 @@ def _check_scan(folder: Path, files: list[tuple[int, Path, Any]]) -> None:
         for tag in SAME:
             if not np.allclose(_numbers(path, header, tag), _numbers(path, first, tag), rtol=1e-5):
                 raise InputError(f"{path}: another {NAMES[tag]} than in {files[0][1].name}; give one scan alone")
+        for tag in LENGTHS:
+            if not (value := _numbers(path, header, tag)[0]) > 0:
+                raise InputError(f"{path}: {NAMES[tag]} is {value:g}; give more than 0")
         if SPECTRUM in header and SPECTRUM in first and _value(path, header, SPECTRUM) != _value(path, first, SPECTRUM):
             raise InputError(f"{path}: another SpectrumIndex than in {files[0][1].name}; give one spectrum alone")
         if _text(path, header, LOGARITHM, "YES") != "YES":
@@ -136,6 +150,12 @@ def _view(path: Path, header: Any) -> list[float]:
     central = _numbers(path, header, CENTRAL)
     if len(central) != 2:
         raise InputError(f"{path}: DetectorCentralElement has {len(central)} values; give column and row")
+    sizes = [int(_numbers(path, header, tag)[0]) for tag in (COLUMNS, ROWS)]
+    if not all(0.5 <= one <= size + 0.5 for one, size in zip(central, sizes, strict=True)):
+        raise InputError(
+            f"{path}: DetectorCentralElement is column {central[0]:g}, row {central[1]:g} of {sizes[0]} columns and "
+            f"{sizes[1]} rows; give column and row on the detector, counted from 1"
+        )
     tags = (SHIFT_ANGLE, SHIFT_HEIGHT, SHIFT_RADIUS)
     return [*read, *central, *(_numbers(path, header, tag)[0] if tag in header else 0.0 for tag in tags)]
 
@@ -175,6 +195,8 @@ def _projection(path: Path, rows: int, columns: int) -> NDArray[np.float32]:
         slope, intercept = (
             float(file.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
         )
+        if not slope > 0:
+            raise InputError(f"{path}: RescaleSlope is {slope:g}; give more than 0")
     except _unreadable() as error:
         raise InputError(
             f"{path}: pixels cannot be read ({_why(error)}); the file may be damaged or cut short"

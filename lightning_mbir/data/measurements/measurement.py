@@ -27,7 +27,7 @@ from lightning_mbir.data.measurements.nikon import read_nikon
 from lightning_mbir.data.measurements.noise_scan import open_noise_scan
 from lightning_mbir.data.measurements.options import MeasurementOptions, check_modality, check_options
 from lightning_mbir.data.measurements.own_layout import COUPLED, noise_std, read_own_layout
-from lightning_mbir.data.measurements.readouts import parse_select
+from lightning_mbir.data.measurements.readouts import CHOSEN, parse_select
 from lightning_mbir.data.measurements.rtk import read_rtk
 from lightning_mbir.data.measurements.scanner import Scan, read_scan
 from lightning_mbir.data.measurements.sinogram_layout import read_sinograms, struct_of
@@ -131,6 +131,11 @@ def read_measurement(path: str | Path, modality: Modality, options: MeasurementO
             return _treated(path, _of_matrix(content, name, modality, options), options)
         mrd, struct = is_mrd(content), struct_of(content)
         projections = is_data_exchange(content) or struct is not None
+        if not (projections or mrd or "kspace" in content or "measurement" in content):
+            raise InputError(
+                f"{path}: holds none of measurement, kspace, sinogram, exchange/data, a struct CtData or dataset/data; "
+                "the layouts that are read are in docs/measurements.md"
+            )
         kind: Modality = "ct" if projections else "mri" if mrd or "kspace" in content else modality
         check_modality(path, kind, modality)
         check_options(path, options, kind, projections, mrd, tiff)
@@ -208,33 +213,33 @@ def _asked(found: Measurement, options: MeasurementOptions) -> Measurement:
 def _mrd(content: Content, name: str, options: MeasurementOptions) -> Measurement:
     with ExitStack() as files:
         noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
-        scan = read_scan(files.enter_context(open_mrd(content)), noise, *_how(options))
+        select = parse_select(options.select, CHOSEN)
+        scan = read_scan(files.enter_context(open_mrd(content)), noise, select, *_how(options))
         return _of_scan(content.path, scan, name, options)
 
 
 def _scanner_file(path: Path, name: str, options: MeasurementOptions) -> Measurement:
     """Of a TWIX file, or of BART's."""
-    select = parse_select(options.select)
     if path.suffix.lower() in SUFFIXES:
+        select = parse_select(options.select, ("echo", "repetition"))
         item, axes = bart_item(path, select)
         raw = read_array(item, axes, options.slices)
         affine, mask = _affine(raw.spacing, raw.first), {"mask": raw.mask}
         found = Measurement(raw.y, mask, affine, name, "mri", True, raw.notes, sized=False)
         return _in_field(path, _centred(path, found), options)
+    select = parse_select(options.select, (*CHOSEN, "scan"))
     image, *others = read_twix(path, select.pop("scan", None))
     with ExitStack() as files:
         noise = None if options.noise_scan is None else files.enter_context(open_noise_scan(options.noise_scan))
         if noise is None and not image.noise.any() and others:
             noise = others[0]
-        return _of_scan(path, read_scan(image, noise, *_how(options)), name, options)
+        return _of_scan(path, read_scan(image, noise, select, *_how(options)), name, options)
 
 
 def _how(options: MeasurementOptions) -> tuple[Any, ...]:
-    """What ``read_scan`` takes after the noise."""
-    select = parse_select(options.select)
-    select.pop("scan", None)
+    """What ``read_scan`` takes after what is selected."""
     timing = None if options.field_map is None else (options.readout_time, options.echo_spacing)
-    return select, options.slices, options.oversampling, options.whiten is True, timing
+    return options.slices, options.oversampling, options.whiten is True, timing
 
 
 def _centred(path: Path, found: Measurement) -> Measurement:

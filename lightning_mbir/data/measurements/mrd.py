@@ -15,6 +15,8 @@ from lightning_mbir.data.measurements.readouts import COUNTERS, Grid, Readouts, 
 from lightning_mbir.errors import InputError
 
 DATA, HEADER = "dataset/data", "dataset/xml"
+SMALLEST = 1.0
+"""mm of a field of view that a scanner images."""
 INSTALL = "pip install 'lightning-mbir[scanners]'"
 COUNTER_NAMES = dict(zip(COUNTERS, ("kspace_encode_step_1", "kspace_encode_step_2", *COUNTERS[2:]), strict=True))
 COUNTER_NAMES["echo"] = "contrast"
@@ -91,6 +93,8 @@ def _readouts(path: Path, header: Any, heads: np.ndarray, load: Any) -> Readouts
     calibration = flagged("PARALLEL_CALIBRATION") & ~flagged("PARALLEL_CALIBRATION_AND_IMAGING") & ~other
     imaging = ~(noise | other | calibration)
     notes = (f"{other.sum()} readouts of navigators and the like left out",) if other.any() else ()
+    if bool((heads["trajectory_dimensions"][imaging] > 0).any()):
+        notes = (*notes, f"trajectories of the readouts left out: {HEADER} says that they are on a grid")
     encoding = header.encoding[int(heads["encoding_space_ref"][0])] if header.encoding else None
     parallel = encoding.parallelImaging if encoding else None
     mode = (
@@ -145,6 +149,10 @@ def _grid(path: Path, encoding: Any, heads: np.ndarray, imaging: np.ndarray) -> 
     sizes += [kept.fieldOfView_mm.x, kept.fieldOfView_mm.z, kept.matrixSize.z]
     if not all(np.isfinite(size) and 0 < size < 1e6 for size in sizes):
         raise InputError(f"{path}: {HEADER} has sizes that are not positive: {', '.join(f'{s:g}' for s in sizes)}")
+    if max(sizes[2:4]) < SMALLEST:
+        raise InputError(
+            f"{path}: {HEADER} has a field of view of {sizes[2]:g} x {sizes[3]:g} mm, which looks like meters; give mm"
+        )
     if encoded.matrixSize.z > 1:
         raise InputError(
             f"{path}: {HEADER} says that {encoded.matrixSize.z} partitions were encoded along z; slices are read alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,10 +150,12 @@ class _Parameters:
         self.path = path
         if path.stat().st_size > MOST_TEXT:
             raise InputError(f"{path}: is of more than 16 MB; give the .xtekct file that the scanner wrote")
-        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+        own = re.search(rf"^[ \t]*\[{SECTION}\].*?(?=^[ \t]*\[|\Z)", text, re.IGNORECASE | re.MULTILINE | re.DOTALL)
+        parser = configparser.ConfigParser(interpolation=None)  # which refuses what is there twice
         parser.optionxform = str  # type: ignore[assignment, method-assign]
         try:
-            parser.read_string(path.read_bytes().decode("utf-8-sig", errors="replace"))
+            parser.read_string(text if own is None else own[0])
         except configparser.Error as error:
             why = " ".join(str(error).split())[:200]
             raise InputError(f"{path}: is no .xtekct file ({why}); give the one that the scanner wrote") from error
@@ -262,6 +265,11 @@ def _angles(values: _Parameters, views: int, given: Path | None, half: float) ->
     step = values.number("AngularStep")
     if step == 0 and views > 1:
         raise InputError(f"{values.path}: AngularStep is 0; give the degrees from a view to the next")
+    if looks_like_radians(step * np.arange(views)):
+        raise InputError(
+            f"{values.path}: {views} views of AngularStep {step:g} cover {abs(step) * (views - 1):.4g}, which looks "
+            "like radians; give degrees, or --data.angles"
+        )
     if abs(step) * (views - 1) > 370:
         raise InputError(
             f"{values.path}: {views} views of AngularStep {step:g} go round more than once; a helix is not read"
@@ -310,6 +318,12 @@ def _projections(values: _Parameters, shape: tuple[int, int, int]) -> tuple[Tens
             f"{path}: Projections is {shape[0]}, and there are {len(files)} TIFF files {name}0001.tif and on in "
             f"{folder}; give all of them and no others"
         )
+    numbers = [int(re.findall(r"\d+", file.stem)[-1]) for file in named]
+    for (file, number), (_, after) in pairwise(zip(named, numbers, strict=True)):
+        if after != number + 1:
+            raise InputError(
+                f"{path}: after {file.name} comes number {after}; give all projections, numbered one by one"
+            )
     white = values.positive("WhiteLevel")
     with tiff_pages(folder, DATA, files) as data:
         if data.shape != shape:

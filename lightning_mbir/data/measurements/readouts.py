@@ -111,8 +111,12 @@ def check_ramps(path: Path, delay: float, ramp_up: float, flat_top: float, durat
         )
 
 
-def parse_select(text: str | None) -> dict[str, int]:
+def parse_select(text: str | None, known: tuple[str, ...]) -> dict[str, int]:
     """``"echo=1,repetition=0"`` to ``{"echo": 1, "repetition": 0}``.
+
+    Args:
+        text: what the user gave.
+        known: what of such a file can be chosen.
 
     Raises:
         InputError: another form, or what nothing is chosen by.
@@ -120,9 +124,9 @@ def parse_select(text: str | None) -> dict[str, int]:
     chosen: dict[str, int] = {}
     for part in (text or "").replace(",", " ").split():
         name, _, number = part.partition("=")
-        if name not in (*CHOSEN, "scan") or name in chosen or not number.isdecimal():
+        if name not in known or name in chosen or not number.isdecimal():
             raise InputError(
-                f"--data.select {text}: give some of {', '.join(CHOSEN)}, scan, such as echo=1,repetition=0"
+                f"--data.select {text}: of such a file give some of {', '.join(known)}, such as echo=1,repetition=0"
             )
         chosen[name] = int(number)
     return chosen

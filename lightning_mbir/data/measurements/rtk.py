@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_mbir.data.measurements.angles import looks_like_radians
 from lightning_mbir.data.measurements.scan import modular_geometry, on_arc
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
@@ -20,9 +21,16 @@ PARAMETERS = (
     *("SourceToIsocenterDistance", "SourceToDetectorDistance", "GantryAngle", "OutOfPlaneAngle", "InPlaneAngle"),
     *("SourceOffsetX", "SourceOffsetY", "ProjectionOffsetX", "ProjectionOffsetY"),
 )
+NAMES = {name.lower(): name for name in (*PARAMETERS, "RadiusCylindricalDetector", "Matrix", "Projection")}
+NAMES |= {f"collimation{side}": "" for side in ("uinf", "usup", "vinf", "vsup")} | {"angle": "GantryAngle"}
+"""Elements by their names in small letters, as RTK compares them (``Angle`` is that of older files); jaws are not
+heeded."""
+VERSIONS = ("2", "3")
 STACKS = (".mha", ".mhd", ".nrrd", ".nhdr")
 AXES = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """From RTK's axes, of which y is that of rotation, to ours."""
+MATRIX = 1e-3
+"""What entries of a matrix may be off by, as in RTK."""
 LARGEST = 1 << 28
 """Bytes of an XML file."""
 
@@ -46,10 +54,10 @@ def read_rtk(path: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], N
         our axes in mm from the isocentre, notes, and that sides are not known.
 
     Raises:
-        InputError: a file of another kind, no projections beside it or another number of them, parallel rays,
-            parameters that are missing or not finite.
+        InputError: a file of another kind or version, no projections beside it or another number of them, parallel
+            rays, parameters that are missing in some views, told twice, not finite or not those of the view's matrix.
     """
-    values, radius = read_rtk_geometry(path)
+    values, radius, left_out = read_rtk_geometry(path)
     stack = _stack(path)
     y, origin, spacing = _projections(stack)
     if len(y) != len(values):
@@ -58,12 +66,15 @@ def read_rtk(path: Path, image_size: int = 0) -> tuple[Tensor, dict[str, Any], N
     middle = [start + (n - 1) / 2 * step for start, n, step in zip(origin, (columns, rows), spacing, strict=True)]
     views = rtk_views(values, (middle[0], middle[1]), spacing, radius)
     geometry, affine, notes = modular_geometry(path, views, (rows, columns), radius, image_size)
-    return y, geometry, affine, (f"line integrals of {stack.name}", *notes), False
+    return y, geometry, affine, (f"line integrals of {stack.name}", *left_out, *notes), False
 
 
-def read_rtk_geometry(path: Path) -> tuple[NDArray[Any], float | None]:
-    """The parameters of each view, ``(views, 9)`` in the order of ``PARAMETERS``, and the radius of a cylindrical
-    detector in mm.
+def read_rtk_geometry(path: Path) -> tuple[NDArray[Any], float | None, tuple[str, ...]]:
+    """The parameters of each view, ``(views, 9)`` in the order of ``PARAMETERS``, the radius of a cylindrical detector
+    in mm, and notes.
+
+    A parameter stands before all views, or in each of them; RTK itself would go on with that of the view before. Where
+    a view has its matrix, that has to be the one of its parameters, as RTK asks for too.
 
     Raises:
         InputError: see ``read_rtk``.
@@ -80,27 +91,85 @@ def read_rtk_geometry(path: Path) -> tuple[NDArray[Any], float | None]:
         raise InputError(f"{path}: is no XML ({error}); give the geometry that RTK wrote") from error
     if root.tag != ROOT:
         raise InputError(f"{path}: is a <{root.tag}>; give a geometry of RTK, <{ROOT}>")
-    shared = {name: _number(path, root.find(name), name) for name in PARAMETERS if root.find(name) is not None}
-    projections = root.findall("Projection")
-    rows = []
-    for view, element in enumerate(projections):
-        own = {name: _number(path, element.find(name), name) for name in PARAMETERS if element.find(name) is not None}
-        given = {**shared, **own}
-        missing = [name for name in PARAMETERS[:2] if name not in given]
-        if missing:
-            raise InputError(f"{path}: view {view} lacks {', '.join(missing)}")
-        rows.append([given.get(name, 0.0) for name in PARAMETERS])
-    if not rows:
+    if (version := root.get("version", VERSIONS[-1])) not in VERSIONS:
+        raise InputError(f"{path}: is of version {version[:20]!r}, {' and '.join(VERSIONS)} are read; write it anew")
+    shared, projections = _told(path, root, "the file"), root.findall("Projection")
+    if not projections:
         raise InputError(f"{path}: has no <Projection>; give the geometry of a scan")
-    values = np.array(rows)
+    own = [_told(path, element, f"view {view}") for view, element in enumerate(projections)]
+    of_views = {name for told in own for name in told}
+    if beside := of_views.difference(PARAMETERS):
+        raise InputError(f"{path}: {', '.join(sorted(beside))} is one for all views; give it once before them")
+    for view, told in enumerate(own):
+        needed = [name for name in PARAMETERS if name in of_views or (name in PARAMETERS[:3] and name not in shared)]
+        missing = [name for name in needed if name not in told]
+        if missing:
+            raise InputError(
+                f"{path}: view {view} lacks {', '.join(missing)}; give it in each view"
+                + ("" if of_views.issuperset(missing) else ", or once before them")
+            )
+    values = np.array([[told.get(name, shared.get(name, 0.0)) for name in PARAMETERS] for told in own])
+    if looks_like_radians(values[:, 2]):
+        raise InputError(
+            f"{path}: GantryAngle covers {np.ptp(values[:, 2]):.4g} with {len(values)} views, which looks like "
+            "radians; give degrees"
+        )
     parallel = np.flatnonzero(values[:, 1] == 0)
     if len(parallel):
         raise InputError(
             f"{path}: view {parallel[0]} has parallel rays (SourceToDetectorDistance 0), which are not read"
         )
-    curved = root.find("RadiusCylindricalDetector")
-    radius = 0.0 if curved is None else _number(path, curved, "RadiusCylindricalDetector")
-    return values, radius or None
+    for view, element in enumerate(projections):
+        _check_matrix(path, view, element, values[view])
+    jaws = any(element.tag.lower().startswith("collimation") for element in root.iter())
+    notes = ("collimation left out: bins behind the jaws count as measured",) if jaws else ()
+    return values, shared.get("RadiusCylindricalDetector") or None, notes
+
+
+def _told(path: Path, parent: ElementTree.Element, where: str) -> dict[str, float]:
+    """The numbers right below an element, by their names.
+
+    Raises:
+        InputError: a name that the format does not have, one that is there twice, what is no finite number.
+    """
+    found: dict[str, float] = {}
+    for element in parent:
+        name = NAMES.get(element.tag.lower())
+        if name is None:
+            raise InputError(
+                f"{path}: {where} has <{element.tag[:40]}>, which no geometry of RTK has; correct its name"
+            )
+        if name in found:
+            raise InputError(f"{path}: {where} has {name} twice; leave one of them out")
+        if name not in ("", "Matrix", "Projection"):
+            found[name] = _number(path, element, name)
+    return found
+
+
+def _check_matrix(path: Path, view: int, element: ElementTree.Element, values: NDArray[Any]) -> None:
+    """Raise where a view has a matrix that is not the one of its parameters.
+
+    It takes a point in RTK's axes to the detector, in homogeneous coordinates (RTK's page "3D circular projection
+    geometry").
+    """
+    given = next((one for one in element if one.tag.lower() == "matrix"), None)
+    if given is None:
+        return
+    try:
+        matrix = np.array([float(word) for word in (given.text or "").split()]).reshape(3, 4)
+    except ValueError as error:
+        raise InputError(f"{path}: the matrix of view {view} is no 3 x 4 numbers ({error})") from error
+    isocenter, total, gantry, out_of_plane, in_plane, source_x, source_y, offset_x, offset_y = values
+    turn = _about(1, np.array([gantry])) @ _about(0, np.array([out_of_plane])) @ _about(2, np.array([in_plane]))
+    shifted = np.hstack((turn[0].T, [[-source_x], [-source_y], [-isocenter]]))
+    project = np.array([[-total, 0, source_x - offset_x], [0, -total, source_y - offset_y], [0, 0, 1.0]])
+    expected = project @ shifted
+    if not np.allclose(matrix, expected, rtol=1e-5, atol=MATRIX):
+        off = float(np.nanmax(np.abs(matrix - expected), initial=0.0))
+        raise InputError(
+            f"{path}: the matrix of view {view} is not the one of its parameters (off by up to {off:.4g}), so one of "
+            "them is wrong; write the geometry anew with RTK"
+        )
 
 
 def rtk_views(

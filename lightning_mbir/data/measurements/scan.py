@@ -14,6 +14,8 @@ from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
 
 Array = NDArray[Any]
+STILL = 1e-4
+"""What directions of views differ by at least, as parts of a unit vector, where the gantry turns."""
 
 
 def on_arc(tangent: Array, across: Array, inward: Array, radius: float, along: Array) -> tuple[Array, Array]:
@@ -54,10 +56,15 @@ def modular_geometry(
         the geometry, an affine ``(4, 4)`` from voxels ``(x, y, z)`` to the coordinates of ``views``, and notes.
 
     Raises:
-        InputError: views of a helix that are missing, a detector that the axis does not project to, too little memory.
+        InputError: views that all look in one direction, or of a helix that are missing, a detector that the axis does
+            not project to, too little memory.
     """
     check_gaps(path, views)
     source, middle, u, v = views.reshape(-1, 4, 3).transpose(1, 0, 2)
+    facing = source[:, :2] - middle[:, :2]
+    facing /= np.maximum(np.hypot(*facing.T), 1e-30)[:, None]
+    if len(views) > 1 and np.ptp(facing, axis=0).max() < STILL:
+        raise InputError(f"{path}: all {len(views)} views look in one direction; give the angle of each view")
     rows, columns = detector_shape
     ends = []
     for side in (-1.0, 1.0):

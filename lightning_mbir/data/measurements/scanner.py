@@ -169,8 +169,10 @@ def _whitening(image: Readouts, noise: Readouts | None, lines: np.ndarray) -> tu
     samples = int(source.samples[source.noise].sum())
     weights = whitening_matrix(scan_covariance(source, image, lines)).astype(np.complex64)
     coils = len(weights)
+    dwells = source.dwell[source.noise], image.dwell[lines]
+    bandwidth = "" if min(dwell.min() for dwell in dwells) > 0 else ", as if its bandwidth were that of the image"
     where = "" if noise is None or noise.path == image.path else f" of {Path(noise.path).name}"
-    return weights, (f"noise of {coils} coils whitened by its covariance, from {samples} samples{where}",)
+    return weights, (f"noise of {coils} coils whitened by its covariance, from {samples} samples{where}{bandwidth}",)
 
 
 def _rows(image: Readouts, lines: np.ndarray, oversampling: float | None) -> tuple[int, tuple[str, ...]]:

@@ -25,6 +25,10 @@ ANGLES = ("angles", "angles_deg", "angles_rad", "theta")
 TO_AXIS = ("distanceSourceOrigin", "source_origin_mm")
 TO_DETECTOR = ("distanceSourceDetector", "source_detector_mm")
 PITCH = ("pixelSizePost", "pixelSize", "detector_pitch_mm")
+MAGNIFICATION = "geometricMagnification"
+EFFECTIVE = ("effectivePixelSizePost", "effectivePixelSize")
+AGREE = 0.01
+"""Share that lengths of a file may differ by which follow from each other."""
 BINS = ("numDetectorsPost", "numDetectors")
 LONGEST_TEXT = 1000
 OLDER = {
@@ -113,6 +117,12 @@ def read_sinograms(
     count = _one(content, struct, BINS)
     if count is not None and round(count) != bins:
         raise InputError(f"{path}: the file tells {count:g} detectors, {item.name} has {bins}; correct one of them")
+    if struct and "source_distance" not in lengths:
+        raise InputError(
+            f"{path}: {struct[:-1]} is of a fan and lacks {TO_AXIS[0]} and {TO_DETECTOR[0]}; add them to its "
+            "parameters from the set's documentation, in mm"
+        )
+    _check_lengths(content, struct, lengths)
     pitch = lengths.pop("pitch", None)
     if pitch is not None and detector_spacing is not None:
         raise InputError(f"--data.detector_spacing {detector_spacing:g}: {path} tells {pitch:g} mm; leave it out")
@@ -176,6 +186,26 @@ def _lengths(content: Content, struct: str) -> dict[str, float]:
     if lengths.get("pitch", 1.0) <= 0:
         raise InputError(f"{path}: the distance of the bins is {lengths['pitch']:g} mm; give more than 0")
     return lengths
+
+
+def _check_lengths(content: Content, struct: str, lengths: dict[str, float]) -> None:
+    """Raise where the file tells lengths that do not follow from each other, as of other bins than the sinogram's."""
+    if not {"pitch", "source_distance"} <= lengths.keys():
+        return
+    near, far = lengths["source_distance"], lengths["source_distance"] + lengths["detector_distance"]
+    told = _one(content, struct, (MAGNIFICATION,))
+    if told is not None and abs(told * near / far - 1) > AGREE:
+        raise InputError(
+            f"{content.path}: {MAGNIFICATION} is {told:g}, and by its distances {far / near:.4g}; correct one of them"
+        )
+    names = EFFECTIVE if _one(content, struct, PITCH[:1]) is None else EFFECTIVE[:1]
+    for name in names:
+        at_axis = _one(content, struct, (name,), length=True)
+        if at_axis is not None and abs(at_axis * far / near / lengths["pitch"] - 1) > AGREE:
+            raise InputError(
+                f"{content.path}: bins are {lengths['pitch']:g} mm, and {at_axis * far / near:.4g} mm by {name}; give "
+                f"those of {struct}{SINOGRAM} in both"
+            )
 
 
 def _text(item: Item | None) -> str:

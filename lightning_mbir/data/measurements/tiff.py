@@ -161,7 +161,15 @@ def tiff_files(folder: Path) -> list[Path]:
 def _told(path: Path, error: type[Exception]) -> Iterator[None]:
     try:
         with told(path):
-            yield
+            try:
+                yield
+            except (KeyError, ValueError) as why:
+                if "imagecodecs" not in str(why):
+                    raise
+                raise InputError(
+                    f"{path}: is compressed in a way that the package imagecodecs reads; pip install imagecodecs, or "
+                    "give it without compression"
+                ) from why
     except error as why:
         raise InputError(f"{path}: cannot be read as TIFF ({' '.join(str(why).split())})") from why
 

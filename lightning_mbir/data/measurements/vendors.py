@@ -15,6 +15,7 @@ OTHERS = (
     (r".*\.(txrm|xrm|txm)", "projections of a Zeiss Xradia scanner", OWN),
     (r".*\.(hnd|hnc|xim)", "projections of a Varian imager", OWN),
     (r".*\.(his|pca|rek)", "projections of an Elekta imager or another scanner with files of its own", OWN),
+    (r".*\.(dcm|ima)", "one view or slice in DICOM", "give the folder of all views (DICOM-CT-PD)"),
     (r"fid|ser|rawdata\.job\d|.*\.job\d", "raw data of Bruker", f"{CONVERT} bruker_to_ismrmrd"),
 )
 """Patterns of file names, what they are, and what would be right."""

@@ -10,6 +10,8 @@ import numpy as np
 from lightning_mbir.data.measurements.readouts import Readouts
 from lightning_mbir.errors import InputError
 
+CONSTANT = 0.1
+"""Share of the power of a noise scan that a constant may have, such as the offset of a receiver."""
 ENOUGH = 4
 """Samples of noise for each coil, at least, from which a covariance is estimated."""
 
@@ -75,6 +77,12 @@ def scaled_covariance(path: Path, values: np.ndarray, ratio: float) -> np.ndarra
         raise InputError(
             f"{path}: the noise scan has {values.shape[1]} samples for {len(values)} coils, or some that are not "
             f"finite; give {ENOUGH} for each or more, or --data.whiten false"
+        )
+    share = np.abs(values.mean(1)) ** 2 / np.maximum((np.abs(values) ** 2).mean(1), np.finfo(np.float32).tiny)
+    if share.max() > max(CONSTANT, 20 / values.shape[1]):  # the second is rarer than 1e-8 of noise
+        raise InputError(
+            f"{path}: {share.max():.0%} of the noise scan's power in coil {int(share.argmax())} is constant, which is "
+            "no noise; give another --data.noise_scan, or --data.whiten false"
         )
     covariance = noise_covariance(values) * ratio
     if not np.linalg.eigvalsh(covariance)[0] > 1e-12 * np.trace(covariance).real:

@@ -200,4 +200,7 @@ def test_intensities_are_told_from_line_integrals(open_beam: float, beam: str, t
 
 
 def test_line_integrals_that_no_detector_counts_are_told() -> None:
+    assert "is its intensity right" in doubted(clean() - 0.5 * clean().max())[0]
+    assert "no ray has a line integral below" in doubted(clean() + 3 * clean().max())[0]
+    assert "nothing was in the beam" in doubted(0 * clean())[0]
     assert doubted(20 * clean()) and not doubted(clean()) and not doubted(np.ones((1, 8, 40), np.float32))

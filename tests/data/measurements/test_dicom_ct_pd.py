@@ -147,7 +147,14 @@ def test_sides_are_told_only_where_they_are_known(tmp_path: Path) -> None:
         ({4: {0x70331063: ("US", 2)}, 0: {0x70331063: ("US", 1)}}, "give one spectrum alone"),
         ({4: {0x70291010: ("US", 11)}}, "another NumberofDetectorRows"),
         ({v: {0x70291010: ("US", 11)} for v in range(30)}, "the detector has 11 rows"),
-        ({v: {0x70311033: ("FL", [300.0, 5.0])} for v in range(30)}, "lies beside where the rotation axis"),
+        ({4: {0x70311033: ("FL", [300.0, 5.0])}}, "is column 300, row 5 of 32 columns and 10 rows"),
+        ({4: {0x70311033: ("FL", [5.0, 17.25])}}, "is column 5, row 17.25 of 32 columns and 10 rows"),
+        ({v: {0x70291002: ("FL", 0.0)} for v in range(30)}, "DetectorElementTransverseSpacing is 0; give more than 0"),
+        ({v: {0x70291006: ("FL", -2.6)} for v in range(30)}, "DetectorElementAxialSpacing is -2.6; give more than 0"),
+        ({4: {0x70311003: ("FL", 0.0)}}, "DetectorFocalCenterRadialDistance is 0; give more than 0"),
+        ({v: {0x70311001: ("FL", -18.0 * v)} for v in range(30)}, "which are no radians"),
+        ({v: {0x70311001: ("FL", 0.4)} for v in range(30)}, "all 30 views look in one direction"),
+        ({4: {0x00281053: ("DS", "0")}}, "RescaleSlope is 0; give more than 0"),
     ],
 )
 def test_other_files_are_refused(tags: dict[int, Any], words: str, tmp_path: Path) -> None:
@@ -163,6 +170,11 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
     scan(tmp_path, views=45)
     with pytest.raises(InputError, match=r"--data.slices 0:2: the views of"):
         read_measurement(tmp_path, "ct", MeasurementOptions(slices=(0, 2)))
+    fourth = next(path for path in sorted(tmp_path.iterdir()) if pydicom.dcmread(path).InstanceNumber == 4)
+    kept = fourth.read_bytes()
+    fourth.unlink()  # one view less is a note, many are a gap
+    assert "1 of the InstanceNumbers from 1 to 45 are not there" in read_measurement(tmp_path, "ct").notes
+    fourth.write_bytes(kept)
     lost = [path for path in tmp_path.iterdir() if 20 <= pydicom.dcmread(path).InstanceNumber < 27]
     for path in lost:
         path.unlink()

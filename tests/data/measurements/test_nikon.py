@@ -167,8 +167,10 @@ def test_files_of_angles(tmp_path: Path) -> None:
         ({"Projections": 35}, "Projections is 35, and there are 36 TIFF files"),
         ({"Units": "microns"}, "Units is microns; give mm"),
         ({"AngularStep": 0}, "AngularStep is 0"),
+        ({"AngularStep": 0.17453293}, "cover 6.109, which looks like radians"),
         ({"AngularStep": 20.0}, "go round more than once"),
         ({"DetectorOffsetY": 2.6}, "DetectorOffsetY is 2.6, which moves rays by 1.04 pixels"),
+        ({"DetectorOffsetX": "0\nDetectorOffsetX=3"}, "option 'DetectorOffsetX' .* already exists"),
         ({"ObjectTilt": 10.0}, "ObjectTilt is 10, which moves rays"),
         ({"ObjectRoll": -6.0}, "ObjectRoll is -6, which moves rays"),
         ({"CentreOfRotationTop": 5.0}, "CentreOfRotationTop is 5, which moves rays"),
@@ -188,6 +190,9 @@ def test_what_nobody_defines_is_refused(written: dict[str, Any], words: str, tmp
 def test_what_hardly_matters_is_told(tmp_path: Path) -> None:
     written = {"DetectorOffsetY": 0.5, "CoefX2": 0.3, "CoefX1": 0.7}
     notes = read_measurement(write(tmp_path, written=written), "ct").notes
+    for white, words in ((6000, "brighter than the open beam"), (600000, "no ray has a line integral below 2.3")):
+        wrong = read_measurement(write(tmp_path, written={"WhiteLevel": white}), "ct")
+        assert any(words in note for note in wrong.notes) and not any(words in note for note in notes)
     assert "DetectorOffsetY left out: it moves rays by 0.2 pixels" in notes
     assert "beam hardening by CoefX2 left out; see --data.beam_hardening" in notes
 
@@ -206,6 +211,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words) as caught:
             read_measurement(other, "ct")
         assert "\n" not in str(caught.value)
+    seventh = tmp_path / "scan_0007.tif"
+    seventh.rename(tmp_path / "scan_0037.tif")
+    with pytest.raises(InputError, match=r"after scan_0006\.tif comes number 8; give all projections"):
+        read_measurement(path, "ct")
+    (tmp_path / "scan_0037.tif").rename(seventh)
+    whole = seventh.read_bytes()
+    tifffile.imwrite(seventh, np.zeros((ROWS, COLUMNS), np.uint16))
+    with pytest.raises(InputError, match=r"view 6 of .* has no counts at all \(1 such views of 36\): the beam was off"):
+        read_measurement(path, "ct")
+    seventh.write_bytes(whole)
     (tmp_path / "scan_0009.tif").write_bytes((tmp_path / "scan_0009.tif").read_bytes()[:500])
     with pytest.raises(InputError, match=r"scan_0009\.tif: the file cannot be read"):
         read_measurement(path, "ct")

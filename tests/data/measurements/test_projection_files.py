@@ -1,5 +1,6 @@
 """Projections in the files of others: MATLAB structs, sinograms beside their angles, TIFF stacks."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from PIL import Image
 
 from lightning_mbir.data.measurements.measurement import read_measurement
 from lightning_mbir.data.measurements.options import MeasurementOptions
@@ -88,7 +90,20 @@ def test_structs_of_the_helsinki_challenge(name: str, version: str, tmp_path: Pa
         ({"CtDataFull": HELSINKI, "CtDataLimited": HELSINKI}, "has CtDataFull and CtDataLimited; keep one"),
         ({"sinogram": np.ones((4, 9)), "angles": np.arange(4.0), "distanceSourceOrigin": 4.0}, "give both distances"),
         ({"sinogram": np.ones((4, 9))}, "lacks angles"),
-        ({"walnut": np.ones((4, 9))}, "lacks measurement"),
+        ({"walnut": np.ones((4, 9))}, "holds none of measurement, kspace, sinogram"),
+        (
+            {"CtData": {**HELSINKI, "parameters": {"angles": HELSINKI["parameters"]["angles"]}}},
+            "is of a fan and lacks dist",
+        ),  # type: ignore[index]
+        (
+            {"CtDataFull": changed(geometricMagnification=2.0)},
+            "geometricMagnification is 2, and by its distances 1.348",
+        ),
+        (
+            {"CtDataFull": changed(effectivePixelSizePost=0.0371)},
+            "are 0.2 mm, and 0.05003 mm by effectivePixelSizePost",
+        ),
+        ({"CtDataFull": changed(angles=np.full(721, 7.0))}, "all 721 angles of .* are 7; give that of each view"),
         ({"m": np.ones((9, 4))}, "holds a sinogram m, and neither its sparse matrix A .*; give line integrals"),
         ({"m": np.ones((9, 4)), "A": np.eye(36)}, "neither its sparse matrix A"),
         ({"sinogram120": np.ones((9, 4)), "sinogram1200": np.ones((9, 40))}, "holds sinograms of intensities"),
@@ -237,8 +252,14 @@ def test_line_integrals_in_tiff(tmp_path: Path) -> None:
 def test_what_tiff_leaves_open_is_asked_for(tmp_path: Path) -> None:
     given, _ = stack(tmp_path)
     (tmp_path / "short.txt").write_text("\n".join(str(a) for a in ANGLES[:-1]))
+    (tmp_path / "view.dcm").write_bytes(b"x")
     (tmp_path / "words.txt").write_text("0 two 4")
     (tmp_path / "broken.tif").write_bytes(b"II*\0 no")
+    dark = tifffile.imread(tmp_path / "scan.tif")
+    dark[10] = 0
+    tifffile.imwrite(tmp_path / "off.tif", dark, photometric="minisblack")
+    lzw = [Image.fromarray(np.ones((3, 80), np.uint16))] * 90
+    lzw[0].save(tmp_path / "lzw.tif", save_all=True, append_images=lzw[1:], compression="tiff_lzw")
     tifffile.imwrite(tmp_path / "colours.tif", np.zeros((90, 4, 80, 3), np.uint8), photometric="rgb")
     for file, options, words in (
         ("scan.tif", {"angles": None}, "give --data.angles, a text file"),
@@ -252,6 +273,9 @@ def test_what_tiff_leaves_open_is_asked_for(tmp_path: Path) -> None:
         ("scan.tif", {"dark_field": tmp_path / "nowhere"}, "--data.dark_field .*nowhere: no such file"),
         ("broken.tif", {}, "broken.tif: .*cannot be read"),
         ("colours.tif", {}, "without colours"),
+        ("off.tif", {}, "view 10 of .* has no counts at all"),
+        ("view.dcm", {}, "give the folder of all views"),
+        *([] if find_spec("imagecodecs") else [("lzw.tif", {}, "pip install imagecodecs, or give it without compr")]),
     ):
         with pytest.raises(InputError, match=words):
             read_measurement(tmp_path / file, "ct", MeasurementOptions(**{**given, **options}))

@@ -1,5 +1,6 @@
 """Geometries of RTK: its published matrices, and a bead that lands where it is."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,24 @@ def test_all_nine_parameters_are_those_of_the_matrix(seed: int, tmp_path: Path) 
     for point in rng.uniform(-100, 100, (5, 3)):
         u, v, w = matrix(values) @ np.array([*point, 1.0])
         assert through(views, point) == pytest.approx([u / w, v / w], rel=1e-9, abs=1e-9)
+    numbers = " ".join(f"{number:.12g}" for number in matrix(values).ravel())
+    path.write_text(path.read_text().replace("</Projection>", f"<Matrix>\n{numbers}\n</Matrix></Projection>"))
+    assert read_rtk_geometry(path)[0].shape == (1, 9)
+    path.write_text(re.sub("(?<=<GantryAngle>)[^<]*", str(values["GantryAngle"] + 1), path.read_text()))
+    with pytest.raises(InputError, match="the matrix of view 0 is not the one of its parameters"):
+        read_rtk_geometry(path)
+
+
+def test_names_are_compared_as_rtk_compares_them(tmp_path: Path) -> None:
+    """Whatever their letters' size, with the older name of the angle, and jaws told of."""
+    path = tmp_path / "scan.xml"
+    path.write_text(PUBLISHED)
+    expected = read_rtk_geometry(path)[0]
+    text = PUBLISHED.replace("GantryAngle", "angle").replace("ProjectionOffsetX", "PROJECTIONOFFSETX")
+    path.write_text(text.replace("<Projection>", "<CollimationUInf>20</CollimationUInf><Projection><!-- a view -->"))
+    values, _, notes = read_rtk_geometry(path)
+    np.testing.assert_array_equal(values, expected)
+    assert notes == ("collimation left out: bins behind the jaws count as measured",)
 
 
 def write(folder: Path, views: list[dict[str, float]], place: Any, arc: float = 0.0, **shared: float) -> Path:
@@ -156,7 +175,17 @@ def test_a_bead_lands_where_it_is(kind: str, tmp_path: Path) -> None:
         (lambda text: text.replace(">100.0<", ">x<"), "SourceToIsocenterDistance is 'x'; give a number"),
         (lambda text: text.replace(">100.0<", ">nan<"), "give a finite number"),
         (lambda text: text.replace(">160.0<", ">0<"), "view 0 has parallel rays"),
-        (lambda text: text.replace("SourceToDetectorDistance", "Other"), "view 0 lacks SourceToDetectorDistance"),
+        (lambda text: text.replace("SourceToDetectorDistance", "Other"), "the file has <Other>, which no geometry"),
+        (lambda text: re.sub("<SourceToDet.*?/SourceToDet[^>]*>", "", text), "view 0 lacks SourceToDetectorDistance"),
+        (lambda text: text.replace("<GantryAngle>50.0</GantryAngle>", ""), "view 5 lacks GantryAngle; give it in each"),
+        (lambda text: re.sub("<GantryAngle>.*?</GantryAngle>", "", text), "view 0 lacks GantryAngle"),
+        (lambda text: re.sub("<(/?)GantryAngle>", r"<\1Gantry>", text), "view 0 has <Gantry>, which no"),
+        (lambda text: re.sub("(<GantryAngle>)[^<]*", r"\g<1>30", text), "all 36 views look in one direction"),
+        (lambda text: re.sub("(?<=<GantryAngle>)[^<]*", lambda a: str(float(a[0]) / 57.29578), text), "like radians"),
+        (lambda text: text.replace("<GantryAngle>", "<InPlaneAngle>1</InPlaneAngle><GantryAngle>", 1), "view 1 lacks"),
+        (lambda text: text.replace("<GantryAngle>", "<GantryAngle>7</GantryAngle><GantryAngle>", 1), "Angle twice"),
+        (lambda text: text.replace("<GantryAngle>", "<Matrix>1 2</Matrix><GantryAngle>", 1), "is no 3 x 4 numbers"),
+        (lambda text: text.replace('version="3"', 'version="1"'), "is of version '1', 2 and 3 are read"),
         (lambda text: text[: text.index("<Projection>")] + "</RTKThreeDCircularGeometry>", "has no <Projection>"),
         (lambda text: text.replace("<Projection><GantryAngle>0.0</GantryAngle></Projection>", ""), "has 35 views"),
         (lambda text: "<!DOCTYPE a [<!ENTITY b 'c'>]>" + text, "define entities"),

@@ -117,7 +117,12 @@ def test_several_echoes_are_asked_for(tmp_path: Path) -> None:
     path = write_mrd(tmp_path / "a.h5", whole)
     with pytest.raises(InputError, match=r"has echo 0, 1; choose one with --data.select echo=0"):
         read_measurement(path, "mri")
-    for text, words in (("echo=2", "has echo 0, 1"), ("slice=2", "give some of echo"), ("echo", "give some of")):
+    for text, words in (
+        ("scan=0", "of such a file give some of echo"),
+        ("echo=2", "has echo 0, 1"),
+        ("slice=2", "give some of echo"),
+        ("echo", "give some of"),
+    ):
         with pytest.raises(InputError, match=words):
             read_measurement(path, "mri", MeasurementOptions(select=text))
     alone = read_measurement(write_mrd(tmp_path / "b.h5", whole[1:]), "mri")
@@ -174,6 +179,34 @@ def test_noise_is_whitened_by_its_scan(tmp_path: Path) -> None:
         read_measurement(path, "mri", MeasurementOptions(noise_scan=apart))
 
 
+def test_a_noise_scan_of_unknown_bandwidth_is_told(tmp_path: Path) -> None:
+    path = write_mrd(tmp_path / "a.h5", fft(images(1, 1, COILS, 2 * ROWS, LINES)), images(COILS, 400))
+    words = ", as if its bandwidth were that of the image"
+    assert not any(words in note for note in read_measurement(path, "mri").notes)
+    with h5py.File(path, "r+") as file:
+        readouts = file["dataset/data"][:]
+        readouts["head"]["sample_time_us"][0] = 0
+        file["dataset/data"][...] = readouts
+    assert any(words in note for note in read_measurement(path, "mri").notes)
+
+
+def test_headers_that_contradict_the_readouts(tmp_path: Path) -> None:
+    """Spokes that a header calls a grid are told of, a field of view in meters is refused."""
+    wide = fft(images(1, 1, COILS, 2 * ROWS, LINES))
+    one = ismrmrd.Acquisition.from_array(
+        wide[0, 0, :, :, 5].astype(np.complex64), np.zeros((2 * ROWS, 2), np.float32), center_sample=ROWS
+    )
+    one.idx.kspace_encode_step_1 = 5
+    with ismrmrd.File(str(tmp_path / "a.h5"), "w") as file:
+        file["dataset"].header = ismrmrd.xsd.CreateFromDocument(HEADER.encode())
+        file["dataset"].acquisitions = [one]
+    notes = read_measurement(tmp_path / "a.h5", "mri").notes
+    assert "trajectories of the readouts left out: dataset/xml says that they are on a grid" in notes
+    meters = HEADER.replace("<x>48</x><y>30</y>", "<x>0.048</x><y>0.030</y>")
+    with pytest.raises(InputError, match=r"field of view of 0.048 x 0.03 mm, which looks like meters"):
+        read_measurement(write_mrd(tmp_path / "b.h5", wide, header=meters), "mri")
+
+
 def named(*coils: str) -> str:
     labels = "".join(
         f"<coilLabel><coilNumber>{k}</coilNumber><coilName>{name}</coilName></coilLabel>"
@@ -189,6 +222,7 @@ def test_noise_scans_that_do_not_match_are_refused_in_a_line(tmp_path: Path) -> 
     write_mrd(tmp_path / "knee.h5", kspace, noise, header=named("head 1", "knee 2", "head 3"))
     write_mrd(tmp_path / "two.h5", kspace[:, :, :2], noise[:2])
     write_mrd(tmp_path / "short.h5", kspace, noise[:, :5])
+    write_mrd(tmp_path / "signal.h5", kspace, images(COILS, 400) + 9)
     write_mrd(tmp_path / "dead.h5", kspace, noise * [[1], [1], [0]])
     (tmp_path / "P00001.7").write_bytes(b"x")
     (tmp_path / "text.dat").write_bytes(b"time,value\n" * 2000)
@@ -197,6 +231,7 @@ def test_noise_scans_that_do_not_match_are_refused_in_a_line(tmp_path: Path) -> 
         ("knee.h5", "the noise scan is of coil knee 2 where the image is of head 2"),
         ("two.h5", "the noise scan is of 2 coils, the image of 3"),
         ("short.h5", "the noise scan has 5 samples for 3 coils"),
+        ("signal.h5", r"9\d% of the noise scan's power in coil \d is constant, which is no noise"),
         ("dead.h5", "coils without noise of their own"),
         ("nowhere.h5", "--data.noise_scan .*nowhere.h5: no such file"),
         ("P00001.7", "P-file or ScanArchive of GE, which is not read"),
@@ -352,6 +387,9 @@ def test_barts_files_are_read_and_written(tmp_path: Path) -> None:
     write_cfl(tmp_path / "e.cfl", np.stack([kspace, 2 * kspace]), "echo slice coil y x")
     with pytest.raises(InputError, match=r"has echo 0 to 1; choose one with --data.select echo=0"):
         read_measurement(tmp_path / "e.cfl", "mri")
+    for text in ("echo=1,set=0", "scan=0"):
+        with pytest.raises(InputError, match="of such a file give some of echo, repetition, such as"):
+            read_measurement(tmp_path / "e.cfl", "mri", MeasurementOptions(select=text))
     found = read_measurement(tmp_path / "e.cfl", "mri", MeasurementOptions(select="echo=1"))
     np.testing.assert_array_equal(found.y, 2 * kspace)
     (tmp_path / "k.cfl").write_bytes(stored.tobytes()[:-8])
