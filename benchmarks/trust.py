@@ -65,9 +65,10 @@ def simulated(data: Path, task: str, volume: str, first: int, **settings: Any) -
 
 
 def tooth(data: Path, _: str, views: int) -> Case:
-    """Its truth is FBP of all 181 views with the Hann filter."""
+    """Its truth is least squares of all 181 views (20 steps). FBP is none: with the Hann filter it is blurred so much
+    that it misses its own views by 3.1 %, twice their noise."""
     whole = read_measurement(data / TOOTH, "ct", MeasurementOptions(image_size=256, slices=(0, 1)))
-    truth = run_method(whole.y, measured_operator(whole), method="fbp", filter="hann", calibrated=False).volume
+    truth = run_method(whole.y, measured_operator(whole), method="cgls", modality="ct", calibrated=False).volume
     part = part_of(whole, views=views)
     noise = part.noise_std or estimated_noise(part)
     operator = cache(lambda _: measured_operator(part))

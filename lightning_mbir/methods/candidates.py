@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
@@ -20,6 +21,8 @@ GENERIC = "generic"
 """The prior that ``auto`` tries beside that of the run: of no anatomy at all, for objects that no other knows."""
 REFERENCE = "admm_tv"
 """What a prior has to be better than."""
+Tuned = Callable[[str], dict[str, Any]]
+"""Gives the settings of a task, by the name of a method."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def candidates_of(method: str, settings: dict[str, Any], given: tuple[str, ...],
         method: its name.
         settings: as they are to begin with.
         given: names of those that the user has set.
-        tuned: gives the settings of a task, by the name of a method and the noise levels it is to have.
+        tuned: gives the settings of a task, by the name of a method.
     """
     first = Candidate(method, settings, fixed=given)
     if not first.chosen.needs_prior:
@@ -162,9 +165,3 @@ def auto_candidates(
     own = {name: options.get(name, {}) for name in names}
     first = tuple(Candidate(name, {**tuned(name), **own[name]}, fixed=tuple(own[name])) for name in names)
     return first + tuple(replace(one, prior=GENERIC) for one in first if generic and one.chosen.needs_prior)
-
-
-class Tuned(Protocol):
-    """Settings of a method for a task, by its name, and for so many noise levels where they are not its own."""
-
-    def __call__(self, method: str, *, steps: int | None = None) -> dict[str, Any]: ...

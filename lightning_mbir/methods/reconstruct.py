@@ -19,6 +19,7 @@ from lightning_mbir.methods.numbers import as_measured, check_given, tell_uncent
 from lightning_mbir.methods.priors import Prior, as_prior
 from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
 from lightning_mbir.methods.settings import AUTO
+from lightning_mbir.methods.tasks import Task, options_of, tuned_for
 from lightning_mbir.methods.tuning import tune as choose
 from lightning_mbir.physics import LinearOperator
 from lightning_mbir.samplers import Callback
@@ -30,6 +31,7 @@ def reconstruct(
     prior: Prior | str | Path | None = None,
     method: str | Method | Callable[..., Tensor] = "dds",
     *,
+    task: str | Task | None = None,
     modality: Modality | None = None,
     steps: int | None = None,
     tune: bool | Budget = False,
@@ -58,6 +60,9 @@ def reconstruct(
             bundled one of the modality. Methods without a prior do not look at it.
         method: a name in ``METHODS``, a class path (``package.module.name``), or a function of a ``Problem``; or
             ``auto``: what predicts best what is held out of the measurement.
+        task: name of what it is like (``sv_ct``, ``la_ct``, ``cs_mri``), or one of ``TASKS``: its tuned options then
+            come before the method's own, as on the command line: with ``noise_std`` or ``weights`` those for noise, and
+            of views those for so many.
         modality: ``"ct"`` or ``"mri"``; by default ``"mri"`` where the measurement is complex, else ``"ct"``.
         steps: noise levels or iterations.
         tune: whether options of the method are searched, by how well they predict what is held out of the measurement;
@@ -82,9 +87,9 @@ def reconstruct(
         the reconstruction; where something was chosen, with ``tuning``: what was tried, what was chosen, and why.
 
     Raises:
-        InputError: unknown method or option, a measurement, weights, a ``noise_std`` or ``spacing`` that cannot be,
-            something that the method needs and that is missing, options with which it diverges; of a choice, too
-            little measured to hold any of it out.
+        InputError: unknown method, option or task, a task of the other modality, a measurement, weights, a
+            ``noise_std`` or ``spacing`` that cannot be, something that the method needs and that is missing, options
+            with which it diverges; of a choice, too little measured to hold any of it out.
     """
     check_given(y, operator, weights)
     tell_uncentred(y, operator)
@@ -103,20 +108,17 @@ def reconstruct(
         "host_slabs": host_slabs,
     }
     kept: dict[str, Any] = {"modality": modality, "callback": callback, "checkpoint": checkpoint}
+    tuned = tuned_for(task, operator, modality, noisy=noise_std > 0 or weights is not None)
+    given = options if steps is None else {**options, "steps": steps}
     if tune is False and method != AUTO:
-        return run_method(y, operator, prior, method, steps=steps, **kept, **arguments, **options)
+        return run_method(y, operator, prior, method, **kept, **arguments, **{**options_of(method, tuned), **given})
     y = as_measured(y, operator, volume)
-
-    def defaults(method: str, *, steps: int | None = None) -> dict[str, Any]:
-        return {}
-
     generic = not operator.domain_complex and prior != GENERIC
     if method == AUTO:
-        candidates = auto_candidates(modality, options, defaults, generic)
+        candidates = auto_candidates(modality, options, tuned, generic)
     else:
         chosen = check_method(method, modality, options, steps)
-        settings = options if steps is None else {**options, "steps": steps}
-        candidates = candidates_of(chosen.name, settings, tuple(settings), defaults)
+        candidates = candidates_of(chosen.name, {**options_of(method, tuned), **given}, tuple(given), tuned)
     device = y.device if host_slabs is None else host_slabs.device
     priors: dict[str | None, Prior | str | Path | None] = {None: prior}
     budget, rival = tune if isinstance(tune, Budget) else Budget(), GENERIC if generic else None

@@ -23,6 +23,7 @@ from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured, check_given, tell_uncentred
 from lightning_mbir.methods.priors import Prior, load_task_prior
 from lightning_mbir.methods.run import Reconstruction, modality_of, run_method
+from lightning_mbir.methods.tasks import options_of, tuned_for
 from lightning_mbir.physics import InSlabs, LinearOperator
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.slabs import dealt, from_first, gathered, length
@@ -183,6 +184,9 @@ def reconstruct_samples(
         raise InputError(f"{samples} samples have no spread; give at least 2, or take reconstruct()")
     if not chosen.random:
         raise InputError(f"{chosen.name} has no randomness to sample; take reconstruct()")
+    noisy = arguments.get("noise_std", 0.0) > 0 or arguments.get("weights") is not None
+    tuned = tuned_for(arguments.pop("task", None), operator, modality, noisy)
+    arguments = {**options_of(method, tuned), **arguments}
     y = as_measured(y, operator, arguments.get("volume"))
     slabs: HostSlabs | None = arguments.get("host_slabs")
     device = y.device if slabs is None else slabs.device

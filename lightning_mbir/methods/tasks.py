@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.methods.catalog import get_method
+from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.own_operator import OwnOperator
 from lightning_mbir.methods.settings import SETTINGS, check_task, checked_settings
 from lightning_mbir.packaged import packaged
@@ -192,3 +195,33 @@ def get_task(name: str, operator: str | None = None, operator_options: dict[str,
         raise InputError("--model.operator_options: of an operator of your own; give --operator too")
     own = None if operator is None else OwnOperator(operator, operator_options or {})
     return replace(TASKS[name], operator=own)
+
+
+def tuned_for(
+    task: str | Task | None, operator: LinearOperator, modality: Modality, noisy: bool
+) -> Callable[[str], dict[str, Any]]:
+    """What gives the options of a task for what an operator measures, by the name of a method; none without a task.
+
+    Args:
+        task: its name, or itself.
+        operator: whose views are counted.
+        modality: of the measurement.
+        noisy: whether it is known to have noise.
+
+    Raises:
+        InputError: no such task, or one of the other modality.
+    """
+    if task is None:
+        return lambda method: {}
+    own = get_task(task) if isinstance(task, str) else task
+    if own.modality != modality:
+        names = ", ".join(name for name, other in TASKS.items() if other.modality == modality)
+        raise InputError(f"task {own.name}: is of {own.modality}, the measurement of {modality}; give one of {names}")
+    parts = operator.parts
+    return partial(own.tuned, noisy=noisy, views=len(parts.place) if parts.what == "views" else None)
+
+
+def options_of(method: str | Method | Callable[..., Tensor], tuned: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """What ``tuned_for`` gives for a method; nothing for one of a user's own."""
+    known = get_method(method)
+    return tuned(known.name) if known.ours else {}
