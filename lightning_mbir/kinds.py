@@ -75,10 +75,10 @@ def _fits(value: Any, hint: Any) -> bool:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
         return any(_fits(value, part) for part in inner)
-    if kind is Any or kind is Sequence or (not isinstance(kind, type) and kind is not Literal):
-        return True
     if kind is Literal:
         return isinstance(value, tuple({type(choice) for choice in inner}))
+    if kind is Any or kind is Sequence or not isinstance(kind, type):
+        return True
     if kind is bool:
         return isinstance(value, bool | np.bool_)
     if kind is int or kind is float:

@@ -36,7 +36,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     Raises:
         InputError: another name, or what is no volume of real data.
     """
-    check_kinds(write_volume, locals())
+    check_kinds(write_volume, {"path": path})
     import nibabel as nib
 
     path = Path(path)
