@@ -109,6 +109,11 @@ class StateFolder(Checkpoint):
         self._look: float = math.inf
         self._began = self._resumed = self._kept = 0.0
 
+    @property
+    def kept(self) -> bool:
+        """Whether a state of these settings lies there."""
+        return any(self.folder.glob(f"{self.key}-*.safetensors"))
+
     def begin(self, sample: int, device: torch.device, settled: Sequence[Settled] = ()) -> None:
         self.sample, self._settled, self._read, self.seconds = sample, list(settled), None, 0.0
         self._began = time.monotonic()

@@ -313,3 +313,8 @@ def check_writable(folder: Path) -> None:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "is not a folder" if not existing.is_dir() else "cannot be written to"
         raise InputError(f"--output_dir {folder}: {existing} {reason}; give a folder that you may write to")
+    try:  # some file systems take nothing, whatever the rights say
+        Path(tempfile.mkdtemp(prefix=".writable-", dir=existing)).rmdir()
+    except OSError as error:
+        reason = f"cannot be written to ({error.strerror})"
+        raise InputError(f"--output_dir {folder}: {existing} {reason}; give a folder that you may write to") from error

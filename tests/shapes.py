@@ -16,7 +16,10 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """``beartype``, of annotations that tell a shape alone: of other arguments our own errors are what to test."""
     annotations = inspect.get_annotations(function)
     function.__annotations__ = {name: hint for name, hint in annotations.items() if tells_shape(hint)}
-    return beartype.beartype(function)
+    try:
+        return beartype.beartype(function)
+    finally:
+        function.__annotations__ = annotations  # which `check_kinds` reads
 
 
 def tells_shape(hint: Any) -> bool:

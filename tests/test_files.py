@@ -12,6 +12,7 @@ from lightning_mbir.errors import InputError, WriteError
 from lightning_mbir.files import (
     check_free,
     check_room,
+    check_writable,
     remove_stale,
     settle_folders,
     whole_file,
@@ -208,3 +209,12 @@ def test_killed_at_any_moment_a_folder_is_the_old_or_the_new_one(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 30
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that takes nothing whatever the rights say")
+def test_a_folder_that_takes_nothing_is_told_by_its_flag(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        check_writable(Path("/proc/nothing"))
+    assert str(error.value).startswith("--output_dir /proc/nothing: /proc cannot be written to")
+    check_writable(tmp_path / "new")
+    assert not list(tmp_path.iterdir())

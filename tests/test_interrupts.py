@@ -154,7 +154,8 @@ def test_predict_ends_and_leaves_the_old_result(tmp_path: Path, number: int) -> 
     status, line = ended(PREDICT, number, tmp_path / "out", works_on("demo_chest_0"))
     word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[signal.Signals(number)]
     assert status == 128 + number
-    assert line == f"lightning_mbir: {word}; what is finished is kept, and the same command goes on"
+    told = "nothing of demo_chest_0 was kept yet, so that the same command begins it again"
+    assert line == f"lightning_mbir: {word}; {told}"
     assert [path.name for path in task.iterdir()] == ["demo_chest_0"]
     assert [path.name for path in (task / "demo_chest_0").iterdir()] == ["recon.nii.gz"]
 

@@ -140,7 +140,8 @@ class SaveConfig(SaveConfigCallback):
             interrupted()
         if hasattr(pl_module, "config_yaml"):
             stopped = isinstance(exception, KeyboardInterrupt)
-            if (stopped and trainer.predicting) or (
+            told_already = bool(getattr(exception, "__notes__", []))  # by the volume that was worked on
+            if (stopped and trainer.predicting and not told_already) or (
                 pl_module.compares and (stopped or isinstance(exception, WriteError))
             ):
                 exception.add_note("what is finished is kept, and the same command goes on")

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.methods.catalog import get_method
 from lightning_mbir.methods.method import Method
 
@@ -52,6 +53,7 @@ class Budget:
         return cls(**chosen) if chosen else None
 
     def __post_init__(self) -> None:
+        check_kinds(Budget, vars(self))
         if self.evaluations < 1:
             raise InputError(f"--tune_evaluations {self.evaluations}: give at least 1, or leave --tune out")
         if not self.minutes > 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_mbir.checkpointing import UNKEPT, Checkpoint
 from lightning_mbir.data.units import Modality
 from lightning_mbir.host_slabs import HostSlabs
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.methods.candidates import GENERIC, Budget, Candidate, Choice, auto_candidates, candidates_of
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
@@ -92,6 +93,7 @@ def reconstruct(
             with which it diverges; of a choice, too little measured to hold any of it out.
     """
     check_given(y, operator, weights)
+    check_kinds(reconstruct, locals())
     tell_uncentred(y, operator)
     modality = modality or modality_of(operator)
     arguments: dict[str, Any] = {

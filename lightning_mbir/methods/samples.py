@@ -18,6 +18,7 @@ from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import write_whole
 from lightning_mbir.host_slabs import HostSlabs
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.methods.catalog import check_method
 from lightning_mbir.methods.method import Method
 from lightning_mbir.methods.numbers import as_measured, check_given, tell_uncentred
@@ -177,6 +178,7 @@ def reconstruct_samples(
         InputError: as ``reconstruct`` does; fewer than two samples, or a method without randomness.
     """
     check_given(y, operator)
+    check_kinds(reconstruct_samples, locals())
     tell_uncentred(y, operator)
     modality: Modality = arguments.get("modality") or modality_of(operator)
     chosen = check_method(method, modality, {}, None)

@@ -11,6 +11,7 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def poisson_counts(
         InputError: photons that are not positive, noise below 0, a sinogram that is not finite or not real, or one that
             lets no photon through.
     """
+    check_kinds(poisson_counts, locals())
     if not (math.isfinite(photons) and photons > 0):
         raise InputError(f"--photons {photons:g}: give a positive number of photons a ray, such as 1e5")
     if not (math.isfinite(electronic_noise) and electronic_noise >= 0):
@@ -83,6 +85,7 @@ def complex_gaussian(
     Raises:
         InputError: see :func:`noise_sigma`.
     """
+    check_kinds(complex_gaussian, locals())
     sigma = noise_sigma(kspace, snr_db)
     noise = torch.randn(kspace.shape, dtype=torch.complex128, generator=generator)  # variance 1
     return kspace + (sigma * noise).to(kspace) * (kspace != 0)
@@ -101,6 +104,7 @@ def noise_sigma(kspace: Tensor, snr_db: float) -> float:
     Raises:
         InputError: an SNR that is not finite; k-space that is real, not finite, or zero.
     """
+    check_kinds(noise_sigma, locals())
     if not math.isfinite(snr_db):
         raise InputError(f"--snr {snr_db:g}: give decibels, such as 30")
     if not kspace.is_complex() or not bool(torch.isfinite(torch.view_as_real(kspace)).all()):

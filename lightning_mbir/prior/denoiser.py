@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_mbir.data.units import CT_SCALE, Modality
 from lightning_mbir.errors import InputError
 from lightning_mbir.host_slabs import Arriving, sent
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.prior.neighbours import own_neighbours
 from lightning_mbir.prior.networks.precision import PRECISIONS, settled
 from lightning_mbir.prior.networks.running import channels_last, compiled, images_of, is_out_of_memory
@@ -147,6 +148,7 @@ class SliceDenoiser:
         precision: str = "float32",
         compile: bool = False,
     ) -> None:
+        check_kinds(SliceDenoiser.__init__, locals())
         if slice_batch is not None and slice_batch < 1:
             raise InputError(f"--slice_batch {slice_batch}: give a whole number of at least 1")
         if precision not in PRECISIONS:
@@ -155,8 +157,7 @@ class SliceDenoiser:
         if channels not in (1, 2):
             raise InputError(f"a network of {channels} channels is no prior; give 1, or 2 (real and imaginary part)")
         self.network = channels_last(network.float().eval().requires_grad_(False))
-        self.unit = unit
-        self.modality = modality
+        self.unit, self.modality = unit, modality
         self.slice_batch = slice_batch
         self.precision = precision
         self.complex = channels == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 Predicts = Literal["epsilon", "v", "x0"]
 
@@ -39,7 +41,7 @@ class EpsilonNetwork(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        alphas_cumprod: Tensor,
+        alphas_cumprod: Sequence[float] | Tensor,
         predicts: Predicts = "epsilon",
         value_range: tuple[float, float] = (-1.0, 1.0),
         in_channels: int = 1,
@@ -47,7 +49,11 @@ class EpsilonNetwork(nn.Module):
         whole_steps: bool = False,
     ) -> None:
         super().__init__()
-        abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).flatten().cpu()
+        check_kinds(EpsilonNetwork.__init__, locals())
+        try:
+            abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).flatten().cpu()
+        except (TypeError, ValueError):
+            abar = torch.empty(0)
         if len(abar) < 2 or not bool((abar > 0).all() and (abar <= 1).all() and (abar.diff() < 0).all()):
             raise InputError("alphas_cumprod must fall from at most 1 to above 0, a number a step")
         if predicts not in get_args(Predicts):

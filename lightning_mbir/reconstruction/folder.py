@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 
 from lightning_mbir.data.volumes.datamodule import VolumeDataModule
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.methods.settings import SETTINGS, check_task
 from lightning_mbir.reconstruction.module import ReconstructionModule
 from lightning_mbir.reconstruction.record import VolumeRecord
@@ -46,6 +47,7 @@ def reconstruct_folder(
         InputError: one of the settings or one of the volumes cannot be used; nothing is written then.
         WriteError: what the disk refused to take.
     """
+    check_kinds(reconstruct_folder, locals())
     check_task(task)
     scans = VolumeDataModule(Path(path), modality=SETTINGS[task][0], **(data or {}))
     module = ReconstructionModule(

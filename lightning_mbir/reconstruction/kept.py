@@ -12,14 +12,14 @@ from typing import Any
 
 from lightning_mbir.checkpointing import StateFolder
 from lightning_mbir.data.volumes.writing import write_volume
-from lightning_mbir.files import write_whole, writing
+from lightning_mbir.files import unfinished, write_whole, writing
 from lightning_mbir.methods.run import Reconstruction
 from lightning_mbir.methods.samples import Running
 from lightning_mbir.methods.trials import Trial
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.job import Job, placed
 from lightning_mbir.reconstruction.provenance import digest
-from lightning_mbir.reconstruction.writer import STATE
+from lightning_mbir.reconstruction.writer import KEPT, STATE, TRIED
 from lightning_mbir.slabs import gathered
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,15 @@ def state_folder(job: Job, identity: dict[str, Any], folder: Path) -> StateFolde
     run = {"options": {**plan.chosen.options, **plan.options}, "steps": plan.steps}
     own = {**identity, "samples": None, "spread": None, "method": plan.method, "named_prior": plan.prior, **run}
     return StateFolder(folder, own, digest(own), job.minutes, job.scan.name, log.info)
+
+
+def told_left(job: Job, identity: dict[str, Any]) -> str:
+    """What an interrupted run has left of a volume, and so what the same command will do."""
+    new = unfinished(job.folder)
+    kept = any((new / state).is_file() for state in (STATE, TRIED))
+    if kept or (job.plan.choice is None and state_folder(job, identity, new / KEPT).kept):
+        return "what is finished is kept, and the same command goes on"
+    return f"nothing of {job.scan.name} was kept yet, so that the same command begins it again"
 
 
 def kept_samples(

@@ -19,6 +19,7 @@ from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError, whole_number
 from lightning_mbir.files import check_free, check_writable, settle_folders
 from lightning_mbir.flags import FORMATS, SPLITS
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.methods.candidates import GENERIC, Budget
 from lightning_mbir.methods.fbp_unet import read_unet
 from lightning_mbir.methods.limits import plain
@@ -143,6 +144,8 @@ class ReconstructionModule(L.LightningModule):
         host_slices: int | None = None,
     ) -> None:
         super().__init__()
+        given = {"method_options": method_options, "checkpoint_minutes": checkpoint_minutes}
+        check_kinds(ReconstructionModule.__init__, given)
         self.task = get_task(task, operator, operator_options)
         flags: dict[str, Any] = {"views": views, "angle_range": angle_range, "acc": acc, "mask": mask, "phase": phase}
         flags = plain(flags | {"coils": coils, "photons": photons, "snr": snr})

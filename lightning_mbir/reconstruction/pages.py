@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.methods.run import Reconstruction
 from lightning_mbir.methods.samples import PosteriorSamples
 from lightning_mbir.report.metrics import PLANES
@@ -142,6 +143,7 @@ def write_report(
         InputError: no result, or one of another shape than the volume.
         WriteError: what the disk refused to take.
     """
+    check_kinds(write_report, locals())
     images = {name: result.image if isinstance(result, Reconstruction) else result for name, result in results.items()}
     images = {name: image.abs() if image.is_complex() else image for name, image in images.items()}
     if not images:

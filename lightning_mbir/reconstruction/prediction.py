@@ -24,7 +24,7 @@ from lightning_mbir.methods.trials import Trial, Tuning
 from lightning_mbir.reconstruction.case import Case
 from lightning_mbir.reconstruction.course import Course
 from lightning_mbir.reconstruction.job import Job, assumed, placed
-from lightning_mbir.reconstruction.kept import kept_samples, state_folder, tried
+from lightning_mbir.reconstruction.kept import kept_samples, state_folder, told_left, tried
 from lightning_mbir.reconstruction.logged import run_name
 from lightning_mbir.reconstruction.pages import prediction_page
 from lightning_mbir.reconstruction.provenance import device_name, digest, file_sha256, git_revision, plain_data
@@ -116,6 +116,9 @@ def _predict(job: Job) -> tuple[dict[str, Any], bool]:
             written = _written(job, new, case, result, direct, metrics, running, headers)
             shutil.rmtree(new / KEPT, ignore_errors=True)
             return written, True
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(told_left(job, identity))
+        raise
     except WriteError as error:
         if new is None:  # before the work
             raise

@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
+from lightning_mbir.report.metrics import check_alike
+
 BINS = 20
 
 
@@ -64,7 +68,14 @@ def calibrate(
     Args:
         mean, std, truth: ``(Z, Y, X)`` in one unit.
         samples: of how many samples mean and standard deviation are.
+
+    Raises:
+        InputError: volumes of several shapes, or fewer than two samples.
     """
+    check_kinds(calibrate, locals())
+    check_alike("calibrate", mean=mean, std=std, truth=truth)
+    if samples < 2:
+        raise InputError(f"calibrate: samples is {samples}; a deviation is of 2 or more")
     import scipy.stats
 
     error = (mean - truth).abs().flatten()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.report.calibration import Calibration
 from lightning_mbir.report.metrics import PLANES
 from lightning_mbir.report.montage import SCORES, score_text
@@ -55,6 +56,7 @@ def volumes_figure(
         metrics: of ``image_metrics``, by the names of ``volumes``; they stand under the pictures.
         truth_name: what stands above the truth, or above what is taken for it.
     """
+    check_kinds(volumes_figure, locals())
     images = {name: volume.abs() if volume.is_complex() else volume for name, volume in volumes.items()}
     columns = [(name, middle_planes(image), (metrics or {}).get(name)) for name, image in images.items()]
     if truth is None:
@@ -102,6 +104,7 @@ def calibration_figure(
         scale: window and unit.
         factor: that ``std`` is from the samples' own.
     """
+    check_kinds(calibration_figure, locals())
     errors, spreads = middle_planes((mean - truth).abs()), middle_planes(std)
     peak = float(np.quantile(np.concatenate([errors[plane].ravel() for plane in place.planes]), 0.995)) * scale.factor
     row: list[Picture | None] = [

@@ -11,6 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
+
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """The axis of a volume ``(Z, Y, X)`` that numbers the slices of a plane."""
 
@@ -37,7 +40,12 @@ def image_metrics(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"],
     Args:
         volume, truth: ``(Z, Y, X)`` in the same unit.
         data_range: peak, in that unit.
+
+    Raises:
+        InputError: volumes of two shapes, or of other than three dimensions.
     """
+    check_kinds(image_metrics, locals())
+    check_alike("image_metrics", volume=volume, truth=truth)
     result: dict[str, Any] = {}
     for plane, axis in PLANES.items():
         found, ssim, windows = [], 0.0, 0
@@ -76,6 +84,16 @@ def _chunks(axis: int, *volumes: Tensor, keep: Tensor | None = None) -> Iterator
         chunk = [volume.movedim(axis, 0)[part][some][:, None].float() for volume in volumes]
         if len(chunk[0]):
             yield chunk
+
+
+def check_alike(name: str, **volumes: Tensor) -> None:
+    """Raise ``InputError`` where these are no real volumes ``(Z, Y, X)`` of one shape."""
+    shapes = {key: tuple(volume.shape) for key, volume in volumes.items()}
+    if len(set(shapes.values())) > 1 or any(volume.ndim != 3 for volume in volumes.values()):
+        shown = ", ".join(f"{key} is {shape}" for key, shape in shapes.items())
+        raise InputError(f"{name}: {shown}; give (Z, Y, X), the same of all")
+    if any(volume.is_complex() for volume in volumes.values()):
+        raise InputError(f"{name}: complex volumes have no order; give their magnitude, .abs()")
 
 
 def volume_ssim(volume: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"], data_range: float) -> float:

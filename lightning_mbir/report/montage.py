@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_mbir.board import pixels
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.report.metrics import PLANES, decibels
 from lightning_mbir.report.scale import Scale
 from lightning_mbir.report.sheet import (
@@ -54,6 +55,7 @@ def montage(
         scale: window and unit, the same everywhere.
         metrics: of ``image_metrics``, shown under the reconstruction.
     """
+    check_kinds(montage, locals())
     scores = {} if metrics is None else {plane: score_text(metrics[plane]) for plane in PLANES}
     row: list[Picture | None] = [Picture(name, middle_planes(volume), captions=scores)]
     if direct is not None:

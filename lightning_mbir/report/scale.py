@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_mbir.data.units import MU_WATER, Modality, magnitude_percentile
+from lightning_mbir.kinds import check_kinds
 
 T = TypeVar("T", Tensor, np.ndarray)
 
@@ -78,6 +79,7 @@ def picture_window(image: Tensor, modality: Modality, calibrated: bool = True) -
         modality: of the volume.
         calibrated: CT: whether attenuation is in 1/mm.
     """
+    check_kinds(picture_window, locals())
     if modality == "mri" or not calibrated:
         return 0.0, magnitude_percentile(image)
     return 0.0, 2 * MU_WATER

@@ -266,3 +266,21 @@ def test_in_python_all_class_paths_go() -> None:
     assert not Path("pwned").exists()
     assert get_method("evil.run").run.__doc__ == "Runs."
     assert Path("pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("scatter: 0.02", "--data.scatter 0.02: tells about the file of --data.measurement"),
+        ("scatter: 1.5", "--data.scatter 1.5: give a share of the open beam"),
+        ("series: 3", "--data.series 3: tells about a DICOM folder"),
+    ],
+)
+def test_numbers_may_stand_unquoted_where_a_text_is_taken(
+    setting: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """YAML makes numbers of them; ``--data.scatter 0.02`` is a text on the command line."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"data:\n  {setting}\n")
+    assert main(["predict", "--task", "sv_ct", "--config", str(config), "--output_dir", str(tmp_path / "out")]) == 2
+    assert line in capsys.readouterr().err

@@ -62,7 +62,8 @@ def test_the_same_command_goes_on(
     assert main([*BASE, str(whole), *options]) == 0
     stopped([*BASE, str(out), *options], monkeypatch, after)
     assert states(out) == [kept] and not list(out.rglob("metrics.json"))
-    capsys.readouterr()
+    told = "lightning_mbir: interrupted; what is finished is kept, and the same command goes on"
+    assert capsys.readouterr().err.splitlines()[-1] == told
     assert main([*BASE, str(out), *options]) == 0
     said = capsys.readouterr()
     assert "goes on after 3 steps" in said.err
@@ -88,9 +89,13 @@ def test_a_state_of_other_settings(
 
 
 @pytest.mark.usefixtures("bundled")
-def test_none_is_kept_with_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_is_kept_with_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     stopped([*BASE, str(tmp_path), "--method", "sirt", "--checkpoint_minutes", "0"], monkeypatch, 4)
     assert not states(tmp_path)
+    told = "interrupted; nothing of demo_chest_0 was kept yet, so that the same command begins it again"
+    assert capsys.readouterr().err.splitlines()[-1] == f"lightning_mbir: {told}"
 
 
 @pytest.mark.parametrize("text", ["-1", "inf", "nan", "soon"])

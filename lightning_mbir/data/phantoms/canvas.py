@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_mbir.errors import InputError
+from lightning_mbir.errors import InputError, is_finite
 
 Array = npt.NDArray[np.floating[Any]]
 Point = Sequence[float] | npt.NDArray[np.floating[Any]]
@@ -23,12 +23,16 @@ class Canvas:
     """A volume under construction, with bent coordinates ``x``, ``y``, ``z`` in mm about its centre."""
 
     def __init__(self, shape: Sequence[int], seed: int, fov: float, height: float, bend: float) -> None:
-        if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
-            raise InputError(f"shape {tuple(shape)}: a phantom needs three positive whole numbers (Z, Y, X)")
+        try:
+            sizes = list(shape)
+        except TypeError:  # one number
+            sizes = []
+        if len(sizes) != 3 or not all(is_finite(n) and int(n) == n >= 1 for n in sizes):
+            raise InputError(f"shape {shape}: a phantom needs three positive whole numbers (Z, Y, X)")
         if seed < 0:
             raise InputError(f"seed {seed}: give a whole number from 0 up")
-        self.shape = tuple(int(n) for n in shape)
-        self.rng = np.random.default_rng(seed)
+        self.shape = tuple(int(n) for n in sizes)
+        self.rng = np.random.default_rng(int(seed))
         self.pixel = fov / max(self.shape[1:])
         thickness = min(SLICE_THICKNESS, height / self.shape[0])
         steps = (thickness, self.pixel, self.pixel)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_mbir.data.phantoms.canvas import Array, Canvas, Point, Segment, grow_tree, smooth_step, union
 from lightning_mbir.data.units import MU_WATER
+from lightning_mbir.kinds import check_kinds
 
 
 def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Float32[Tensor, "z y x"]:
@@ -22,6 +23,7 @@ def chest_phantom(shape: Sequence[int] = (48, 128, 128), seed: int = 0) -> Float
     Raises:
         InputError: a shape that is not three positive whole numbers, or a negative seed.
     """
+    check_kinds(chest_phantom, locals())
     c = Canvas(shape, seed, fov=350, height=260, bend=3.5)
     rng, x, y, z = c.rng, c.x, c.y, c.z
     c.image[:] = -1000

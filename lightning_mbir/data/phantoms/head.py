@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_mbir.data.phantoms.canvas import Array, Canvas, smooth_step, union
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 CONTRASTS = {
     # fat, bone, marrow, csf, grey, white, nuclei, muscle, vessel, lesion, eye
@@ -41,6 +42,7 @@ def head_phantom(
     Raises:
         InputError: a shape that is not three positive whole numbers, a negative seed or noise, an unknown contrast.
     """
+    check_kinds(head_phantom, locals())
     if contrast is not None and contrast not in CONTRASTS:
         raise InputError(f"contrast {contrast!r}: give one of {', '.join(CONTRASTS)}")
     if not noise >= 0:

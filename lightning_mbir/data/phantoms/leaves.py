@@ -17,6 +17,8 @@ from torch import Tensor
 
 from lightning_mbir.data.phantoms.canvas import Array, Canvas
 from lightning_mbir.data.units import MU_WATER, Modality
+from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 FOV, HEIGHT = {"ct": 350.0, "mri": 240.0}, 180.0
 SIZES = 4.0, 0.3
@@ -36,9 +38,12 @@ def leaves_phantom(
     one, and the same at every shape.
 
     Raises:
-        InputError: a shape that is not three positive whole numbers, or a negative seed.
+        InputError: a shape that is not three positive whole numbers, a negative seed, another modality.
     """
-    rng = np.random.default_rng((abs(seed), 0 if modality == "ct" else 1))  # the canvas refuses a negative one
+    check_kinds(leaves_phantom, locals())
+    if modality not in FOV:
+        raise InputError(f"leaves_phantom: modality is {modality!r}; give {' or '.join(FOV)}")
+    rng = np.random.default_rng((abs(int(seed)), 0 if modality == "ct" else 1))  # the canvas refuses a negative one
     fov = FOV[modality]
     c = Canvas(shape, seed, fov, HEIGHT, bend=float(rng.choice([0.0, 0.0, 1.0, 3.0])))
     fine, coarse = c.field(float(rng.uniform(2, 7))), c.field(float(rng.uniform(12, 50)))

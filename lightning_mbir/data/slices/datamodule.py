@@ -30,6 +30,7 @@ from lightning_mbir.data.slices.sampling import (
 from lightning_mbir.data.units import Modality
 from lightning_mbir.data.volumes.listing import list_volumes, passed_over, volume_name
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.messages import tracked
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class SliceDataModule(L.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        check_kinds(SliceDataModule.__init__, locals())
         sizes = [image_size] if isinstance(image_size, int) else list(image_size)
         counts = {"image_size": min(sizes, default=0), "batch_size": batch_size, "phantom_volumes": phantom_volumes}
         counts["leaves_volumes"] = leaves_volumes
@@ -382,11 +384,8 @@ class SliceDataModule(L.LightningDataModule):
         self, patients: dict[str, list[Group]], phantoms: list[Group], leaves: list[Group]
     ) -> tuple[list[Tensor], Tensor]:
         """All slices with their weights: patients alike, the scans of a patient by their slices, phantoms alike."""
-        groups = []
         rest = 1 - self.phantom_fraction - self.leaves_fraction
-        for scans in patients.values():
-            slices = [image for scan in scans for image in scan]
-            groups.append((slices, rest / len(patients)))
+        groups = [([image for scan in scans for image in scan], rest / len(patients)) for scans in patients.values()]
         groups += [(slices, self.phantom_fraction / len(phantoms)) for slices in phantoms]
         groups += [(slices, self.leaves_fraction / len(leaves)) for slices in leaves]
         weights = torch.cat([torch.full((len(slices),), weight / len(slices)) for slices, weight in groups])

@@ -25,6 +25,7 @@ from lightning_mbir.data.volumes.resample import cut_slices
 from lightning_mbir.data.volumes.volume import Volume
 from lightning_mbir.errors import InputError
 from lightning_mbir.flag_values import faults, scatter_share, slice_range, voxel_size
+from lightning_mbir.kinds import check_kinds
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class VolumeDataModule(L.LightningDataModule):
             ``MeasurementOptions``.
         whiten, partial_fourier, coil_energy: what is done to k-space, likewise.
         field_map, readout_time, echo_spacing: the field that k-space was measured in, likewise.
-        correct, scatter, beam_hardening: what is done to projections, likewise, as ``"rings,zingers"`` and ``"0.02"``
-            or, smoothed over 20 bins, ``"0.02,20"``.
+        correct, scatter, beam_hardening: what is done to projections, likewise, as ``"rings,zingers"`` and ``0.02`` or,
+            smoothed over 20 bins, ``"0.02,20"``.
         angles, flat_field, dark_field: what goes with projections in TIFF files, likewise.
         modality: ``ct`` or ``mri``; follows from the task on the command line.
         image_size: slices are padded to a square and resized to this, by averages over areas; by default, and at 0,
@@ -74,7 +75,7 @@ class VolumeDataModule(L.LightningDataModule):
         modality: Modality = "mri",
         image_size: int | None = None,
         slices: str | None = None,
-        series: str | None = None,
+        series: str | int | None = None,
         spacing: str | None = None,
         demo_volumes: int = 1,
         detector_spacing: float | None = None,
@@ -90,13 +91,14 @@ class VolumeDataModule(L.LightningDataModule):
         readout_time: float | None = None,
         echo_spacing: float | None = None,
         correct: str | None = None,
-        scatter: str | None = None,
+        scatter: str | float | None = None,
         beam_hardening: str | None = None,
         angles: Path | None = None,
         flat_field: str | None = None,
         dark_field: Path | None = None,
     ) -> None:
         super().__init__()
+        check_kinds(VolumeDataModule.__init__, locals())
         if path is not None and measurement is not None:
             raise InputError("--data.path and --data.measurement: give one of them, not both")
         image_size = image_size or 0
@@ -125,7 +127,7 @@ class VolumeDataModule(L.LightningDataModule):
             raise InputError(f"--data.detector_spacing {detector_spacing}: give the distance of bins in mm")
         self.modality: Modality = modality
         self.image_size = image_size
-        self.series = series
+        self.series = None if series is None else str(series)
         self.spacing = parsed("spacing", spacing, voxel_size)
         self.slices = parsed("slices", slices, slice_range)
         self.options = MeasurementOptions(
@@ -284,13 +286,13 @@ def _check_names(paths: list[Path]) -> None:
             raise InputError(f"{other} and {path}: results are filed under the name, so rename one of them")
 
 
-def parsed(name: str, text: str | None, kind: Callable[[str], T]) -> T | None:
-    """The value of ``--data.NAME``; none where there is no text.
+def parsed(name: str, value: object, kind: Callable[[str], T]) -> T | None:
+    """What a value of ``--data.NAME`` stands for, as a text or as the number that YAML makes of one; none of none.
 
     Raises:
         InputError: a text that stands for none.
     """
     try:
-        return None if text is None else kind(text)
+        return None if value is None else kind(str(value))
     except InputError as error:
-        raise InputError(f"--data.{name} {text}: {error}") from error
+        raise InputError(f"--data.{name} {value}: {error}") from error

@@ -10,6 +10,7 @@ from typing import Literal
 from lightning_mbir.data.volumes.dicom.files import dicom_header, is_dicom
 from lightning_mbir.data.volumes.text_headers import DETACHED, voxels_beside
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 Kind = Literal["nifti", "mgh", "itk", "array", "dicom"]
 SUFFIXES: dict[str, Kind] = {
@@ -28,6 +29,8 @@ SUFFIXES: dict[str, Kind] = {
 }
 """What reads which file."""
 GIVE = f"give a volume ({', '.join(SUFFIXES)}), a DICOM file or a folder with a DICOM series"
+MEASURED = (".h5", ".hdf5", ".mat", ".dat", ".cfl", ".xml", ".xtekct", ".tif", ".tiff")
+"""What measurements may lie in, and volumes do not."""
 JUNK = ("thumbs.db", "desktop.ini", "dicomdir", "__macosx")
 """What systems and scanners leave in folders, like hidden files."""
 DEPTH = 4
@@ -92,12 +95,13 @@ def list_volumes(path: str | Path) -> list[Path]:
     Raises:
         InputError: where nothing is there, nothing that is a volume, or DICOM files beside other volumes.
     """
+    check_kinds(list_volumes, locals())
     path = Path(path)
     if not is_folder(path):
         if path.name.lower().endswith((".img", ".img.gz")):
             raise InputError(f"{path}: the voxels of a pair; give its header, .hdr")
         if kind_of(path) is None:
-            raise InputError(f"{path}: not a volume; {GIVE}")
+            raise not_a_volume(path)
         return [path]
     entries, _ = _entries(path)
     slices = [entry for entry in entries if _kind_if_readable(entry) == "dicom" and not entry.is_dir()]
@@ -113,6 +117,13 @@ def list_volumes(path: str | Path) -> list[Path]:
     if not volumes:
         raise InputError(f"{path}: the folder holds no volume; put some into it ({', '.join(SUFFIXES)}, or DICOM)")
     return volumes
+
+
+def not_a_volume(path: Path) -> InputError:
+    """What is told of a file that no reader takes; what measurements lie in has a flag of its own."""
+    if path.suffix.lower() in MEASURED:
+        return InputError(f"{path}: not a volume, but maybe a measurement; give that with --data.measurement")
+    return InputError(f"{path}: not a volume; {GIVE}")
 
 
 def passed_over(path: str | Path) -> str:

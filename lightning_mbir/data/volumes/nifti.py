@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,25 @@ from lightning_mbir.errors import InputError
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
+log = logging.getLogger(__name__)
+
 UNITS = {1: ("m", 1e3), 2: ("mm", 1.0), 3: ("um", 1e-3)}
 """Lengths by their codes, and their mm."""
 EXTENSIONS = 64 << 20
 """Bytes that may lie between a header and its voxels."""
+
+
+class _Told:
+    """What is told once in a process, since it is so of most files or of none."""
+
+    unitless_yet = False
+
+    @classmethod
+    def unitless(cls, path: Path) -> None:
+        """That a header gives no unit of length, as of many programs that mean mm."""
+        if not cls.unitless_yet:
+            cls.unitless_yet = True
+            log.info("%s: its header gives no unit of length (xyzt_units); mm is taken, of all such files", path)
 
 
 def read_nifti(path: Path, modality: Modality, assumed: bool = False) -> Image:
@@ -48,6 +64,8 @@ def read_nifti(path: Path, modality: Modality, assumed: bool = False) -> Image:
         if assumed and not header["sform_code"] and np.linalg.det(header.get_sform()):
             header["sform_code"] = 1
         affine, placed = _affine(path, header)
+        if not (assumed or int(header["xyzt_units"]) & 7):
+            _Told.unitless(path)
         shape, dtype, typed = _layout(path, header, modality)
         offset = _offset(path, header, size + 4 if single else 0)
         if single:

@@ -15,12 +15,13 @@ from lightning_mbir.data.volumes.dicom_reading import read_dicom
 from lightning_mbir.data.volumes.grid import Grid
 from lightning_mbir.data.volumes.image import Image
 from lightning_mbir.data.volumes.itk_formats import read_itk
-from lightning_mbir.data.volumes.listing import GIVE, is_folder, kind_of, volume_name
+from lightning_mbir.data.volumes.listing import is_folder, kind_of, not_a_volume, volume_name
 from lightning_mbir.data.volumes.mgh import read_mgh
 from lightning_mbir.data.volumes.nifti import read_nifti
 from lightning_mbir.data.volumes.values import three_axes
 from lightning_mbir.data.volumes.volume import Volume, hu_to_mu
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 SMALLEST, LARGEST = 1e-6, 1e3
 """Lengths of a voxel in mm that can be."""
@@ -64,6 +65,7 @@ def read_volume(
         InputError: no such file, not readable, not three-dimensional, a geometry that cannot be, or values that are
             not finite.
     """
+    check_kinds(read_volume, locals())
     path = Path(path)
     return as_volume(path, _read(path, modality, series, spacing), modality)
 
@@ -98,7 +100,7 @@ def as_volume(path: Path, image: Image, modality: Modality) -> Volume:
 def _read(path: Path, modality: Modality, series: str | None, spacing: tuple[float, float, float] | None) -> Image:
     kind = "dicom" if is_folder(path) else kind_of(path)
     if kind is None:
-        raise InputError(f"{path}: not a volume; {GIVE}")
+        raise not_a_volume(path)
     if series is not None and kind != "dicom":
         raise InputError(f"--data.series {series}: {path} is no folder with DICOM series; leave it out")
     if spacing is not None and kind != "array":

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mbir.data.volumes.volume import Volume
+from lightning_mbir.kinds import check_kinds
 
 MULTIPLE = 16
 """What the sides of slices are padded to a multiple of, for the networks of the priors."""
@@ -26,6 +27,7 @@ def resize_in_plane(volume: Volume, image_size: int) -> Volume:
     volume. The affine follows, so every voxel keeps its place in the world. A ``volume`` of the right size comes back
     as it is.
     """
+    check_kinds(resize_in_plane, locals())
     _, rows, columns = volume.data.shape
     _, height, width = volume.spacing
     if rows == columns == image_size and has_square_pixels(volume):

@@ -12,6 +12,7 @@ from lightning_mbir.data.volumes.resample import on_own_grid
 from lightning_mbir.data.volumes.volume import Volume, mu_to_hu
 from lightning_mbir.errors import InputError
 from lightning_mbir.files import whole_file
+from lightning_mbir.kinds import check_kinds
 
 PLACED = (
     *(f"quatern_{axis}" for axis in "bcd"), *(f"qoffset_{axis}" for axis in "xyz"), *(f"srow_{axis}" for axis in "xyz")
@@ -35,6 +36,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     Raises:
         InputError: another name, or what is no volume of real data.
     """
+    check_kinds(write_volume, {"path": path})
     import nibabel as nib
 
     path = Path(path)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.ct.geometry import (
     ConeGeometry,
     check_finite,
@@ -72,6 +73,7 @@ class ConeBeam(VolumeBeam):
         offsets: tuple[float, float] = (0.0, 0.0),
         backend: Literal["auto", "matrix_free", "diffct", "torch_radon"] = "auto",
     ) -> None:
+        check_kinds(ConeBeam.__init__, locals())
         name = "ConeBeam"
         if len(volume_shape) != 3 or min(volume_shape) < 1:
             raise InputError(f"{name}: volume_shape is {tuple(volume_shape)}; give (Z, Y, X), each at least 1")

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.ct.geometry import FanGeometry, check_positive, check_source, degrees, whole_sizes
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 from lightning_mbir.physics.ct.projectors.astra import AstraProjector
@@ -70,6 +71,7 @@ class FanBeam(PlaneBeam):
         backend: Literal["auto", "sparse", "matrix_free", "astra", "torch_radon"] = "auto",
         max_memory_gb: float = 4.0,
     ) -> None:
+        check_kinds(FanBeam.__init__, locals())
         if detector not in ("flat", "curved"):
             raise InputError(f"FanBeam: detector is {detector!r}; give flat or curved")
         (image_size,) = whole_sizes("FanBeam", image_size=image_size)

@@ -11,6 +11,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.ct.beam import view_parts
 from lightning_mbir.physics.ct.geometry import degrees
 from lightning_mbir.physics.ct.projectors.sparse import SparsePair
@@ -43,6 +44,7 @@ class MatrixOperator(LinearOperator):
         angles: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_kinds(MatrixOperator.__init__, locals())
         wanted = (math.prod(range_shape), math.prod(domain_shape))
         if tuple(matrix.shape) != wanted:
             raise InputError(
@@ -52,7 +54,7 @@ class MatrixOperator(LinearOperator):
         csr = scipy.sparse.csr_matrix(matrix)
         if csr.dtype.kind not in "biuf" or not np.isfinite(csr.data).all():
             raise InputError("MatrixOperator: the matrix has entries that are no finite real numbers")
-        self.domain_shape, self.range_shape = domain_shape, range_shape
+        self.domain_shape, self.range_shape = tuple(domain_shape), tuple(range_shape)
         self.angles = None if angles is None else degrees("MatrixOperator", angles, level=3)
         if self.angles is not None and len(self.angles) != range_shape[0]:
             raise InputError(f"MatrixOperator: {len(self.angles)} angles but {range_shape[0]} views; give one a view")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.ct.geometry import Array, check_positive, warn_truncated, whole_sizes
 from lightning_mbir.physics.ct.modular_geometry import ModularGeometry, check_sources, view_table
 from lightning_mbir.physics.ct.projectors.joseph_3d import Joseph3D
@@ -62,6 +63,7 @@ class ModularBeam(VolumeBeam):
         curvature_radius: float | Sequence[float] | None = None,
         backend: Literal["auto", "matrix_free"] = "auto",
     ) -> None:
+        check_kinds(ModularBeam.__init__, locals())
         name = "ModularBeam"
         if len(volume_shape) != 3 or min(volume_shape) < 1:
             raise InputError(f"{name}: volume_shape is {tuple(volume_shape)}; give (Z, Y, X), each at least 1")
@@ -115,7 +117,10 @@ def _radii(
         normal = np.cross(u, v)
         radii = np.abs(((source - middle) * normal).sum(1)) / np.linalg.norm(normal, axis=1)
     else:
-        values = np.atleast_1d(np.asarray(given, dtype=np.float64))
+        try:
+            values = np.atleast_1d(np.asarray(given, dtype=np.float64))
+        except (TypeError, ValueError):
+            values = np.empty(0)
         if values.shape not in ((1,), (len(table),)) or not (np.isfinite(values) & (values > 0)).all():
             raise InputError(f"{name}: curvature_radius needs one number of mm above 0, or one a view ({len(table)})")
         radii = np.broadcast_to(values, len(table))

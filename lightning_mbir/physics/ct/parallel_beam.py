@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.ct.geometry import ParallelGeometry, check_positive, degrees, whole_sizes
 from lightning_mbir.physics.ct.plane_beam import PlaneBeam
 from lightning_mbir.physics.ct.projectors.astra import AstraProjector
@@ -59,6 +60,7 @@ class ParallelBeam(PlaneBeam):
         backend: Literal["auto", "sparse", "matrix_free", "astra", "torch_radon"] = "auto",
         max_memory_gb: float = 4.0,
     ) -> None:
+        check_kinds(ParallelBeam.__init__, locals())
         (image_size,) = whole_sizes("ParallelBeam", image_size=image_size)
         spacing = pixel_size if detector_spacing is None else detector_spacing
         check_positive("ParallelBeam", image_size=image_size, pixel_size=pixel_size, detector_spacing=spacing)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.ct.geometry import check_finite, check_positive, degrees
 
 
@@ -36,6 +37,7 @@ def helical_trajectory(
     Raises:
         InputError: no angle, angles or lengths that are not finite, distances that are not positive.
     """
+    check_kinds(helical_trajectory, locals())
     name = "helical_trajectory"
     theta = torch.deg2rad(torch.tensor(degrees(name, angles, level=3), dtype=torch.float64))
     check_positive(name, source_distance=source_distance, row_spacing=detector_spacing[0])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.mri.coils import CoilOperator, centring, check_coil_maps
 from lightning_mbir.physics.mri.lines import mask_parts, only
 from lightning_mbir.physics.mri.masks import check_mask
@@ -36,6 +37,7 @@ class CartesianFourier3D(CoilOperator):
 
     def __init__(self, mask: Tensor, volume_shape: tuple[int, int, int], coil_maps: Tensor | None = None) -> None:
         check_mask(mask, "CartesianFourier3D", "(Z, Y)")
+        check_kinds(CartesianFourier3D.__init__, locals())
         super().__init__(mask.device)
         depth, rows, columns = volume_shape
         if tuple(mask.shape) != (depth, rows) or columns < 1:

@@ -7,6 +7,7 @@ from jaxtyping import Complex
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 
 @torch.no_grad()
@@ -30,6 +31,7 @@ def coil_compression(
     Raises:
         InputError: a share that is none; k-space that is zero or not finite.
     """
+    check_kinds(coil_compression, locals())
     if not 0 < energy <= 1:
         raise InputError(f"--data.coil_energy {energy:g}: give a share above 0 and up to 1, such as 0.99")
     samples = kspace.movedim(-3, 0).flatten(1).to(torch.complex128)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.operator import check_tensor
 
 AXES = (-2, -1)
@@ -48,6 +49,7 @@ def estimate_coil_maps(
             smaller than two kernels, or not fully sampled; a threshold or crop outside 0 to 1.
     """
     check_tensor("k-space", kspace)
+    check_kinds(estimate_coil_maps, locals())
     if kspace.ndim not in (3, 4) or not kspace.is_complex() or kspace.numel() == 0:
         raise InputError(f"k-space is {tuple(kspace.shape)}; give (coils, Y, X) or (Z, coils, Y, X) complex values")
     if not bool(torch.isfinite(torch.view_as_real(kspace)).all()):
@@ -152,10 +154,13 @@ def loop_coil_maps(
         ``(coils, Y, X)`` complex.
 
     Raises:
-        InputError: no coil, or more than the free memory holds.
+        InputError: no coil, no pixel, or more than the free memory holds.
     """
+    check_kinds(loop_coil_maps, locals())
     if coils < 1:
         raise InputError(f"loop_coil_maps: {coils} coils; give at least 1")
+    if image_size < 1:
+        raise InputError(f"loop_coil_maps: image_size is {image_size}; give at least 1 pixel a side")
     size = 32 * coils * image_size**2
     check_fits(f"{coils:,.0f} coils of {image_size:,.0f} x {image_size:,.0f} pixels", size, "give fewer coils")
     side = torch.linspace(-1, 1, image_size)

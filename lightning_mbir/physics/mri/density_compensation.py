@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier
 
 
@@ -30,6 +31,7 @@ def density_compensation(operator: NonCartesianFourier, iterations: int = 30) ->
     Raises:
         InputError: no iteration.
     """
+    check_kinds(density_compensation, locals())
     if iterations < 1:
         raise InputError(f"density_compensation: {iterations} iterations; give at least 1")
     rows, columns = operator.domain_shape[-2:]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
+from lightning_mbir.errors import InputError
 from lightning_mbir.physics.mri.coils import some_slices
 from lightning_mbir.physics.mri.lines import AXES, mask_parts, only, transformed_axes
 from lightning_mbir.physics.mri.masks import check_mask
@@ -120,7 +121,8 @@ class FourierSampling(LinearOperator):
 class RealDomain(Around):
     """An operator on real volumes, such as magnitudes; its adjoint is the real part of the other one's.
 
-    On real vectors with the inner product ``Re <., .>`` that is the exact adjoint.
+    On real vectors with the inner product ``Re <., .>`` that is the exact adjoint. Complex volumes are refused: of them
+    the imaginary part would be measured, and never come back.
     """
 
     def __init__(self, operator: LinearOperator) -> None:
@@ -131,12 +133,19 @@ class RealDomain(Around):
     def around(self, operator: LinearOperator) -> RealDomain:
         return RealDomain(operator)
 
-    def forward(self, x: Float[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
+    def check_domain(self, x: Tensor) -> None:
+        super().check_domain(x)
+        if x.is_complex():
+            raise InputError("RealDomain takes real volumes, not complex ones; give .real or .abs(), or leave it out")
+
+    def forward(self, x: Num[Tensor, "*batch y x"]) -> Complex[Tensor, "*measured"]:
+        self.check_domain(x)
         out: Tensor = self.operator(x)
         return out
 
     def adjoint(self, y: Num[Tensor, "*measured"]) -> Float[Tensor, "*batch y x"]:
         return self.operator.adjoint(y).real.contiguous()
 
-    def normal(self, x: Float[Tensor, "*batch y x"]) -> Float[Tensor, "*batch y x"]:
+    def normal(self, x: Num[Tensor, "*batch y x"]) -> Float[Tensor, "*batch y x"]:
+        self.check_domain(x)
         return self.operator.normal(x).real.contiguous()

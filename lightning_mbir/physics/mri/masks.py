@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_mbir.errors import InputError
 from lightning_mbir.flags import MASKS
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.operator import check_tensor
 
 COLUMNS = ("uniform1d", "gaussian1d", "equispaced")
@@ -37,14 +38,21 @@ def make_mask(
         seed: other seeds give other masks.
 
     Raises:
-        InputError: unknown kind, ``acc`` below 1 or too high to sample anything, a centre beyond the budget.
+        InputError: unknown kind, ``acc`` below 1 or too high to sample anything, a centre beyond the budget, a shape
+            without points, a negative seed.
     """
+    check_kinds(make_mask, locals())
+    acc, seed = float(acc), int(seed)
     if kind not in MASKS:
         raise InputError(f"--mask {kind}: unknown; there are {', '.join(MASKS)}")
     if not acc >= 1 or not np.isfinite(acc):
         raise InputError(f"--acc {acc:g}: an acceleration is at least 1 (8 means one sample in eight)")
     if center_fraction is not None and not 0 <= center_fraction <= 1:
         raise InputError(f"center_fraction {center_fraction:g}: give a share from 0 to 1")
+    if seed < 0:
+        raise InputError(f"make_mask: seed is {seed}; give a whole number from 0 up")
+    if min(shape) < 1:
+        raise InputError(f"make_mask: shape is {tuple(shape)}; give (Y, X), each at least 1")
     check_fits(f"a mask of {shape[0]:,.0f} x {shape[1]:,.0f}", 64 * shape[0] * shape[1], "give a smaller k-space")
     rng = np.random.default_rng([seed, MASKS.index(kind)])
     if kind in COLUMNS:

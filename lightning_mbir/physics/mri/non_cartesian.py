@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_mbir.errors import InputError
 from lightning_mbir.free_memory import check_fits
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.mri.coils import CoilOperator, check_coil_maps
 from lightning_mbir.physics.mri.nufft import BACKENDS, Nufft
 from lightning_mbir.physics.operator import Parts, check_tensor
@@ -55,6 +56,7 @@ class NonCartesianFourier(CoilOperator):
         backend: Literal["auto", "finufft", "kbnufft"] = "auto",
     ) -> None:
         super().__init__()
+        check_kinds(NonCartesianFourier.__init__, locals())
         image = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
         if len(image) != 2 or min(image) < 1:
             raise InputError(f"NonCartesianFourier: image_size is {image_size}; give (Y, X) in pixels")
@@ -138,6 +140,7 @@ def radial_trajectory(spokes: int, samples: int, golden: bool = True) -> Float[T
     Raises:
         InputError: no spoke or no sample.
     """
+    check_kinds(radial_trajectory, locals())
     if spokes < 1 or samples < 1:
         raise InputError(f"radial_trajectory: {spokes} spokes of {samples} samples; give at least 1 of each")
     _check_samples(spokes, samples)
@@ -157,6 +160,7 @@ def spiral_trajectory(interleaves: int, samples: int, turns: float) -> Float[Ten
     Raises:
         InputError: no interleave, no sample, or turns that are not positive.
     """
+    check_kinds(spiral_trajectory, locals())
     if interleaves < 1 or samples < 1 or not (math.isfinite(turns) and turns > 0):
         raise InputError(
             f"spiral_trajectory: {interleaves} interleaves of {samples} samples, {turns:g} turns; give positive numbers"

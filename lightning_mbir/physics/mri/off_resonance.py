@@ -11,6 +11,7 @@ from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.physics.mri.non_cartesian import NonCartesianFourier
 from lightning_mbir.physics.operator import Around, LinearOperator, check_tensor
 
@@ -48,6 +49,7 @@ class OffResonance(Around):
 
     def __init__(self, operator: LinearOperator, field_map: Tensor, times: Tensor, segments: int | None = None) -> None:
         super().__init__(operator)
+        check_kinds(OffResonance.__init__, locals())
         if not (operator.domain_complex and operator.range_complex):
             raise InputError("OffResonance: the operator acts on real images; put RealDomain around OffResonance")
         _check_values("field_map", field_map, "Hz")

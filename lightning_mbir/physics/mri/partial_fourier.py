@@ -9,6 +9,7 @@ from jaxtyping import Complex, Num
 from torch import Tensor
 
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 
 AXES = (-2, -1)
 
@@ -43,6 +44,7 @@ def complete_partial_fourier(
     Raises:
         InputError: no such kind, a mask that is no rectangle, without a middle, or with as much of either side.
     """
+    check_kinds(complete_partial_fourier, locals())
     if kind not in ("pocs", "homodyne"):
         raise InputError(f"--data.partial_fourier {kind}: give zero, pocs or homodyne")
     bounds = measured_block(mask)

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_mbir.data.units import Modality
 from lightning_mbir.errors import InputError
+from lightning_mbir.kinds import check_kinds
 from lightning_mbir.prior.denoiser import posterior_mean
 from lightning_mbir.prior.networks.build import build_network, new_options
 from lightning_mbir.prior.networks.running import channels_last, compiled
@@ -107,6 +108,7 @@ class ScorePriorModule(L.LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        check_kinds(ScorePriorModule.__init__, locals())
         if learning_rate <= 0:
             raise InputError(f"--model.learning_rate {learning_rate}: give a positive number")
         if not 0 <= ema_decay < 1:

@@ -161,3 +161,14 @@ def test_what_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "access", lambda *_: False)
     refused(path, "you may not read it")
     refused(tmp_path, "you may not read it")
+
+
+@pytest.mark.parametrize("name", ["tooth.h5", "meas.DAT", "scan.mat", "ksp.cfl", "scan.xtekct"])
+def test_a_measurement_that_is_given_for_a_volume_is_told_its_flag(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"no volume")
+    told = f"{path}: not a volume, but maybe a measurement; give that with --data.measurement"
+    for use in (list_volumes, lambda path: read_volume(path, "ct")):
+        with pytest.raises(InputError) as error:
+            use(path)
+        assert str(error.value) == told

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_mbir.data.units import Modality
-from lightning_mbir.data.volumes import stream, values
+from lightning_mbir.data.volumes import nifti, stream, values
 from lightning_mbir.data.volumes.reading import read_volume
 from lightning_mbir.data.volumes.resample import square_in_plane
 from lightning_mbir.data.volumes.volume import Volume
@@ -346,3 +346,20 @@ def test_damaged_files_are_never_a_traceback_and_packed_ones_never_read(name: st
         assert trial < 300  # nothing that is cut short is read
         if name.endswith(".gz"):  # the time and the system in the header of gzip are no data
             assert torch.equal(found.data, true.data) and np.array_equal(found.affine, true.affine)
+
+
+def test_files_without_a_unit_of_length_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nifti._Told, "unitless_yet", False)
+    for name in ("a", "b"):
+        made = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4))
+        made.header["xyzt_units"] = 0
+        nib.save(made, tmp_path / f"{name}.nii.gz")
+    with caplog.at_level("INFO", "lightning_mbir"):
+        notes = [read_volume(tmp_path / f"{name}.nii.gz", "mri").notes for name in ("a", "b")]
+    (line,) = [record.message for record in caplog.records if "unit of length" in record.message]
+    assert line == (
+        f"{tmp_path / 'a.nii.gz'}: its header gives no unit of length (xyzt_units); mm is taken, of all such files"
+    )
+    assert not any("unit of length" in note for found in notes for note in found)

@@ -205,7 +205,7 @@ def test_what_the_detector_does_not_show_is_told() -> None:
         (lambda t: torch.cat((t[:, :3], 2 * t[:, :3] - t[:, 3:6], t[:, 6:]), 1), {}, "the other side of the source"),
         (lambda t: t * 1e9, {}, "positions beyond"),
         (lambda t: t, {"detector_shape": (0, 5)}, r"give \(rows, columns\)"),
-        (lambda t: t, {"volume_shape": (8, 8)}, r"give \(Z, Y, X\)"),
+        (lambda t: t, {"volume_shape": (8, 8)}, r"a tuple of 3 whole numbers \(Z, Y, X\)"),
         (lambda t: t, {"pixel_size": 0.0}, "pixel_size is 0"),
         (lambda t: t, {"detector": "round"}, "flat or curved"),
         (lambda t: t, {"curvature_radius": 480.0}, "leave it out"),

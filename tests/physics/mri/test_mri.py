@@ -197,6 +197,16 @@ def test_real_volumes_through_coils_keep_their_acceleration() -> None:
     assert op.acceleration == 4
 
 
+def test_real_domains_refuse_complex_volumes() -> None:
+    """Of which the imaginary part would be measured and never come back."""
+    op = RealDomain(FourierSampling(make_mask("uniform1d", (16, 16), 2)))
+    x = torch.ones(2, 16, 16, dtype=torch.complex64)
+    for use in (op, op.normal):
+        with pytest.raises(InputError, match="RealDomain takes real volumes, not complex ones"):
+            use(x)
+    assert op(x.real).is_complex() and not op.normal(x.real).is_complex()
+
+
 def test_wrong_maps_masks_and_trajectories_are_refused() -> None:
     mask, maps = torch.ones(6, 8), random_maps(2, 6, 8)
     broken = maps.clone()
