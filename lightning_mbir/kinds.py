@@ -10,7 +10,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
@@ -43,7 +43,7 @@ AXES = {
 """What the members of a tuple are, by the name of the argument."""
 
 
-def check_kinds(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def check_kinds(function: Callable[..., Any], given: Mapping[str, Any], but: Collection[str] = ()) -> None:
     """Raise where an argument is of another kind than its annotation says.
 
     Kinds are numbers, tuples of so many of them, texts, truths, paths, tensors and instances of a class, and unions of
@@ -53,12 +53,13 @@ def check_kinds(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
     Args:
         function: as it is annotated; of a class its ``__init__``, or a data class itself.
         given: its arguments by name, which are ``locals()`` in its first line.
+        but: names of those that it looks at itself, in better words.
 
     Raises:
         InputError: the function, the argument, what was given, and what is to be given.
     """
     for name, hint in _hints(function).items():
-        if name in given and not _fits(given[name], hint):
+        if name in given and name not in but and not _fits(given[name], hint):
             where = function.__qualname__.removesuffix(".__init__")
             raise InputError(f"{where}: {name} is {_shown(given[name])}; give {_words(hint, AXES.get(name, ''))}")
 

@@ -93,7 +93,7 @@ def reconstruct(
             with which it diverges; of a choice, too little measured to hold any of it out.
     """
     check_given(y, operator, weights)
-    check_kinds(reconstruct, locals())
+    check_kinds(reconstruct, locals(), but=("method", "steps"))
     tell_uncentred(y, operator)
     modality = modality or modality_of(operator)
     arguments: dict[str, Any] = {

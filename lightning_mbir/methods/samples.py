@@ -178,7 +178,7 @@ def reconstruct_samples(
         InputError: as ``reconstruct`` does; fewer than two samples, or a method without randomness.
     """
     check_given(y, operator)
-    check_kinds(reconstruct_samples, locals())
+    check_kinds(reconstruct_samples, locals(), but=("method",))
     tell_uncentred(y, operator)
     modality: Modality = arguments.get("modality") or modality_of(operator)
     chosen = check_method(method, modality, {}, None)

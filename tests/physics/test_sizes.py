@@ -102,7 +102,7 @@ def test_lengths_beyond_all_measure_are_refused(make: Callable[[], object], word
         (lambda: MultiCoilFourier([[1.0]], torch.ones(2, 1, 1)), "the mask of MultiCoilFourier is a list"),
         (lambda: MultiCoilFourier(torch.ones(8, 8), np.ones((2, 8, 8))), "coil_maps is a ndarray"),
         (lambda: CartesianFourier3D(np.ones((8, 8)), (8, 8, 8)), "the mask of CartesianFourier3D is a ndarray"),
-        (lambda: NonCartesianFourier(np.ones((8, 2)), (8, 8)), "the trajectory is a ndarray"),
+        (lambda: NonCartesianFourier(np.ones((8, 2)), (8, 8)), "trajectory is a ndarray"),
         (lambda: OffResonance(FourierSampling(torch.ones(8, 8)), np.ones((8, 8)), torch.ones(8)), "field_map is a"),
         (lambda: Weighted(ParallelBeam(8, [0.0, 90.0]), np.ones(3)), "weights is a ndarray"),
         (
@@ -117,7 +117,7 @@ def test_lengths_beyond_all_measure_are_refused(make: Callable[[], object], word
         (lambda: ParallelBeam(8, 60), "angles are 60; give a list of degrees, one a view"),
         (lambda: ParallelBeam(8, torch.tensor(60.0)), "give a list of degrees, one a view"),
         (lambda: ParallelBeam(8, "0,1"), "angles are '0,1'; give a list of degrees"),
-        (lambda: ParallelBeam(8, [0.0], pixel_size="1"), "pixel_size is 1; give a positive number"),
+        (lambda: ParallelBeam(8, [0.0], pixel_size="1"), "pixel_size is '1'; give a number"),
     ],
 )
 def test_what_is_no_tensor_no_operator_and_no_number_is_refused(make: Any, words: str) -> None:
