@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -28,9 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from trust import CASES, MEASURED, psnr, simulated, views_of
+from trust import CASES, MEASURED, psnr, rows_in, simulated, views_of
 
-from lightning_mbir.files import write_whole
 from lightning_mbir.methods.candidates import GENERIC
 from lightning_mbir.methods.dds import dds
 from lightning_mbir.methods.held_out import hold_out
@@ -41,7 +39,6 @@ from lightning_mbir.methods.run import run_method
 from lightning_mbir.prior import SliceDenoiser
 from lightning_mbir.prior.denoiser import denoised
 from lightning_mbir.reconstruction import TASKS
-from lightning_mbir.report.tables import to_json
 
 SHOULDER = ("shoulder, 8 views", "sv_ct", partial(simulated, volume="ct/ood/sts037_shoulder", first=35), False)
 OBJECTS: dict[str, tuple[str, str, Callable[..., Any], bool]] = {
@@ -191,14 +188,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(OBJECTS), choices=list(OBJECTS), metavar="CASE")
     parser.add_argument("--levels", type=int, default=15)
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    for name in args.cases:
-        path = args.output / f"{name}.json"
-        if not path.is_file():
-            print(f"{name} ...", flush=True)
-            write_whole(path, to_json(run(name, args.data, args.levels)))
-    files = [args.output / f"{name}.json" for name in OBJECTS]
-    print(table([json.loads(path.read_text()) for path in files if path.is_file()]))
+    print(table(rows_in(args.output, OBJECTS, args.cases, lambda name: run(name, args.data, args.levels))))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def rows_in(
+    folder: Path, names: Iterable[str], wanted: list[str], run: Callable[[str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of all names that have a file in a folder, those that are wanted run before where they have none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            print(f"{name} ...", flush=True)
+            write_whole(path, to_json(run(name)))
+    files = [folder / f"{name}.json" for name in names]
+    return [json.loads(path.read_text()) for path in files if path.is_file()]
+
+
 METHODS = ("dds", "dds with prior generic", "admm_tv", "l1_wavelet")
 
 
@@ -282,14 +296,8 @@ def main() -> None:
         for row in filter(None, (evidence(name, args.data) for name in args.cases)):
             print(row, flush=True)
         return
-    args.output.mkdir(parents=True, exist_ok=True)
-    for name in args.cases:
-        path = args.output / f"{name}.json"
-        if not path.is_file():
-            print(f"{name} ...", flush=True)
-            write_whole(path, to_json(run(name, args.data, args.evaluations)))
-    files = [args.output / f"{name}.json" for name in CASES]
-    print(table([json.loads(path.read_text()) for path in files if path.is_file()]))
+    rows = rows_in(args.output, CASES, args.cases, lambda name: run(name, args.data, args.evaluations))
+    print(table(rows))
 
 
 if __name__ == "__main__":
