@@ -37,6 +37,7 @@ def dds(
     noise_scale: Share = 1.0,
     preconditioner: Share = 0.0,
     warm_start: Share = 0.0,
+    mirror: bool = False,
     schedule: Literal["karras", "geometric"] = "karras",
     start: Literal["noise", "direct", "admm_tv"] = "noise",
     correlation: Share = 0.0,
@@ -61,6 +62,8 @@ def dds(
         preconditioner: power of the circulant one of conjugate gradients; 0 for none.
         warm_start: share of what the last level has changed of the denoised volume, with which conjugate gradients
             start.
+        mirror: show the prior every second level left for right, as its training showed slices, so that its errors
+            differ from level to level; not a prior of sagittal slices, which has front and back there.
         schedule: of the noise levels.
         start: volume that noise of the highest level is added to: none, the direct inversion (of a modular beam, which
             has none, 50 steps of SIRT), or that of ADMM-TV.
@@ -85,6 +88,7 @@ def dds(
         noise_scale=noise_scale,
         precondition=circulant(p.operator, preconditioner) if preconditioner else None,
         warm_start=warm_start,
+        mirror=mirror and getattr(p.denoise, "mirrors", True),
         rhs=p.rhs,
         init=None if p.checkpoint.found else _start(p, start),
         callback=p.report,

@@ -131,8 +131,8 @@ class SliceDenoiser:
 
     Attributes:
         largest: side of the largest slices of its training, where that is known.
-        slices: how many neighbouring ones are denoised together.
-        spacing: mm between them; None where it is not known.
+        mirrors: whether its training mirrored slices left to right.
+        slices, spacing: how many neighbouring ones are denoised together, and mm between them where that is known.
         chosen: slices at once, by rows, columns, device and whether for ``vjp``, as far as they were settled here.
 
     Raises:
@@ -158,12 +158,12 @@ class SliceDenoiser:
             raise InputError(f"a network of {channels} channels is no prior; give 1, or 2 (real and imaginary part)")
         self.network = channels_last(network.float().eval().requires_grad_(False))
         self.unit, self.modality = unit, modality
-        self.slice_batch = slice_batch
-        self.precision = precision
+        self.slice_batch, self.precision = slice_batch, precision
         self.complex = channels == 2
         self.slices = int(getattr(network, "slices", 1))
         self.spacing: float | None = None
         self.largest: int | None = None
+        self.mirrors = True
         self._run: Callable[..., Tensor] = compiled(self.network) if compile else self.network
         self.chosen: dict[tuple[int, int, str, bool], int] = {}
 

@@ -36,6 +36,7 @@ def dds(
     noise_scale: float = 1.0,
     precondition: Callable[[Tensor], Tensor] | None = None,
     warm_start: float = 0.0,
+    mirror: bool = False,
     rhs: Num[Tensor, "z y x"] | None = None,
     init: Num[Tensor, "z y x"] | None = None,
     callback: Callback | None = None,
@@ -72,6 +73,9 @@ def dds(
         precondition: of conjugate gradients, see :func:`lightning_mbir.solvers.conjugate_gradient`.
         warm_start: share of what the data and total variation have changed at the last level, with which conjugate
             gradients start at this one, so that few steps a level add up over the levels.
+        mirror: give every second level's slices to the denoiser with x reversed, and reverse what comes out (Terris et
+            al., "Equivariant plug-and-play image reconstruction", CVPR 2024, algorithm 2, with the group of left and
+            right): the errors of a network in an image and in its mirror image differ, and do not add up over levels.
         rhs: ``A^H y`` where it is known already.
         init: volume to start from, zero by default; noise of the highest level is added.
         callback: called after each level.
@@ -102,7 +106,7 @@ def dds(
     x0 = x
     for i, (sigma, sigma_next) in enumerate(pairwise(levels[done:]), done):
         checkpoint.reached(i, x, last, changed, shared)
-        denoised = denoise(x, sigma)
+        denoised = denoise(x.flip(-1), sigma).flip(-1) if mirror and i % 2 else denoise(x, sigma)
         pull = (sigma_y / sigma) ** 2
         trust = pull if sigma_y > 0 else 1.0
         x0, shared = admm_tv(

@@ -70,7 +70,7 @@ def test_every_method_goes_on_to_the_same_bits(
 
 
 def test_dds_goes_on_with_all_that_it_keeps(tmp_path: Path) -> None:
-    options = {"momentum": 0.3, "warm_start": 0.9, "preconditioner": 0.5}
+    options = {"momentum": 0.3, "warm_start": 0.9, "preconditioner": 0.5, "mirror": True}
     whole = run("dds", "ct", tmp_path, **options)
     stop("dds", "ct", tmp_path, **options)
     result = run("dds", "ct", tmp_path, checkpoint=keeping(tmp_path), **options)

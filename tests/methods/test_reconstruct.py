@@ -347,3 +347,20 @@ def test_real_scan_is_reconstructed_better_by_diffusion_than_by_total_variation(
         result = reconstruct(y, op, method=method, steps=steps, **options)
         scores[method] = image_metrics(result.volume, volume.data, 0.0576)["axial"]["psnr"]
     assert scores["dds"] > scores["admm_tv"] + 0.5
+
+
+def test_slices_are_mirrored_for_a_prior_that_was_shown_such_alone() -> None:
+    operator, truth = problem("sv_ct")
+    torch.manual_seed(0)
+    prior = SliceDenoiser(LightUNet((8, 16)), Unit.of("ct"), "ct")
+    with torch.no_grad():
+        for parameter in prior.network.parameters():  # they begin at zero at the end, which has no sides
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+    y = operator(truth)
+
+    def volume(prior: SliceDenoiser, **options: Any) -> Tensor:
+        return reconstruct(y, operator, prior, steps=4, **options).volume
+
+    assert not torch.equal(volume(prior, mirror=True), volume(prior))
+    sagittal = prior.but(mirrors=False)
+    assert torch.equal(volume(sagittal, mirror=True), volume(prior))

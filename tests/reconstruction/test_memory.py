@@ -114,7 +114,7 @@ def test_dds_takes_what_was_told_with_all_that_it_can_keep(kind: str, monkeypatc
     modality = "mri" if kind == "coils" else "ct"
     prior = gaussian_prior(modality, 4, operator.domain_complex)  # type: ignore[arg-type]
     told = needed_memory(METHODS["dds"], operator, y, [prior], None)
-    options = {"momentum": 0.25, "warm_start": 0.95, "preconditioner": 0.75}
+    options = {"momentum": 0.25, "warm_start": 0.95, "preconditioner": 0.75, "mirror": True}
 
     def work() -> None:
         run_method(y, operator, prior, "dds", modality=modality, steps=3, **options)  # type: ignore[arg-type]

@@ -102,6 +102,26 @@ def test_a_warm_start_goes_on_from_what_the_last_level_has_changed() -> None:
     torch.testing.assert_close(found, x0, rtol=1e-4, atol=1e-5)
 
 
+def test_every_second_level_sees_its_slices_mirrored() -> None:
+    """A denoiser with an error on one side has it on either side by turns; one without sides changes nothing."""
+    y = HALF(MEAN + DEVIATION * torch.randn(4, N, N, generator=torch.Generator().manual_seed(0)))
+    error, sigmas, calls = torch.linspace(0, 0.1, N), karras_sigmas(5, 1.0, 0.02), list[torch.Tensor]()
+
+    def one_sided(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return 0.9 * x + error
+
+    def by_turns(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(x)
+        return 0.9 * x + (error.flip(-1) if len(calls) % 2 == 0 else error)
+
+    def run(denoiser: Any, mirror: bool) -> torch.Tensor:
+        return dds(denoiser, HALF, y, sigmas, noise=KeyedNoise(4), mirror=mirror, momentum=0.3)
+
+    assert torch.equal(run(one_sided, True), run(by_turns, False))
+    assert not torch.equal(run(one_sided, True), run(one_sided, False))
+    assert torch.equal(run(lambda x, _: 0.9 * x, True), run(lambda x, _: 0.9 * x, False))
+
+
 def test_momentum_takes_away_what_few_levels_miss_and_noise_scale_what_it_adds() -> None:
     """Correlated pixels, a quarter of them measured: the mean of samples is nearer to that of the posterior with
     momentum; their spread is larger, and with less noise both are nearer."""

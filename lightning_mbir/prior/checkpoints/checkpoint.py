@@ -64,7 +64,8 @@ def save_prior(
         path: the file or folder; what is there is replaced.
         network: its parameters and buffers.
         config: plain data with ``network``, ``network_options`` and ``modality`` (None: of no modality), and free
-            entries; ``coarse_size`` among these is for ``denoised``, ``largest_size`` is that of its training's slices.
+            entries; ``coarse_size`` among these is for ``denoised``, ``largest_size`` is that of its training's slices,
+            ``mirrors`` whether these were mirrored (default true).
         half: store half precision (all but ``FULL``); else everything as it is.
         card: the model card of a folder, in Markdown.
 
@@ -131,6 +132,7 @@ def load_prior(
     unit = Unit.of(modality) if modality else Unit()
     prior = SliceDenoiser(built, unit, modality, slice_batch, precision, compile)
     prior.largest = config.get("largest_size", BUNDLED_LARGEST if str(source) in BUNDLED else None)
+    prior.mirrors = bool(config.get("mirrors", True))
     return prior
 
 
@@ -227,6 +229,8 @@ def _from_lightning(
     if not isinstance(hyper, dict) or not isinstance(state, dict) or not set(KEYS) <= hyper.keys():
         raise InputError(f"{path}: a Lightning checkpoint of another module; give one that ScorePriorModule wrote")
     config = _checked({key: hyper[key] for key in (*KEYS, "coarse_size") if key in hyper}, path)
+    data = content.get("datamodule_hyper_parameters")
+    config["mirrors"] = not isinstance(data, dict) or data.get("data/axis") != "sagittal"
     prefix = "ema.module." if ema else "network."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return _build(config, weights, path, network), config

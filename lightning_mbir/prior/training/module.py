@@ -368,6 +368,7 @@ class ScorePriorModule(L.LightningModule):
             device=self.device,
             data=str(getattr(trainer.datamodule, "summary", "")),  # type: ignore[attr-defined]
             course=course,
+            mirrors=getattr(trainer.datamodule, "axis", None) != "sagittal",  # type: ignore[attr-defined]
         )
 
     def _logs_at(self, step: int) -> bool:

@@ -122,6 +122,7 @@ class Finished:
         shape: ``(Y, X)`` of the largest held-out slices; zeros where nothing was validated.
         device: to draw samples on.
         data, course: lines of the card: what was trained on, and how.
+        mirrors: whether slices were mirrored.
     """
 
     network: nn.Module
@@ -134,6 +135,7 @@ class Finished:
     device: torch.device
     data: str
     course: str
+    mirrors: bool
 
 
 def write_prior(finished: Finished, folder: Path, reference: Mapping[int, Tensor]) -> None:
@@ -149,6 +151,8 @@ def write_prior(finished: Finished, folder: Path, reference: Mapping[int, Tensor
     config = {name: finished.hparams[name] for name in ("network", "network_options", "modality", "coarse_size")}
     if found:
         config["largest_size"] = max(found)
+    if not finished.mirrors:
+        config["mirrors"] = False
     digest = save_prior(folder / "prior.safetensors", network, config)
     with whole_file(folder / "prior.md") as temporary:
         temporary.write_text(_card(finished, digest, origin, found))

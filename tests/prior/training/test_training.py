@@ -14,6 +14,7 @@ from matplotlib.pyplot import imread
 from torch import Tensor
 
 from lightning_mbir.data import SliceDataModule
+from lightning_mbir.data.slices.sampling import Axis
 from lightning_mbir.errors import InputError
 from lightning_mbir.prior import load_prior
 from lightning_mbir.prior.training.evaluate import SIGMAS, denoising_mse, smoothing_mse
@@ -111,6 +112,20 @@ def test_samples_have_the_shape_of_the_largest_held_out_slices(tmp_path: Path) -
     data = SliceDataModule(tmp_path, image_size=32, axis="coronal", modality="mri", held_out="b", batch_size=4)
     trainer(tmp_path, 1, **LITTLE_VALIDATION).fit(tiny(), data)
     assert imread(tmp_path / "run" / "prior_samples.png").shape[:2] == (2 * 12, 4 * 32)
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_a_prior_knows_whether_its_slices_were_mirrored(tmp_path: Path, axis: Axis) -> None:
+    """Those of sagittal slices, front for back, were not; in a file and in a checkpoint."""
+    L.seed_everything(0)
+    for name in "ab":
+        head = np.random.default_rng(len(name)).uniform(50, 100, (32, 32, 32)).astype(np.float32)
+        nib.save(nib.Nifti1Image(head, np.eye(4)), tmp_path / f"{name}_t1.nii.gz")  # type: ignore[attr-defined]
+    data = SliceDataModule(tmp_path, image_size=32, axis=axis, modality="mri", held_out="b", batch_size=4)
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", monitor="val/loss", filename="best-{step}")
+    trainer(tmp_path, 1, callbacks=[keep], **LITTLE_VALIDATION).fit(tiny(), data)
+    for file in (tmp_path / "run" / "prior.safetensors", Path(keep.best_model_path)):
+        assert load_prior(file).mirrors == (axis != "sagittal")
 
 
 @pytest.mark.parametrize(("steps", "validations"), [(2, [2]), (6, [4, 6]), (8, [4, 8])])
