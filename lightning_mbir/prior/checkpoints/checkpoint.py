@@ -230,7 +230,8 @@ def _from_lightning(
         raise InputError(f"{path}: a Lightning checkpoint of another module; give one that ScorePriorModule wrote")
     config = _checked({key: hyper[key] for key in (*KEYS, "coarse_size") if key in hyper}, path)
     data = content.get("datamodule_hyper_parameters")
-    config["mirrors"] = not isinstance(data, dict) or data.get("data/axis") != "sagittal"
+    if isinstance(data, dict) and data.get("data/axis") == "sagittal":
+        config["mirrors"] = False
     prefix = "ema.module." if ema else "network."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return _build(config, weights, path, network), config
